@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The table of operations: one row says method, path, input, answer and errors. Everything that speaks
+// of an operation reads it here: the HTTP door makes its routes, the command line its requests, OpenAPI
+// its description. An input is one flat record; the row says which fields travel in the path, in the
+// query and in the body. What JSON Schema can't say about an input (reserved names) is in `checkInput`.
+
+import { type ErrorCode, StorageError } from "../base/errors.ts";
+import { checkName } from "../base/names.ts";
+import { formatSize } from "../base/units.ts";
+import {
+  DESCRIPTION_LENGTH_MAX,
+  LOG_LEVELS,
+  name,
+  object,
+  type Schema,
+  type SchemaName,
+  VOLUME_BYTES_MAX,
+  VOLUME_BYTES_MIN,
+  VOLUME_BYTES_STEP,
+  volumeBytes,
+} from "./schemas.ts";
+import type { OperationName, OperationTypes } from "./types.ts";
+
+export interface OperationRow {
+  readonly method: "GET" | "POST" | "PATCH" | "DELETE";
+  /** With {volume} for the one path parameter there is. */
+  readonly path: string;
+  readonly summary: string;
+  readonly answer: SchemaName;
+  /** HTTP status of success. */
+  readonly status: 200 | 201;
+  /** Query parameters by name; "?" at the end: may be absent. */
+  readonly query?: Readonly<Record<string, Schema>>;
+  readonly body?: Readonly<Record<string, Schema>>;
+  /** Beyond those any operation may answer (COMMON_ERRORS). */
+  readonly errors: readonly ErrorCode[];
+}
+
+export const COMMON_ERRORS: readonly ErrorCode[] = [
+  "USAGE",
+  "ACCESS_DENIED",
+  "POOL_STOPPED",
+  "BUSY",
+  "INTERNAL",
+];
+
+const FULL: readonly ErrorCode[] = ["POOL_FULL", "DISK_FULL", "DISK_IO"];
+
+export const OPERATIONS: { readonly [operation in OperationName]: OperationRow } = {
+  getPool: {
+    method: "GET",
+    path: "/v1/pool",
+    summary: "The pool and the daemon that serves it",
+    answer: "Pool",
+    status: 200,
+    errors: [],
+  },
+  setPool: {
+    method: "PATCH",
+    path: "/v1/pool",
+    summary: "Change what can be changed while the daemon runs",
+    answer: "Pool",
+    status: 200,
+    body: { "logLevel?": { type: "string", enum: LOG_LEVELS } },
+    errors: [],
+  },
+  getStatistics: {
+    method: "GET",
+    path: "/v1/statistics",
+    summary: "All counters, of the pool and of each volume",
+    answer: "Statistics",
+    status: 200,
+    errors: [],
+  },
+  getHealth: {
+    method: "GET",
+    path: "/health",
+    summary: "Whether the pool serves; status 503 when it has stopped",
+    answer: "Health",
+    status: 200,
+    errors: [],
+  },
+  listVolumes: {
+    method: "GET",
+    path: "/v1/volumes",
+    summary: "The volumes, by name; removed ones on request",
+    answer: "VolumeList",
+    status: 200,
+    query: { "removed?": { type: "string", enum: ["true", "false"] } },
+    errors: [],
+  },
+  createVolume: {
+    method: "POST",
+    path: "/v1/volumes",
+    summary: "Create a thin volume",
+    answer: "Volume",
+    status: 201,
+    body: { name, sizeBytes: volumeBytes },
+    errors: ["NAME_INVALID", "SIZE_INVALID", "VOLUME_EXISTS", ...FULL],
+  },
+  getVolume: {
+    method: "GET",
+    path: "/v1/volumes/{volume}",
+    summary: "One volume, with its clients and counters",
+    answer: "VolumeDetails",
+    status: 200,
+    errors: ["VOLUME_NOT_FOUND"],
+  },
+  setVolume: {
+    method: "PATCH",
+    path: "/v1/volumes/{volume}",
+    summary: "Change the settings of a volume; clients see them when they connect",
+    answer: "Volume",
+    status: 200,
+    body: {
+      "isReadOnly?": { type: "boolean" },
+      "description?": { type: "string", maxLength: DESCRIPTION_LENGTH_MAX },
+    },
+    errors: ["VOLUME_NOT_FOUND", "VOLUME_BUSY", ...FULL],
+  },
+  resizeVolume: {
+    method: "POST",
+    path: "/v1/volumes/{volume}/resize",
+    summary: "Grow or shrink a volume; clients see it when they reconnect",
+    answer: "Volume",
+    status: 200,
+    body: { sizeBytes: volumeBytes, "force?": { type: "boolean" } },
+    errors: ["VOLUME_NOT_FOUND", "SIZE_INVALID", "VOLUME_BUSY", ...FULL],
+  },
+  renameVolume: {
+    method: "POST",
+    path: "/v1/volumes/{volume}/rename",
+    summary: "Rename a volume; clients that are connected stay connected",
+    answer: "Volume",
+    status: 200,
+    body: { to: name },
+    errors: ["VOLUME_NOT_FOUND", "NAME_INVALID", "VOLUME_EXISTS", ...FULL],
+  },
+  removeVolume: {
+    method: "DELETE",
+    path: "/v1/volumes/{volume}",
+    summary: "Remove a volume; refused while clients are connected",
+    answer: "Volume",
+    status: 200,
+    errors: ["VOLUME_NOT_FOUND", "VOLUME_BUSY", "DISK_IO"],
+  },
+  listClients: {
+    method: "GET",
+    path: "/v1/clients",
+    summary: "The NBD clients that are connected",
+    answer: "ClientList",
+    status: 200,
+    errors: [],
+  },
+  flush: {
+    method: "POST",
+    path: "/v1/flush",
+    summary: "Put everything written so far on stable storage",
+    answer: "Lsn",
+    status: 200,
+    errors: ["DISK_IO", "DISK_FULL"],
+  },
+  checkpoint: {
+    method: "POST",
+    path: "/v1/checkpoint",
+    summary: "Save the index, so that the next opening is short",
+    answer: "Lsn",
+    status: 200,
+    errors: ["DISK_IO", "DISK_FULL"],
+  },
+  shutdown: {
+    method: "POST",
+    path: "/v1/shutdown",
+    summary: "Stop the daemon as SIGTERM does: drain, flush, end",
+    answer: "Done",
+    status: 200,
+    errors: [],
+  },
+};
+
+export const OPERATION_NAMES: readonly OperationName[] = Object.keys(OPERATIONS) as OperationName[];
+
+/** Doors beyond the table: streams and texts. */
+export const EVENTS_PATH = "/v1/events";
+export const METRICS_PATH = "/metrics";
+export const OPENAPI_PATH = "/openapi.json";
+
+/** Where each field of an input travels. */
+export interface OperationRequest {
+  readonly method: string;
+  /** With the query, percent-encoded. */
+  readonly path: string;
+  readonly body: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** The HTTP request for an operation. */
+export function requestFor<N extends OperationName>(
+  operation: N,
+  input: OperationTypes[N]["input"],
+): OperationRequest {
+  const row = OPERATIONS[operation];
+  const fields = input as Readonly<Record<string, unknown>>;
+  const queryNames = fieldNames(row.query);
+  const query = queryNames
+    .filter((key) => fields[key] !== undefined)
+    .map((key) => `${key}=${encodeURIComponent(String(fields[key]))}`);
+  const path = row.path.replace("{volume}", encodeURIComponent(String(fields.volume)));
+  const body = Object.fromEntries(
+    fieldNames(row.body)
+      .filter((key) => fields[key] !== undefined)
+      .map((key) => [key, fields[key]]),
+  );
+  return {
+    method: row.method,
+    path: query.length === 0 ? path : `${path}?${query.join("&")}`,
+    body: row.body === undefined ? undefined : body,
+  };
+}
+
+function fieldNames(fields: Readonly<Record<string, Schema>> | undefined): string[] {
+  return Object.keys(fields ?? {}).map((key) => key.replace(/\?$/, ""));
+}
+
+/** The schema of an operation's body, if it takes one. */
+export function bodySchema(row: OperationRow): Schema | undefined {
+  return row.body === undefined ? undefined : object(row.body);
+}
+
+export function querySchema(row: OperationRow): Schema {
+  return object(row.query ?? {});
+}
+
+/** The checks that give names and sizes their own error codes; the rest is the schema's. */
+export function checkInput(input: Readonly<Record<string, unknown>>): void {
+  if (typeof input.name === "string") checkName("volume", input.name);
+  if (typeof input.to === "string") checkName("volume", input.to);
+  if (typeof input.sizeBytes === "number") checkVolumeSize(input.sizeBytes);
+}
+
+/** Throws SIZE_INVALID unless a volume may have this size. */
+export function checkVolumeSize(sizeBytes: number): void {
+  const why =
+    !Number.isSafeInteger(sizeBytes) || sizeBytes > VOLUME_BYTES_MAX
+      ? `more than ${formatSize(VOLUME_BYTES_MAX)}`
+      : sizeBytes < VOLUME_BYTES_MIN
+        ? `less than ${formatSize(VOLUME_BYTES_MIN)}`
+        : sizeBytes % VOLUME_BYTES_STEP === 0
+          ? undefined
+          : `not a multiple of ${VOLUME_BYTES_STEP}`;
+  if (why !== undefined) {
+    throw new StorageError("SIZE_INVALID", `volume size ${sizeBytes}: size refused: ${why}`);
+  }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The JSON Schemas of the control contract (OpenAPI 3.1, so JSON Schema 2020-12), one per type in
+// types.ts. The HTTP door validates requests with them and the OpenAPI description quotes them. Objects
+// are closed: a misspelled field is an error, not a silent nothing.
+
+import { ERRORS } from "../base/errors.ts";
+import { NAME_LENGTH_MAX, NAME_PATTERN } from "../base/names.ts";
+
+export type Schema = Readonly<Record<string, unknown>>;
+
+/** Volume sizes: 1 MiB to 64 TiB, a multiple of 512. */
+export const VOLUME_BYTES_MIN: number = 1024 ** 2;
+export const VOLUME_BYTES_MAX: number = 64 * 1024 ** 4;
+export const VOLUME_BYTES_STEP = 512;
+
+export const DESCRIPTION_LENGTH_MAX = 200;
+export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+const ACK_MODES = ["written", "memory", "durable"] as const;
+const POOL_STATES = ["open", "full", "stopped", "closed"] as const;
+const KINDS = ["invalid", "not_found", "conflict", "full", "unavailable", "corrupt", "internal"];
+
+const string: Schema = { type: "string" };
+const boolean: Schema = { type: "boolean" };
+const count: Schema = { type: "integer", minimum: 0 };
+const bytes: Schema = { type: "integer", minimum: 0, description: "bytes" };
+const milliseconds: Schema = { type: "number", minimum: 0, description: "milliseconds" };
+const time: Schema = { type: "string", format: "date-time" };
+
+export const name: Schema = {
+  type: "string",
+  pattern: NAME_PATTERN,
+  maxLength: NAME_LENGTH_MAX,
+  description: "without '..', and not now, lsn or flush",
+};
+
+export const volumeBytes: Schema = {
+  type: "integer",
+  minimum: VOLUME_BYTES_MIN,
+  maximum: VOLUME_BYTES_MAX,
+  multipleOf: VOLUME_BYTES_STEP,
+  description: "bytes: 1 MiB to 64 TiB, a multiple of 512",
+};
+
+/** A closed object; names that end in "?" may be absent. */
+export function object(properties: Readonly<Record<string, Schema>>): Schema {
+  const names = Object.keys(properties);
+  return {
+    type: "object",
+    additionalProperties: false,
+    properties: Object.fromEntries(
+      names.map((key) => [key.replace(/\?$/, ""), properties[key] as Schema]),
+    ),
+    required: names.filter((key) => !key.endsWith("?")),
+  };
+}
+
+export function reference(schema: keyof typeof SCHEMAS): Schema {
+  return { $ref: `#/components/schemas/${schema}` };
+}
+
+function list(items: Schema): Schema {
+  return { type: "array", items };
+}
+
+const activity = {
+  readCount: count,
+  readBytes: bytes,
+  writeCount: count,
+  writeBytes: bytes,
+  trimCount: count,
+  zeroCount: count,
+  flushCount: count,
+};
+
+const volume = {
+  name,
+  id: count,
+  sizeBytes: bytes,
+  isReadOnly: boolean,
+  description: { ...string, maxLength: DESCRIPTION_LENGTH_MAX },
+  createdAt: time,
+  "removedAt?": time,
+  clientCount: count,
+  uris: list(string),
+};
+
+const client = object({
+  id: count,
+  address: { ...string, description: '"127.0.0.1:5123", or "unix:1000" with the peer\'s uid' },
+  "unixUid?": count,
+  "certificateName?": string,
+  "pskIdentity?": string,
+  export: { ...string, description: "as the client named it" },
+  volume: string,
+  connectedAt: time,
+  requestCount: count,
+  readBytes: bytes,
+  writeBytes: bytes,
+});
+
+const error = object({
+  code: { type: "string", enum: Object.keys(ERRORS) },
+  kind: { type: "string", enum: KINDS },
+  message: string,
+  hint: string,
+  data: { type: "object", additionalProperties: true },
+});
+
+const poolState: Schema = { type: "string", enum: POOL_STATES };
+
+export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
+  Error: error,
+  ErrorBody: object({ error: { $ref: "#/components/schemas/Error" } }),
+  Pool: object({
+    directory: string,
+    state: poolState,
+    "problem?": { $ref: "#/components/schemas/Error" },
+    version: string,
+    pid: count,
+    startedAt: time,
+    ack: { type: "string", enum: ACK_MODES },
+    logLevel: { type: "string", enum: LOG_LEVELS },
+    listeners: list(string),
+    volumeCount: count,
+    clientCount: count,
+    storedBytes: bytes,
+    capacityBytes: bytes,
+    memoryUsedBytes: bytes,
+    memoryLimitBytes: bytes,
+    headLsn: count,
+    durableLsn: count,
+    incarnation: count,
+    recoveryMs: milliseconds,
+  }),
+  Volume: object(volume),
+  VolumeList: object({ volumes: list({ $ref: "#/components/schemas/Volume" }) }),
+  VolumeDetails: object({
+    ...volume,
+    activity: object(activity),
+    clients: list({ $ref: "#/components/schemas/Client" }),
+  }),
+  Client: client,
+  ClientList: object({ clients: list({ $ref: "#/components/schemas/Client" }) }),
+  Statistics: object({
+    uptimeMs: milliseconds,
+    state: poolState,
+    storedBytes: bytes,
+    capacityBytes: bytes,
+    segmentCount: count,
+    headLsn: count,
+    durableLsn: count,
+    incarnation: count,
+    batchCount: count,
+    batchBytes: bytes,
+    frameBytes: bytes,
+    indexBytes: bytes,
+    datasyncCount: count,
+    flushCount: count,
+    checkpointCount: count,
+    zeroBlockCount: count,
+    cacheHitCount: count,
+    cacheMissCount: count,
+    memoryUsedBytes: bytes,
+    memoryLimitBytes: bytes,
+    recoveryMs: milliseconds,
+    clientCount: count,
+    residentBytes: bytes,
+    cpuMs: milliseconds,
+    volumes: list(object({ name, id: count, sizeBytes: bytes, clientCount: count, ...activity })),
+  }),
+  Health: object({
+    status: { type: "string", enum: ["ok", "degraded", "failing"] },
+    state: poolState,
+    uptimeMs: milliseconds,
+  }),
+  Event: object({
+    at: time,
+    level: { type: "string", enum: ["info", "warn", "error"] },
+    event: string,
+    fields: { type: "object", additionalProperties: true },
+  }),
+  Lsn: object({ durableLsn: count }),
+  Done: object({ done: { const: true } }),
+};
+
+export type SchemaName =
+  | "Error"
+  | "ErrorBody"
+  | "Pool"
+  | "Volume"
+  | "VolumeList"
+  | "VolumeDetails"
+  | "Client"
+  | "ClientList"
+  | "Statistics"
+  | "Health"
+  | "Event"
+  | "Lsn"
+  | "Done";

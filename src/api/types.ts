@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The control contract as plain JSON types: what the daemon answers over HTTP and what every command
+// prints with --json. Units are in the names, times are ISO 8601 in UTC, counters count since the daemon
+// started. Fields are only ever added; schemas.ts says the same for OpenAPI, and a test holds real
+// answers against it.
+
+import type { ErrorCode, ErrorKind } from "../base/errors.ts";
+
+export interface ErrorJson {
+  readonly code: ErrorCode;
+  readonly kind: ErrorKind;
+  readonly message: string;
+  readonly hint: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** The body of every answer that is not a success. */
+export interface ErrorBody {
+  readonly error: ErrorJson;
+}
+
+export type PoolStateJson = "open" | "full" | "stopped" | "closed";
+
+export interface PoolJson {
+  /** Absolute path. */
+  readonly directory: string;
+  readonly state: PoolStateJson;
+  /** Why the pool stopped. */
+  readonly problem?: ErrorJson;
+  /** Of the daemon. */
+  readonly version: string;
+  readonly pid: number;
+  readonly startedAt: string;
+  readonly ack: "written" | "memory" | "durable";
+  readonly logLevel: "debug" | "info" | "warn" | "error";
+  /** Where NBD is served, as URIs without an export name. */
+  readonly listeners: readonly string[];
+  readonly volumeCount: number;
+  readonly clientCount: number;
+  readonly storedBytes: number;
+  /** What storedBytes runs against: --pool-size, or what the file system allows. */
+  readonly capacityBytes: number;
+  readonly memoryUsedBytes: number;
+  readonly memoryLimitBytes: number;
+  readonly headLsn: number;
+  readonly durableLsn: number;
+  /** How often this pool was opened. */
+  readonly incarnation: number;
+  /** How long the last opening took. */
+  readonly recoveryMs: number;
+}
+
+export interface VolumeJson {
+  readonly name: string;
+  readonly id: number;
+  readonly sizeBytes: number;
+  readonly isReadOnly: boolean;
+  readonly description: string;
+  readonly createdAt: string;
+  readonly removedAt?: string;
+  readonly clientCount: number;
+  /** How clients reach it; empty for a removed volume. */
+  readonly uris: readonly string[];
+}
+
+export interface VolumeList {
+  readonly volumes: readonly VolumeJson[];
+}
+
+export interface ActivityJson {
+  readonly readCount: number;
+  readonly readBytes: number;
+  readonly writeCount: number;
+  readonly writeBytes: number;
+  readonly trimCount: number;
+  readonly zeroCount: number;
+  readonly flushCount: number;
+}
+
+export interface VolumeDetailsJson extends VolumeJson {
+  readonly activity: ActivityJson;
+  readonly clients: readonly ClientJson[];
+}
+
+export interface ClientJson {
+  readonly id: number;
+  /** "127.0.0.1:5123", or "unix:1000" with the peer's uid. */
+  readonly address: string;
+  readonly unixUid?: number;
+  readonly certificateName?: string;
+  readonly pskIdentity?: string;
+  /** The export as the client named it. */
+  readonly export: string;
+  readonly volume: string;
+  readonly connectedAt: string;
+  readonly requestCount: number;
+  readonly readBytes: number;
+  readonly writeBytes: number;
+}
+
+export interface ClientList {
+  readonly clients: readonly ClientJson[];
+}
+
+export interface VolumeStatisticsJson extends ActivityJson {
+  readonly name: string;
+  readonly id: number;
+  readonly sizeBytes: number;
+  readonly clientCount: number;
+}
+
+export interface StatisticsJson {
+  /** Monotone, for rates between two answers. */
+  readonly uptimeMs: number;
+  readonly state: PoolStateJson;
+  readonly storedBytes: number;
+  readonly capacityBytes: number;
+  readonly segmentCount: number;
+  readonly headLsn: number;
+  readonly durableLsn: number;
+  readonly incarnation: number;
+  readonly batchCount: number;
+  readonly batchBytes: number;
+  readonly frameBytes: number;
+  readonly indexBytes: number;
+  readonly datasyncCount: number;
+  readonly flushCount: number;
+  readonly checkpointCount: number;
+  readonly zeroBlockCount: number;
+  readonly cacheHitCount: number;
+  readonly cacheMissCount: number;
+  readonly memoryUsedBytes: number;
+  readonly memoryLimitBytes: number;
+  readonly recoveryMs: number;
+  readonly clientCount: number;
+  /** Of the daemon's process. */
+  readonly residentBytes: number;
+  readonly cpuMs: number;
+  readonly volumes: readonly VolumeStatisticsJson[];
+}
+
+export interface HealthJson {
+  /** ok: serves everything; degraded: reads only (full); failing: the pool has stopped. */
+  readonly status: "ok" | "degraded" | "failing";
+  readonly state: PoolStateJson;
+  readonly uptimeMs: number;
+}
+
+export interface EventJson {
+  readonly at: string;
+  readonly level: "info" | "warn" | "error";
+  /** A constant name: "volume.created". */
+  readonly event: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+export interface LsnJson {
+  /** Everything up to here is on stable storage. */
+  readonly durableLsn: number;
+}
+
+export interface Done {
+  readonly done: true;
+}
+
+/** Input and output of each operation; operations.ts has method, path and schemas. */
+export interface OperationTypes {
+  getPool: { input: Record<never, never>; output: PoolJson };
+  setPool: { input: { logLevel?: PoolJson["logLevel"] }; output: PoolJson };
+  getStatistics: { input: Record<never, never>; output: StatisticsJson };
+  getHealth: { input: Record<never, never>; output: HealthJson };
+  listVolumes: { input: { removed?: "true" | "false" }; output: VolumeList };
+  createVolume: { input: { name: string; sizeBytes: number }; output: VolumeJson };
+  getVolume: { input: { volume: string }; output: VolumeDetailsJson };
+  setVolume: {
+    input: { volume: string; isReadOnly?: boolean; description?: string };
+    output: VolumeJson;
+  };
+  resizeVolume: {
+    input: { volume: string; sizeBytes: number; force?: boolean };
+    output: VolumeJson;
+  };
+  renameVolume: { input: { volume: string; to: string }; output: VolumeJson };
+  removeVolume: { input: { volume: string }; output: VolumeJson };
+  listClients: { input: Record<never, never>; output: ClientList };
+  flush: { input: Record<never, never>; output: LsnJson };
+  checkpoint: { input: Record<never, never>; output: LsnJson };
+  shutdown: { input: Record<never, never>; output: Done };
+}
+
+export type OperationName = keyof OperationTypes;
+
+/** What the daemon offers to its control door. Failures are StorageErrors. */
+export type Operations = {
+  readonly [name in OperationName]: (
+    input: OperationTypes[name]["input"],
+  ) => Promise<OperationTypes[name]["output"]>;
+};
+
+/** The latest events and those to come; bounded, oldest first. */
+export interface EventSource {
+  recent(): readonly EventJson[];
+  /** Calls back for each event from now on; the returned function ends that. */
+  subscribe(listener: (event: EventJson) => void): () => void;
+}

@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// All commands of `varve`, one row each, in the order of --help. The parser, the help texts, the man
+// pages and shell completion are made from these rows and nothing else; a test fails when a row has no
+// example or its man page is stale.
+
+import { SETTING_NAMES, SETTINGS } from "../api/settings.ts";
+import type { ArgumentRow, CommandRow, OptionRow } from "./command.ts";
+
+const VOLUME: ArgumentRow = { name: "VOLUME", help: "Name of a volume", completes: "volume" };
+
+const POOL_OPTION: OptionRow = {
+  name: "pool",
+  value: "DIR",
+  help: "Directory of the pool; also VARVE_POOL",
+  standard: "./varve-pool when it exists, else /var/lib/varve",
+};
+
+const JSON_OPTION: OptionRow = {
+  name: "json",
+  help: "Print JSON for programs; its fields are stable",
+};
+
+const HELP_OPTION: OptionRow = { name: "help", letter: "h", help: "Show this help" };
+
+const PROGRESS: OptionRow = {
+  name: "progress",
+  value: "STYLE",
+  help: "How to show progress on stderr; json is a line per second",
+  standard: "bar on a terminal, else a line per minute",
+  choices: ["bar", "lines", "json", "none"],
+};
+
+const VERBOSE: OptionRow = { name: "verbose", letter: "v", help: "Show every counter" };
+
+export const COMMANDS: readonly CommandRow[] = [
+  {
+    name: "serve",
+    summary: "run the daemon of a pool in the foreground",
+    description: [
+      "Opens the pool and serves its volumes over NBD until it is told to stop (SIGTERM or SIGINT); a second signal ends it at once, which loses nothing that was acknowledged as written. The pool is made when its directory is missing or empty.",
+      "Every setting can also stand in a configuration file (--config) under the same name, or in the environment: --pool-size is pool-size there and VARVE_POOL_SIZE here. Flags win over the environment, the environment over the file.",
+      "The daemon is ready when its sockets answer. Its log goes to stderr, a line of JSON per event.",
+    ],
+    arguments: [],
+    options: [
+      { name: "config", value: "FILE", help: "Configuration file, TOML" },
+      ...SETTING_NAMES.filter((name) => name !== "pool").map(settingOption),
+    ],
+    examples: [
+      {
+        command: "varve serve",
+        effect: "a pool in the default place, NBD on its socket and on 127.0.0.1:10809",
+      },
+      { command: "varve serve --pool /srv/pool --listen none", effect: "only the Unix socket" },
+      { command: "varve serve --config /etc/varve.toml", effect: "as a service does it" },
+    ],
+    exits: ["conflict", "corrupt", "bug"],
+    json: "one line when the daemon is ready: {ready, pool, pid, listeners}",
+    seeAlso: ["varve.toml(5)"],
+  },
+  {
+    name: "create",
+    summary: "create a thin volume",
+    description: [
+      "The volume reads as zeros and occupies nothing until it is written. Its size is 1M to 64T, a multiple of 512 bytes, and can be changed later.",
+    ],
+    arguments: [
+      { name: "NAME", help: "Name of the new volume", completes: "nothing" },
+      { name: "SIZE", help: "Its size: 10G, 1.5T, or bytes", completes: "nothing" },
+    ],
+    options: [{ name: "description", value: "TEXT", help: "What it is for, as lists show it" }],
+    examples: [
+      { command: "varve create db 100G", effect: "a disk of 100 GiB" },
+      {
+        command: 'varve create web 1T --description "web server"',
+        effect: "one with a description",
+      },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "the volume: {name, id, sizeBytes, isReadOnly, description, createdAt, clientCount, uris}",
+    seeAlso: ["varve-resize(1)", "varve-attach(1)", "varve-import(1)"],
+  },
+  {
+    name: "list",
+    summary: "list the volumes",
+    description: ["One line per volume, by name."],
+    arguments: [],
+    options: [
+      { name: "removed", help: "Also those that were removed" },
+      { name: "names", help: "Only the names, one per line" },
+    ],
+    examples: [{ command: "varve list", effect: "the volumes of the pool" }],
+    exits: ["notFound", "unavailable"],
+    json: "{volumes: [{name, id, sizeBytes, isReadOnly, description, createdAt, removedAt?, clientCount, uris}]}",
+    seeAlso: ["varve-info(1)"],
+  },
+  {
+    name: "info",
+    summary: "show a volume, or the pool",
+    description: [
+      "With a name, that volume: its size, how to reach it, who has it open and what was done to it. Without one, the pool and the daemon that serves it.",
+    ],
+    arguments: [{ ...VOLUME, isOptional: true }],
+    options: [],
+    examples: [
+      { command: "varve info db", effect: "one volume" },
+      { command: "varve info", effect: "the pool" },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "the volume with {activity, clients}, or the pool: {directory, state, version, pid, startedAt, ack, logLevel, listeners, …}",
+    seeAlso: ["varve-list(1)", "varve-stats(1)"],
+  },
+  {
+    name: "set",
+    summary: "change settings while the daemon runs",
+    description: [
+      "With a volume: read-only=true|false and description=TEXT. Clients see them when they connect; a volume in use can't be made read-only.",
+      "Without one, of the daemon: log-level=debug|info|warn|error, until it restarts.",
+    ],
+    arguments: [
+      { name: "WHAT", help: "A volume's name, or the first key=value", completes: "volume" },
+      {
+        name: "KEY=VALUE",
+        help: "Settings to change",
+        isOptional: true,
+        isVariadic: true,
+        completes: [
+          "read-only=true",
+          "read-only=false",
+          "description=",
+          "log-level=debug",
+          "log-level=info",
+        ],
+      },
+    ],
+    options: [],
+    examples: [
+      { command: "varve set db read-only=true", effect: "nobody writes it from now on" },
+      { command: "varve set log-level=debug", effect: "a more talkative log" },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "the volume or the pool after the change, as info prints it",
+  },
+  {
+    name: "resize",
+    summary: "grow or shrink a volume",
+    description: [
+      "Clients see the new size when they reconnect. What a shrink cuts off stays in the history of the pool, but clients that are connected would write beyond the end: shrinking is refused while there are any. With --force they are hung up first, and see the new size when they come back.",
+    ],
+    arguments: [VOLUME, { name: "SIZE", help: "The new size", completes: "nothing" }],
+    options: [{ name: "force", help: "Shrink it although clients are connected" }],
+    examples: [{ command: "varve resize db 200G", effect: "twice the disk" }],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "the volume after the change",
+  },
+  {
+    name: "rename",
+    summary: "rename a volume",
+    description: [
+      "Clients that are connected stay so; when they reconnect they must use the new name.",
+    ],
+    arguments: [VOLUME, { name: "NEW-NAME", help: "Its new name", completes: "nothing" }],
+    options: [],
+    examples: [{ command: "varve rename db orders", effect: "the same disk under another name" }],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "the volume after the change",
+  },
+  {
+    name: "remove",
+    summary: "remove a volume",
+    description: [
+      "Asks first, unless --yes is given; without a terminal to ask on it refuses. A volume with clients connected isn't removed.",
+    ],
+    arguments: [VOLUME],
+    options: [{ name: "yes", letter: "y", help: "Don't ask" }],
+    examples: [{ command: "varve remove db --yes", effect: "removed, no question asked" }],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "the removed volume, with removedAt",
+    seeAlso: ["varve-list(1)"],
+  },
+  {
+    name: "attach",
+    summary: "make a volume a local block device",
+    description: [
+      "Uses the kernel's NBD client where the machine has one, else nbdfuse and a loop device. Prints the path of the device. A block device needs root; without it the disk appears as a file through FUSE, unless --device insists.",
+      "What was set up is remembered in the pool's directory, so that detach works later and from anywhere.",
+    ],
+    arguments: [VOLUME],
+    options: [
+      { name: "device", help: "A block device or nothing: fail where only a file can be had" },
+      { name: "read-only", help: "Attach it read-only" },
+    ],
+    examples: [
+      { command: "mkfs.ext4 $(varve attach db)", effect: "a file system on the volume" },
+      { command: "mount $(varve attach db --device) /mnt", effect: "only if it is a block device" },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "{volume, path, isBlockDevice, method}; method is kernel-nbd, fuse-loop or fuse",
+    seeAlso: ["varve-detach(1)"],
+  },
+  {
+    name: "detach",
+    summary: "take a volume's block device away",
+    description: [
+      "Undoes attach, in the right order. Refused while the device is mounted or in use.",
+    ],
+    arguments: [VOLUME],
+    options: [],
+    examples: [{ command: "varve detach db", effect: "the device is gone, its data flushed" }],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "{volume, detached, path}",
+    seeAlso: ["varve-attach(1)"],
+  },
+  {
+    name: "import",
+    summary: "copy a disk image into a volume",
+    description: [
+      "Reads a raw or qcow2 image (or a raw stream from stdin with '-') into a volume, which is created with the image's size when it doesn't exist. Zeros cost nothing. A volume that holds data is only overwritten with --force; what lies behind the image then reads as zeros.",
+      "Without --format the first bytes of the image decide. Say --format raw for a raw disk whose content others could write: they could make it look like a qcow2 image. An image that refers to other files is refused unless --allow-backing says that they may be read.",
+      "An import that fails or is interrupted takes the volume that it made away again.",
+    ],
+    arguments: [
+      { name: "IMAGE", help: "File, block device, or '-' for stdin", completes: "file" },
+      { ...VOLUME, help: "Volume to write; created when missing" },
+    ],
+    options: [
+      {
+        name: "format",
+        value: "FORMAT",
+        help: "Format of the image",
+        standard: "what its first bytes say",
+        choices: ["raw", "qcow2"],
+      },
+      {
+        name: "size",
+        value: "SIZE",
+        help: "Size of a new volume; of a stream also its exact length",
+        standard: "that of the image",
+      },
+      { name: "force", help: "Overwrite a volume that holds data" },
+      { name: "allow-backing", help: "Follow a qcow2 image's backing and data files" },
+      PROGRESS,
+    ],
+    examples: [
+      { command: "varve import disk.qcow2 db", effect: "a volume with the disk's content" },
+      { command: "zstdcat disk.raw.zst | varve import - db", effect: "from a stream" },
+    ],
+    exits: ["notFound", "conflict", "unavailable", "corrupt"],
+    json: "{volume, image, format, sizeBytes, writtenBytes}",
+    seeAlso: ["varve-export(1)"],
+  },
+  {
+    name: "export",
+    summary: "copy a volume into a disk image",
+    description: [
+      "Writes a raw or qcow2 image, sparse where the volume is. To stdout ('-') it writes raw, all bytes. A file takes its name when it is complete; an existing one is only replaced with --force.",
+      "A volume that is written meanwhile gives an image of no single moment: stop its users first, or mount it read-only.",
+    ],
+    arguments: [
+      VOLUME,
+      { name: "IMAGE", help: "File, block device, or '-' for stdout", completes: "file" },
+    ],
+    options: [
+      {
+        name: "format",
+        value: "FORMAT",
+        help: "Format of the image",
+        standard: "qcow2 for a name that ends in .qcow2, else raw",
+        choices: ["raw", "qcow2"],
+      },
+      {
+        name: "compress",
+        value: "METHOD",
+        help: "Compress a qcow2 image",
+        standard: "no compression",
+        choices: ["zlib", "zstd"],
+      },
+      { name: "force", help: "Replace an existing file, or overwrite a block device" },
+      PROGRESS,
+    ],
+    examples: [
+      { command: "varve export db db.qcow2", effect: "a qcow2 image of the disk" },
+      { command: "varve export db - | zstd > db.raw.zst", effect: "as a stream" },
+    ],
+    exits: ["notFound", "conflict", "unavailable", "corrupt"],
+    json: "{volume, image, format, sizeBytes, writtenBytes}; on stderr when the image goes to stdout",
+    seeAlso: ["varve-import(1)"],
+  },
+  {
+    name: "stats",
+    summary: "show the counters of the pool and its volumes",
+    description: ["Counters begin with the start of the daemon."],
+    arguments: [],
+    options: [VERBOSE],
+    examples: [{ command: "varve stats --verbose", effect: "every counter there is" }],
+    exits: ["notFound", "unavailable"],
+    json: "all counters, with {volumes: [...]}, whether --verbose or not",
+    seeAlso: ["varve-top(1)"],
+  },
+  {
+    name: "top",
+    summary: "watch the volumes work",
+    description: [
+      "Requests and bytes per second of each volume, until q or Ctrl-C on a terminal. Elsewhere, and with --json, one table or line per interval.",
+    ],
+    arguments: [],
+    options: [
+      { name: "interval", value: "TIME", help: "Time between two looks", standard: "1s" },
+      { name: "count", value: "COUNT", help: "Stop after so many looks" },
+    ],
+    examples: [{ command: "varve top --interval 5s", effect: "a look every five seconds" }],
+    exits: ["notFound", "unavailable"],
+    json: "per interval one line: {at, intervalMs, volumes: [{name, readsPerSecond, readBytesPerSecond, …}]}",
+    seeAlso: ["varve-stats(1)"],
+  },
+  {
+    name: "events",
+    summary: "show what happened to the pool",
+    description: [
+      "The latest changes of state: volumes made and removed, clients that came and went, warnings and errors. With --follow also those to come.",
+    ],
+    arguments: [],
+    options: [{ name: "follow", letter: "f", help: "Go on with events as they come" }],
+    examples: [
+      { command: "varve events --follow", effect: "until Ctrl-C or the end of the daemon" },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "one line per event: {at, level, event, fields}",
+  },
+  {
+    name: "log dump",
+    summary: "print the log's records",
+    description: [
+      "Reads the pool's files directly and changes nothing, with or without a daemon. Prints one line per batch and record, in the order of the log. Damage ends it, with an error that says where.",
+    ],
+    arguments: [],
+    options: [
+      { name: "from", value: "LSN", help: "Begin at this record", standard: "the oldest" },
+      { name: "count", value: "COUNT", help: "Stop after so many records" },
+    ],
+    examples: [
+      { command: "varve log dump --pool /srv/pool", effect: "every record the pool holds" },
+    ],
+    exits: ["notFound", "corrupt"],
+    json: "one line per batch, {type: batch, segment, offset, incarnation, firstLsn, records, frameBytes, durableLsn, timeMicros, isMarker}, and per record, {type: record, lsn, timeMicros, kind, branch?, lba?, blocks?, references?, body?}",
+    seeAlso: ["varve-log-cat(1)", "varve-check(1)"],
+  },
+  {
+    name: "log cat",
+    summary: "recover a volume's content from the log alone",
+    description: [
+      "Reads the pool's files directly and changes nothing: replays the log and writes the volume, raw, to stdout. It uses neither index nor cache, so it works where the daemon doesn't.",
+    ],
+    arguments: [VOLUME],
+    options: [],
+    examples: [{ command: "varve log cat db > db.raw", effect: "the disk, from the log" }],
+    exits: ["notFound", "corrupt"],
+    json: "{volume, sizeBytes} on stderr; the content goes to stdout",
+    seeAlso: ["varve-log-dump(1)", "varve-export(1)"],
+  },
+  {
+    name: "check",
+    summary: "verify a pool offline",
+    description: [
+      "Reads all of the pool and verifies every invariant: the chain of batches, checksums, the index against the log. Changes nothing. A pool that a daemon has open is refused, because it changes meanwhile.",
+    ],
+    arguments: [],
+    options: [
+      {
+        name: "memory",
+        value: "SIZE",
+        help: "Memory to work in, besides 8 bytes per block that is mapped",
+        standard: "256M",
+      },
+    ],
+    examples: [{ command: "varve check --pool /srv/pool", effect: "what is wrong, if anything" }],
+    exits: ["notFound", "conflict", "corrupt"],
+    json: "{isSound, poolId, lsn, volumes, blocksCompared, checkpoints, tail, findings: [{code, message, data}]}",
+    seeAlso: ["varve-log-dump(1)"],
+  },
+  {
+    name: "completion",
+    summary: "print a completion script for a shell",
+    description: ["Completes commands, options, their values, and the names of volumes."],
+    arguments: [{ name: "SHELL", help: "bash, zsh or fish", completes: ["bash", "zsh", "fish"] }],
+    options: [],
+    examples: [
+      { command: "varve completion bash > /etc/bash_completion.d/varve", effect: "for everybody" },
+      { command: "varve completion fish | source", effect: "for this shell" },
+    ],
+    exits: [],
+    json: "{shell, script}",
+    isPoolless: true,
+  },
+  {
+    name: "version",
+    summary: "print the version",
+    description: ["Of the command line; the daemon's own is in `varve info`."],
+    arguments: [],
+    options: [],
+    examples: [{ command: "varve version", effect: "the version" }],
+    exits: [],
+    json: "{version, node}",
+    isPoolless: true,
+  },
+];
+
+function settingOption(name: (typeof SETTING_NAMES)[number]): OptionRow {
+  const row = SETTINGS[name];
+  const standard = row.standardText ?? row.standard;
+  return {
+    name,
+    help: row.help,
+    ...(row.type === "switch" ? {} : { value: row.value }),
+    ...(standard === undefined ? {} : { standard }),
+    ...(row.choices === undefined ? {} : { choices: row.choices }),
+  };
+}
+
+/** All options of a command, its own first. */
+export function optionsOf(row: CommandRow): readonly OptionRow[] {
+  return [...row.options, ...(row.isPoolless ? [] : [POOL_OPTION]), JSON_OPTION, HELP_OPTION];
+}

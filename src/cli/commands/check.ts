@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `varve check`: reads all of a pool that no daemon has open, and says what contradicts what. A finding
+// is a result, not a failure of the command, so it goes to stdout; the exit code is 13 when there is one.
+
+import { EXIT_CODE, StorageError } from "../../base/errors.ts";
+import { formatSize } from "../../base/units.ts";
+import { type CheckReport, checkPool } from "../../pool/pool-check.ts";
+import type { CommandContext } from "../command.ts";
+import { lockOfflinePool, openOfflinePool } from "../offline-pool.ts";
+import type { Output } from "../output.ts";
+import { sizeOf } from "../values.ts";
+
+const MEMORY_BYTES_MIN: number = 64 * 1024 ** 2;
+const MEMORY_BYTES_MAX: number = 4 * 1024 ** 3;
+const BLOCK_BYTES = 4096;
+
+export async function run(context: CommandContext): Promise<number | undefined> {
+  const { output } = context;
+  const memoryBytes = sizeOf("memory", context.option("memory") ?? "256M");
+  if (memoryBytes < MEMORY_BYTES_MIN || memoryBytes > MEMORY_BYTES_MAX) {
+    throw new StorageError(
+      "USAGE",
+      `option "--memory": ${formatSize(memoryBytes)} refused: it is 64M to 4G`,
+    );
+  }
+  const path = await context.pool();
+  const { root, log } = await openOfflinePool(path);
+  const lock = await lockOfflinePool(path);
+  try {
+    const report = await checkPool({ root, log, memoryBytes });
+    const isSound = report.findings.length === 0;
+    if (context.isJson) output.json({ isSound, ...report });
+    else print(path, report, output);
+    return isSound ? undefined : EXIT_CODE.corrupt;
+  } finally {
+    lock.release();
+  }
+}
+
+function print(path: string, report: CheckReport, output: Output): void {
+  for (const { code, message } of report.findings) output.line(`${message} [${code}]`);
+  const count = report.findings.length;
+  const compared = `${report.blocksCompared} blocks (${formatSize(report.blocksCompared * BLOCK_BYTES)})`;
+  output.facts([
+    ["pool", `${path} (${report.poolId})`],
+    ["result", count === 0 ? "sound" : `${count} ${count === 1 ? "finding" : "findings"}`],
+    [
+      "log",
+      `read to #${report.lsn}; ${report.tail === "clean" ? "its end is clean" : `it ends at a torn batch: ${report.tail}`}`,
+    ],
+    ["volumes", String(report.volumes)],
+    ["index", `${report.checkpoints} checkpoints, ${compared} compared`],
+  ]);
+}

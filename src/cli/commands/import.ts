@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `varve import`: an image becomes a volume. A new volume gets the image's size; of a stream whose end
+// nobody knows it gets the largest first, which costs nothing, and is cut to the stream's length at the
+// end. A volume that was made for an import that failed is removed again: half a disk is no disk.
+
+import { basename, dirname } from "node:path";
+import { checkVolumeSize } from "../../api/operations.ts";
+import { VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VOLUME_BYTES_STEP } from "../../api/schemas.ts";
+import { hasCode, StorageError } from "../../base/errors.ts";
+import { checkName } from "../../base/names.ts";
+import { formatSize } from "../../base/units.ts";
+import { openDirectory } from "../../host/node/directory.ts";
+import { fileKind } from "../../host/node/text-file.ts";
+import type { DiskFile } from "../../host/ports.ts";
+import type { CopyResult } from "../../image/copy.ts";
+import {
+  IMAGE_FORMATS,
+  type ImageFormat,
+  type ImageSource,
+  type StreamSource,
+} from "../../image/image.ts";
+import { openImage } from "../../image/open-image.ts";
+import { openStream } from "../../image/stream.ts";
+import { type CommandContext, required } from "../command.ts";
+import { runCopy } from "../copy-run.ts";
+import type { DaemonClient } from "../daemon-client.ts";
+import { sizeOf } from "../values.ts";
+import { isBlank, openVolume, VolumeSink } from "../volume-image.ts";
+
+export async function run(context: CommandContext): Promise<undefined> {
+  const { output } = context;
+  const image = required(context, "IMAGE");
+  const name = required(context, "VOLUME");
+  checkName("volume", name);
+  const sizeText = context.option("size");
+  const sizeBytes = sizeText === undefined ? undefined : sizeOf("volume size", sizeText);
+  if (sizeBytes !== undefined) checkVolumeSize(sizeBytes);
+  const daemon = await context.daemon();
+  // The image first: nothing is made for one that can't be read.
+  const source = await openSource(context, image, sizeBytes);
+  for (const warning of source.warnings) output.note(`image "${image}": ${warning}`);
+  try {
+    const target = await prepareVolume(daemon, name, { source, sizeBytes });
+    const result = await fillVolume(context, daemon, { name, image, source, target });
+    if (context.isJson) {
+      output.json({ volume: name, image, format: source.format, ...result });
+      return;
+    }
+    const data = formatSize(result.writtenBytes);
+    output.line(`volume "${name}" imported: ${formatSize(result.sizeBytes)}, ${data} of it data`);
+  } finally {
+    await source.close();
+  }
+}
+
+async function openSource(
+  context: CommandContext,
+  image: string,
+  sizeBytes: number | undefined,
+): Promise<ImageSource | StreamSource> {
+  const format = formatOf(context.option("format"));
+  if (image === "-") return openStream(process.stdin, { format, sizeBytes });
+  if ((await fileKind(image)) === "missing") {
+    throw new StorageError("IMAGE_NOT_FOUND", `image "${image}": not read: there is no such file`);
+  }
+  return openImage(image, { openFile, format, allowBacking: context.flag("allow-backing") });
+}
+
+function formatOf(text: string | undefined): ImageFormat | undefined {
+  return IMAGE_FORMATS.find((format) => format === text);
+}
+
+async function openFile(path: string): Promise<DiskFile> {
+  const directory = await openDirectory(dirname(path));
+  return directory.open(basename(path), "read");
+}
+
+interface Target {
+  readonly isNew: boolean;
+  /** The volume must be cut to the stream's length. */
+  readonly isCutAtEnd: boolean;
+}
+
+async function prepareVolume(
+  daemon: DaemonClient,
+  name: string,
+  { source, sizeBytes }: { source: ImageSource | StreamSource; sizeBytes: number | undefined },
+): Promise<Target> {
+  const isThere = await daemon.call("getVolume", { volume: name }).then(
+    (volume) => volume,
+    (error: unknown) => {
+      if (hasCode(error, "VOLUME_NOT_FOUND")) return undefined;
+      throw error;
+    },
+  );
+  const imageBytes = source.sizeBytes;
+  if (isThere !== undefined) {
+    if (sizeBytes !== undefined && imageBytes !== sizeBytes && sizeBytes !== isThere.sizeBytes) {
+      throw new StorageError(
+        "SIZE_INVALID",
+        `volume "${name}": size ${sizeBytes} refused: it exists and has ${isThere.sizeBytes} bytes`,
+        {
+          hint: `leave --size out, or resize it first: varve resize ${name} SIZE`,
+        },
+      );
+    }
+    if (imageBytes !== undefined && imageBytes > isThere.sizeBytes) {
+      throw new StorageError(
+        "SIZE_INVALID",
+        `volume "${name}": image refused: it has ${imageBytes} bytes, the volume ${isThere.sizeBytes}`,
+        {
+          hint: `make room first: varve resize ${name} SIZE`,
+        },
+      );
+    }
+    return { isNew: false, isCutAtEnd: false };
+  }
+  if (sizeBytes !== undefined && imageBytes !== undefined && sizeBytes < imageBytes) {
+    throw new StorageError(
+      "SIZE_INVALID",
+      `volume "${name}": size ${sizeBytes} refused: the image has ${imageBytes} bytes`,
+      {
+        hint: "leave --size out, or give a larger one",
+      },
+    );
+  }
+  const newBytes = sizeBytes ?? (imageBytes === undefined ? VOLUME_BYTES_MAX : fitting(imageBytes));
+  await daemon.call("createVolume", { name, sizeBytes: newBytes });
+  return { isNew: true, isCutAtEnd: sizeBytes === undefined && imageBytes === undefined };
+}
+
+/** The smallest size of a volume that holds so many bytes. */
+function fitting(bytes: number): number {
+  const whole = Math.ceil(bytes / VOLUME_BYTES_STEP) * VOLUME_BYTES_STEP;
+  return Math.max(VOLUME_BYTES_MIN, whole);
+}
+
+interface Filling {
+  readonly name: string;
+  readonly image: string;
+  readonly source: ImageSource | StreamSource;
+  readonly target: Target;
+}
+
+async function fillVolume(
+  context: CommandContext,
+  daemon: DaemonClient,
+  { name, image, source, target }: Filling,
+): Promise<CopyResult> {
+  try {
+    const client = await openVolume(daemon, name);
+    let result: CopyResult;
+    try {
+      const isEmpty = target.isNew || (await isBlank(client));
+      if (!isEmpty && !context.flag("force")) {
+        throw new StorageError(
+          "VOLUME_EXISTS",
+          `volume "${name}": not overwritten: it holds data`,
+          {
+            hint: "import into a new volume, or pass --force to overwrite this one",
+          },
+        );
+      }
+      const sink = new VolumeSink(client, { isBlank: isEmpty });
+      result = await runCopy(context, image, { source, sink });
+    } finally {
+      await client.close();
+    }
+    if (target.isCutAtEnd) {
+      await daemon.call("resizeVolume", {
+        volume: name,
+        sizeBytes: fitting(result.sizeBytes),
+        force: true,
+      });
+    }
+    return result;
+  } catch (error) {
+    if (target.isNew) await discard(daemon, name);
+    throw error;
+  }
+}
+
+/** Takes a half-made volume away; the first error is the one to tell. */
+async function discard(daemon: DaemonClient, name: string): Promise<void> {
+  try {
+    await daemon.call("removeVolume", { volume: name });
+  } catch (error) {
+    if (!(error instanceof StorageError)) throw error;
+  }
+}

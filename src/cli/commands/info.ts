@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `varve info`: everything about one volume, or about the pool and its daemon, one fact per line;
+// programs take --json.
+
+import type { ClientJson, PoolJson, VolumeDetailsJson } from "../../api/types.ts";
+import { formatDuration, formatSize } from "../../base/units.ts";
+import type { CommandContext } from "../command.ts";
+import type { Output } from "../output.ts";
+import { shortTime } from "../values.ts";
+
+export async function run(context: CommandContext): Promise<undefined> {
+  const { output } = context;
+  const name = context.argument("VOLUME");
+  const daemon = await context.daemon();
+  if (name === undefined) {
+    const pool = await daemon.call("getPool", {});
+    if (context.isJson) output.json(pool);
+    else printPool(pool, output);
+    return;
+  }
+  const volume = await daemon.call("getVolume", { volume: name });
+  if (context.isJson) output.json(volume);
+  else printVolume(volume, output);
+}
+
+function printPool(pool: PoolJson, output: Output): void {
+  output.facts([
+    ["pool", pool.directory],
+    ["state", pool.state],
+    pool.problem === undefined
+      ? undefined
+      : ["problem", `${pool.problem.message} [${pool.problem.code}]`],
+    ["stored", `${formatSize(pool.storedBytes)} of ${formatSize(pool.capacityBytes)}`],
+    ["volumes", String(pool.volumeCount)],
+    ["clients", String(pool.clientCount)],
+    ["memory", `${formatSize(pool.memoryUsedBytes)} of ${formatSize(pool.memoryLimitBytes)}`],
+    ["acknowledges", pool.ack],
+    ["log", `#${pool.headLsn}, durable up to #${pool.durableLsn}`],
+    ["opened", `${pool.incarnation} times so far, now in ${formatDuration(pool.recoveryMs)}`],
+    ["daemon", `varve ${pool.version}, process ${pool.pid}, since ${shortTime(pool.startedAt)}`],
+    ["log level", pool.logLevel],
+    ...pool.listeners.map((uri, index) => [index === 0 ? "serves" : "", uri] as const),
+  ]);
+}
+
+function printVolume(volume: VolumeDetailsJson, output: Output): void {
+  const { activity } = volume;
+  output.facts([
+    ["volume", volume.name],
+    ["size", `${formatSize(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
+    volume.description === "" ? undefined : ["description", volume.description],
+    ["access", volume.isReadOnly ? "read-only" : "read and write"],
+    ["created", shortTime(volume.createdAt)],
+    ["reads", `${activity.readCount} (${formatSize(activity.readBytes)})`],
+    ["writes", `${activity.writeCount} (${formatSize(activity.writeBytes)})`],
+    ["trims", String(activity.trimCount)],
+    ["zeroes", String(activity.zeroCount)],
+    ["flushes", String(activity.flushCount)],
+    ...volume.uris.map((uri, index) => [index === 0 ? "uri" : "", uri] as const),
+    ["clients", String(volume.clientCount)],
+  ]);
+  if (volume.clients.length === 0) return;
+  output.line();
+  output.table(
+    ["CLIENT", "WHO", "SINCE", "REQUESTS", "READ", "WRITTEN"],
+    volume.clients.map(clientRow),
+  );
+}
+
+function clientRow(client: ClientJson): (string | number)[] {
+  return [
+    client.address,
+    client.certificateName ?? client.pskIdentity ?? "",
+    shortTime(client.connectedAt),
+    client.requestCount,
+    formatSize(client.readBytes),
+    formatSize(client.writeBytes),
+  ];
+}

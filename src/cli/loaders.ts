@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The code behind each command, loaded when it runs. Apart from the table, because some commands read the
+// table themselves (completion), and because nothing that only describes commands should load them.
+
+import type { Command } from "./command.ts";
+
+export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: () => import("./commands/serve.ts"),
+  create: () => import("./commands/create.ts"),
+  list: () => import("./commands/list.ts"),
+  info: () => import("./commands/info.ts"),
+  set: () => import("./commands/set.ts"),
+  resize: () => import("./commands/resize.ts"),
+  rename: () => import("./commands/rename.ts"),
+  remove: () => import("./commands/remove.ts"),
+  attach: () => import("./commands/attach.ts"),
+  detach: () => import("./commands/detach.ts"),
+  import: () => import("./commands/import.ts"),
+  export: () => import("./commands/export.ts"),
+  stats: () => import("./commands/stats.ts"),
+  top: () => import("./commands/top.ts"),
+  events: () => import("./commands/events.ts"),
+  "log dump": () => import("./commands/log-dump.ts"),
+  "log cat": () => import("./commands/log-cat.ts"),
+  check: () => import("./commands/check.ts"),
+  completion: () => import("./commands/completion.ts"),
+  version: () => import("./commands/version.ts"),
+};

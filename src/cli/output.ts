@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where a command's words go: results to stdout, everything else to stderr, so that a pipe gets results
+// only. Nothing from outside reaches a terminal raw: a volume's description could otherwise move the
+// cursor. A reader that goes away early (`varve list | head -1`) ends the command quietly.
+
+import { StorageError } from "../base/errors.ts";
+
+/** The control characters that a terminal would obey. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those are meant
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+export class Output {
+  readonly isJson: boolean;
+
+  constructor(isJson: boolean) {
+    this.isJson = isJson;
+  }
+
+  get isTerminal(): boolean {
+    return process.stdout.isTTY === true;
+  }
+
+  get width(): number {
+    return process.stdout.columns ?? 80;
+  }
+
+  get height(): number {
+    return process.stdout.rows ?? 24;
+  }
+
+  /** One or more lines for people. */
+  line(text = ""): void {
+    process.stdout.write(`${plain(text)}\n`);
+  }
+
+  /** Text as it is: terminal sequences of our own, scripts. */
+  raw(text: string): void {
+    process.stdout.write(text);
+  }
+
+  /** One JSON document on lines of its own. */
+  json(value: unknown): void {
+    process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+  }
+
+  /** One JSON document on one line, for streams. */
+  jsonLine(value: unknown): void {
+    process.stdout.write(`${JSON.stringify(value)}\n`);
+  }
+
+  /** Columns under their titles; numbers stand on the right. Nothing but the titles when empty. */
+  table(titles: readonly string[], rows: readonly (readonly (string | number)[])[]): void {
+    for (const text of formatTable(titles, rows)) this.line(text);
+  }
+
+  /** "name: value" with the values in one column. */
+  facts(rows: readonly (readonly [string, string] | undefined)[]): void {
+    const present = rows.filter((row) => row !== undefined);
+    const width = Math.max(...present.map(([name]) => name.length)) + 2;
+    for (const [name, value] of present) this.line(`${`${name}:`.padEnd(width)}${value}`);
+  }
+
+  /** Bytes to stdout; resolves when there is room for more. */
+  async bytes(bytes: Uint8Array): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+
+  /** Throws USAGE where binary content would land on a terminal. */
+  refuseTerminal(what: string): void {
+    if (!this.isTerminal) return;
+    throw new StorageError("USAGE", `${what}: not written: stdout is a terminal`, {
+      hint: "send it to a file or a pipe",
+    });
+  }
+
+  /** Something worth knowing that isn't the result. */
+  note(text: string): void {
+    process.stderr.write(`varve: ${plain(text)}\n`);
+  }
+
+  /** A result for programs when stdout carries content. */
+  noteJson(value: unknown): void {
+    process.stderr.write(`${JSON.stringify(value)}\n`);
+  }
+
+  error(error: StorageError): void {
+    if (this.isJson) {
+      process.stderr.write(`${JSON.stringify({ error })}\n`);
+      return;
+    }
+    process.stderr.write(`varve: error: ${plain(error.message)} [${error.code}]\n`);
+    process.stderr.write(`varve: hint: ${plain(error.hint)}\n`);
+  }
+}
+
+export function formatTable(
+  titles: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+): string[] {
+  const cells = [titles.map(String), ...rows.map((row) => row.map((cell) => plain(String(cell))))];
+  const widths = titles.map((_, column) =>
+    Math.max(...cells.map((row) => row[column]?.length ?? 0)),
+  );
+  const isNumber = titles.map((_, column) =>
+    rows.every((row) => typeof row[column] === "number" || isQuantity(String(row[column]))),
+  );
+  return cells.map((row) =>
+    row
+      .map((cell, column) =>
+        isNumber[column] && rows.length > 0
+          ? cell.padStart(widths[column]!)
+          : cell.padEnd(widths[column]!),
+      )
+      .join("  ")
+      .trimEnd(),
+  );
+}
+
+function isQuantity(text: string): boolean {
+  return /^-?[\d.]+( ?[KMGTP]?i?B(\/s)?|%)?$/.test(text);
+}
+
+/** Control characters made visible; tabs and line ends stay. */
+export function plain(text: string): string {
+  return text.replace(CONTROL, (character) => {
+    return `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  });
+}
+
+/**
+ * Asks on the terminal; anything but "yes" or "y" is no. Without a terminal nobody can be asked, and
+ * the command must not guess.
+ */
+export async function confirm(question: string, instead: string): Promise<boolean> {
+  if (process.stdin.isTTY !== true) {
+    throw new StorageError("USAGE", `${question}: not done: there is no terminal to ask on`, {
+      hint: instead,
+    });
+  }
+  process.stderr.write(`${plain(question)}? [y/N] `);
+  process.stdin.setEncoding("utf8");
+  for await (const chunk of process.stdin) {
+    process.stdin.pause();
+    return /^y(es)?\s*$/i.test(String(chunk));
+  }
+  return false;
+}

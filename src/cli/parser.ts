@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The command table as a commander program. Commander splits the command line; what it refuses comes out
+// as one of our errors with the nearest known word as the hint, and help is our own.
+
+import { Argument, Command, CommanderError, Option } from "commander";
+import { StorageError } from "../base/errors.ts";
+import { nearest } from "../base/names.ts";
+import type { CommandRow } from "./command.ts";
+import { COMMANDS, optionsOf } from "./command-table.ts";
+import { argumentText, optionText, renderHelp, renderOverview } from "./help.ts";
+
+export type Parsed =
+  | { readonly kind: "help"; readonly text: string; readonly isAsked: boolean }
+  | { readonly kind: "version" }
+  | { readonly kind: "command"; readonly row: CommandRow; readonly line: CommandLine };
+
+export interface CommandLine {
+  readonly arguments: ReadonlyMap<string, string | readonly string[]>;
+  /** By name; true for one without a value. */
+  readonly options: Readonly<Record<string, string | boolean | undefined>>;
+}
+
+/** Throws USAGE. `words` is what stands behind "varve". */
+export function parseCommandLine(words: readonly string[]): Parsed {
+  const [first] = words;
+  if (first === undefined) return { kind: "help", text: renderOverview(), isAsked: false };
+  if (first === "--version" || first === "-V") return { kind: "version" };
+  if (first === "--help" || first === "-h") return overview();
+  if (first === "help") return helpFor(words.slice(1));
+  const found = findCommand(words);
+  if (found === undefined) throw unknownCommand(words);
+  const rest = words.slice(found.name.split(" ").length);
+  const end = rest.indexOf("--");
+  const options = end === -1 ? rest : rest.slice(0, end);
+  if (options.includes("--help") || options.includes("-h")) {
+    return { kind: "help", text: renderHelp(found), isAsked: true };
+  }
+  return { kind: "command", row: found, line: parseWith(found, rest) };
+}
+
+function overview(): Parsed {
+  return { kind: "help", text: renderOverview(), isAsked: true };
+}
+
+function helpFor(words: readonly string[]): Parsed {
+  if (words.length === 0) return overview();
+  const found = findCommand(words);
+  if (found === undefined) throw unknownCommand(words);
+  return { kind: "help", text: renderHelp(found), isAsked: true };
+}
+
+function findCommand(words: readonly string[]): CommandRow | undefined {
+  const two = words.slice(0, 2).join(" ");
+  return (
+    COMMANDS.find(({ name }) => name === two) ?? COMMANDS.find(({ name }) => name === words[0])
+  );
+}
+
+function unknownCommand(words: readonly string[]): StorageError {
+  const first = words[0] ?? "";
+  if (first.startsWith("-")) {
+    return usage(
+      `option "${first}": not known before a command`,
+      'write "varve COMMAND [options]"',
+    );
+  }
+  const families = COMMANDS.filter(({ name }) => name.startsWith(`${first} `));
+  if (families.length > 0) {
+    const names = families.map(({ name }) => `"varve ${name}"`);
+    const second = words[1] === undefined ? "" : ` ${words[1]}`;
+    return usage(`command "${first}${second}": not known`, `write ${names.join(" or ")}`);
+  }
+  const guess = nearest(
+    first,
+    COMMANDS.map(({ name }) => name),
+  );
+  const hint =
+    guess === undefined ? '"varve --help" lists all commands' : `did you mean "varve ${guess}"?`;
+  return usage(`command "${first}": not known`, hint);
+}
+
+function parseWith(row: CommandRow, words: readonly string[]): CommandLine {
+  const command = new Command(row.name)
+    .helpOption(false)
+    .exitOverride()
+    .allowExcessArguments(false)
+    .showSuggestionAfterError(false)
+    .configureOutput({ writeErr: () => {}, writeOut: () => {} });
+  for (const argument of row.arguments) {
+    command.addArgument(
+      new Argument(argumentText(argument).startsWith("[") ? bracket(argument) : angle(argument)),
+    );
+  }
+  for (const option of optionsOf(row)) {
+    if (option.name === "help") continue;
+    const value = option.value === undefined ? "" : ` <${option.value}>`;
+    const letter = option.letter === undefined ? "" : `-${option.letter}, `;
+    command.addOption(new Option(`${letter}--${option.name}${value}`));
+  }
+  try {
+    command.parse([...words], { from: "user" });
+  } catch (error) {
+    if (error instanceof CommanderError) throw translate(error, row, words);
+    throw error;
+  }
+  const values = command.opts() as Record<string, string | boolean | undefined>;
+  // Commander's own spelling of names is camelCase.
+  const options = Object.fromEntries(
+    optionsOf(row).map(({ name }) => [name, values[camelCase(name)]]),
+  );
+  checkChoices(row, options);
+  const found = row.arguments.map(
+    ({ name }, index) =>
+      [name, command.processedArgs[index] as string | string[] | undefined] as const,
+  );
+  return {
+    arguments: new Map(
+      found.filter((pair): pair is [string, string | string[]] => pair[1] !== undefined),
+    ),
+    options,
+  };
+}
+
+function bracket({ name, isVariadic }: CommandRow["arguments"][number]): string {
+  return `[${name}${isVariadic ? "..." : ""}]`;
+}
+
+function angle({ name, isVariadic }: CommandRow["arguments"][number]): string {
+  return `<${name}${isVariadic ? "..." : ""}>`;
+}
+
+function camelCase(name: string): string {
+  return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function checkChoices(row: CommandRow, options: CommandLine["options"]): void {
+  for (const option of optionsOf(row)) {
+    const value = options[option.name];
+    if (option.choices === undefined || typeof value !== "string") continue;
+    if (option.choices.includes(value)) continue;
+    const guess = nearest(value, option.choices);
+    throw usage(
+      `option "--${option.name}": "${value}" refused: it is none of ${option.choices.join(", ")}`,
+      guess === undefined ? `see "varve ${row.name} --help"` : `did you mean "${guess}"?`,
+    );
+  }
+}
+
+/** Commander's complaint in our words. */
+function translate(error: CommanderError, row: CommandRow, words: readonly string[]): StorageError {
+  const see = `see "varve ${row.name} --help"`;
+  const quoted = /'([^']*)'/.exec(error.message)?.[1] ?? "";
+  switch (error.code) {
+    case "commander.unknownOption": {
+      const name = quoted.replace(/^-+/, "").replace(/=.*/, "");
+      const names = optionsOf(row).map((option) => option.name);
+      const guess = nearest(name, names);
+      const hint = guess === undefined ? see : `did you mean "--${guess}"?`;
+      return usage(`option "${quoted}": not known to "varve ${row.name}"`, hint);
+    }
+    case "commander.missingArgument":
+      return usage(`argument ${quoted}: missing`, `write "${usageShort(row)}"`);
+    case "commander.optionMissingArgument": {
+      const option = row.options.find(({ name }) => quoted.includes(`--${name}`));
+      const text = option === undefined ? quoted.replaceAll(/[<>]/g, "") : optionText(option);
+      return usage(`option "${text}": its value is missing`, see);
+    }
+    case "commander.excessArguments": {
+      const extra = words.filter((word) => !word.startsWith("-")).at(row.arguments.length);
+      const which = extra === undefined ? "argument" : `argument "${extra}"`;
+      return usage(
+        `${which}: too many arguments for "varve ${row.name}"`,
+        `write "${usageShort(row)}"`,
+      );
+    }
+    default:
+      return usage(error.message.replace(/^error: /, ""), see);
+  }
+}
+
+function usageShort(row: CommandRow): string {
+  return ["varve", row.name, ...row.arguments.map(argumentText)].join(" ");
+}
+
+function usage(message: string, hint: string): StorageError {
+  return new StorageError("USAGE", message, { hint });
+}

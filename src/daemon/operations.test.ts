@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the daemon allows while clients have a volume open, and which export a name means.
+
+import { deepEqual, equal, rejects } from "node:assert/strict";
+import { test } from "node:test";
+import { type SmallDaemon, smallDaemon } from "../../test/cli/small-daemon.ts";
+import { type ErrorCode, hasCode } from "../base/errors.ts";
+
+const CLIENT = { address: "127.0.0.1:5123" };
+const MIB = 1024 ** 2;
+
+async function withVolumes(...names: string[]): Promise<SmallDaemon> {
+  const daemon = smallDaemon();
+  for (const name of names) await daemon.operations.createVolume({ name, sizeBytes: 64 * MIB });
+  return daemon;
+}
+
+function refuses(promise: Promise<unknown>, code: ErrorCode, text: RegExp): Promise<void> {
+  return rejects(
+    promise,
+    (error) => hasCode(error, code) && text.test(`${error.message} | ${error.hint}`),
+  );
+}
+
+test("a volume with a client is neither removed nor shrunk nor made read-only", async () => {
+  const { operations, catalog } = await withVolumes("db");
+  const open = await catalog.open("db", CLIENT);
+  await refuses(
+    operations.removeVolume({ volume: "db" }),
+    "VOLUME_BUSY",
+    /not removed: 1 client is/,
+  );
+  await refuses(
+    operations.resizeVolume({ volume: "db", sizeBytes: MIB }),
+    "VOLUME_BUSY",
+    /--force/,
+  );
+  await refuses(
+    operations.setVolume({ volume: "db", isReadOnly: true }),
+    "VOLUME_BUSY",
+    /read-only/,
+  );
+  equal(
+    (await operations.resizeVolume({ volume: "db", sizeBytes: 128 * MIB })).sizeBytes,
+    128 * MIB,
+  );
+  open.close();
+  open.close();
+  equal((await operations.removeVolume({ volume: "db" })).clientCount, 0);
+});
+
+test("a forced shrink hangs its clients up and waits until they are gone", async () => {
+  const { operations, catalog, hungUp } = await withVolumes("db", "web");
+  const open = await catalog.open("db", CLIENT);
+  const other = await catalog.open("web", CLIENT);
+  const shrunk = operations.resizeVolume({ volume: "db", sizeBytes: MIB, force: true });
+  await Promise.resolve();
+  deepEqual(hungUp, ["db"]);
+  equal((await operations.getVolume({ volume: "db" })).sizeBytes, 64 * MIB);
+  open.close();
+  equal((await shrunk).sizeBytes, MIB);
+  other.close();
+});
+
+test("a client that comes while a volume is being removed is kept out", async () => {
+  const { operations, catalog, pool } = await withVolumes("db");
+  let attempt: Promise<unknown> | undefined;
+  pool.beforeChange = async () => {
+    attempt = catalog.open("db", CLIENT);
+    await refuses(attempt as Promise<unknown>, "VOLUME_BUSY", /being changed/);
+  };
+  await operations.removeVolume({ volume: "db" });
+  equal(attempt !== undefined, true);
+  await refuses(catalog.open("db", CLIENT), "EXPORT_NOT_FOUND", /no volume of that name/);
+});
+
+test("two changes of one volume at a time: the second is refused, not mixed", async () => {
+  const { operations, pool } = await withVolumes("db");
+  let isFirst = true;
+  pool.beforeChange = async () => {
+    if (!isFirst) return;
+    isFirst = false;
+    await refuses(operations.removeVolume({ volume: "db" }), "VOLUME_BUSY", /another change/);
+  };
+  await operations.removeVolume({ volume: "db" });
+});
+
+test("a client of a renamed volume still counts", async () => {
+  const { operations, catalog } = await withVolumes("db");
+  const open = await catalog.open("db", CLIENT);
+  await operations.renameVolume({ volume: "db", to: "orders" });
+  await refuses(operations.removeVolume({ volume: "orders" }), "VOLUME_BUSY", /1 client/);
+  const { clients } = await operations.listClients({});
+  deepEqual(
+    clients.map(({ export: name, volume }) => [name, volume]),
+    [["db", "orders"]],
+  );
+  open.close();
+});
+
+test("the empty name means the only volume, and says so when there are more or none", async () => {
+  const { catalog, operations } = await withVolumes();
+  await refuses(catalog.describe(""), "EXPORT_NOT_FOUND", /no volume.*varve create/);
+  await operations.createVolume({ name: "db", sizeBytes: MIB });
+  equal((await catalog.describe("")).stableName, "db");
+  await operations.createVolume({ name: "web", sizeBytes: MIB });
+  await refuses(catalog.describe(""), "EXPORT_NOT_FOUND", /2 volumes.*name one of them: db, web/);
+});
+
+test("a moment is not answered with the live disk", async () => {
+  const { catalog } = await withVolumes("db");
+  await refuses(catalog.open("db@-10m", CLIENT), "EXPORT_NOT_FOUND", /no moments.*open "db"/);
+  await refuses(catalog.open("dbb", CLIENT), "EXPORT_NOT_FOUND", /did you mean "db"/);
+});
+
+test("what a client was told of the size stays true for it", async () => {
+  const { catalog, operations } = await withVolumes("db");
+  const open = await catalog.open("db", CLIENT);
+  await operations.resizeVolume({ volume: "db", sizeBytes: 128 * MIB });
+  equal(open.device.sizeBytes, 64 * MIB);
+  equal((await catalog.describe("db")).sizeBytes, 128 * MIB);
+  open.close();
+});
+
+test("a volume's URIs carry its name in both spellings", async () => {
+  const { operations } = await withVolumes("db");
+  deepEqual((await operations.getVolume({ volume: "db" })).uris, [
+    "nbd+unix:///db?socket=/srv/pool/nbd.sock",
+    "nbd://127.0.0.1:10809/db",
+  ]);
+});
+
+test("names and sizes are checked again by the daemon", async () => {
+  const { operations } = await withVolumes("db");
+  await refuses(operations.createVolume({ name: "now", sizeBytes: MIB }), "NAME_INVALID", /now/);
+  await refuses(
+    operations.createVolume({ name: "x", sizeBytes: 100 }),
+    "SIZE_INVALID",
+    /less than/,
+  );
+  await refuses(operations.createVolume({ name: "x", sizeBytes: MIB + 1 }), "SIZE_INVALID", /512/);
+  await refuses(operations.getVolume({ volume: "bd" }), "VOLUME_NOT_FOUND", /did you mean "db"/);
+});

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The operations of the control door over a pool: thin translations between the contract's JSON and the
+// pool's records, and the two rules that need to know the clients: a volume in use isn't removed, and it
+// isn't made smaller unless somebody says --force. While such a change is under way, clients that want to
+// attach are kept out: one that came between the check and the change would lose its disk.
+
+import { checkVolumeSize } from "../api/operations.ts";
+import type {
+  ClientJson,
+  ErrorJson,
+  Operations,
+  PoolJson,
+  StatisticsJson,
+  VolumeJson,
+} from "../api/types.ts";
+import { StorageError } from "../base/errors.ts";
+import { checkName, nearest } from "../base/names.ts";
+import { formatSize, formatTime } from "../base/units.ts";
+import type { Clock } from "../host/ports.ts";
+import type { VolumeSettings, VolumeStatistics, VolumeSummary } from "../pool/types.ts";
+import type { ClientRegistry, OpenClient } from "./clients.ts";
+import type { EventLog } from "./event-log.ts";
+import type { ServedPool } from "./served-pool.ts";
+
+/** What the daemon knows about itself. */
+export interface DaemonFacts {
+  readonly directory: string;
+  readonly version: string;
+  readonly pid: number;
+  readonly ack: PoolJson["ack"];
+  readonly startedMicros: number;
+  readonly startedMonotoneMicros: number;
+  /** URIs without an export name; a function, because listeners come after the pool. */
+  readonly listeners: () => readonly string[];
+  readonly usage: () => { readonly residentBytes: number; readonly cpuMs: number };
+  readonly logLevel: {
+    get(): PoolJson["logLevel"];
+    set(level: PoolJson["logLevel"]): void;
+  };
+  /** Ends the connections of all clients that opened an export by this name. */
+  readonly hangUp: (exportName: string, reason: string) => void;
+  readonly shutdown: () => void;
+}
+
+export interface OperationsOptions {
+  readonly pool: ServedPool;
+  readonly clients: ClientRegistry;
+  readonly events: EventLog;
+  readonly clock: Clock;
+  readonly facts: DaemonFacts;
+}
+
+export function createOperations(options: OperationsOptions): Operations {
+  const { pool, clients, events, clock, facts } = options;
+  const uptimeMs = (): number => (clock.monotoneMicros() - facts.startedMonotoneMicros) / 1000;
+
+  const find = (name: string): VolumeSummary => {
+    const volumes = pool.volumes();
+    const found = volumes.find((volume) => volume.name === name);
+    if (found) return found;
+    const names = volumes.map((volume) => volume.name);
+    const guess = nearest(name, names);
+    throw new StorageError("VOLUME_NOT_FOUND", `volume ${JSON.stringify(name)}: not found`, {
+      data: { volume: name },
+      ...(guess === undefined ? {} : { hint: `did you mean "${guess}"? see "varve list"` }),
+    });
+  };
+
+  const toVolume = (volume: VolumeSummary): VolumeJson => {
+    const isRemoved = volume.removedMicros !== undefined;
+    return {
+      name: volume.name,
+      id: volume.id,
+      sizeBytes: volume.sizeBytes,
+      isReadOnly: volume.isReadOnly,
+      description: volume.description,
+      createdAt: formatTime(volume.createdMicros),
+      ...(isRemoved ? { removedAt: formatTime(volume.removedMicros) } : {}),
+      clientCount: clients.countOf(volume.id),
+      uris: isRemoved ? [] : facts.listeners().map((uri) => withExport(uri, volume.name)),
+    };
+  };
+
+  const toClient = (client: OpenClient): ClientJson => {
+    const { address, unixUid, certificateName, pskIdentity } = client.identity;
+    const volume = pool
+      .volumes({ includesRemoved: true })
+      .find((candidate) => candidate.id === client.volumeId);
+    return {
+      id: client.id,
+      address,
+      ...(unixUid === undefined ? {} : { unixUid }),
+      ...(certificateName === undefined ? {} : { certificateName }),
+      ...(pskIdentity === undefined ? {} : { pskIdentity }),
+      export: client.exportName,
+      volume: volume?.name ?? "",
+      connectedAt: formatTime(client.connectedMicros),
+      requestCount: client.device.requestCount,
+      readBytes: client.device.readBytes,
+      writeBytes: client.device.writeBytes,
+    };
+  };
+
+  const getPool = async (): Promise<PoolJson> => {
+    const statistics = pool.stats();
+    const problem = pool.stopCause;
+    return {
+      directory: facts.directory,
+      state: statistics.state,
+      ...(problem === undefined ? {} : { problem: problem.toJSON() as unknown as ErrorJson }),
+      version: facts.version,
+      pid: facts.pid,
+      startedAt: formatTime(facts.startedMicros),
+      ack: facts.ack,
+      logLevel: facts.logLevel.get(),
+      listeners: facts.listeners(),
+      volumeCount: pool.volumes().length,
+      clientCount: clients.count,
+      storedBytes: statistics.storedBytes,
+      capacityBytes: statistics.capacityBytes,
+      memoryUsedBytes: statistics.memoryUsedBytes,
+      memoryLimitBytes: statistics.memoryLimitBytes,
+      headLsn: statistics.headLsn,
+      durableLsn: statistics.durableLsn,
+      incarnation: statistics.incarnation,
+      recoveryMs: statistics.recoveryMicros / 1000,
+    };
+  };
+
+  return {
+    getPool,
+    setPool: async ({ logLevel }) => {
+      if (logLevel !== undefined) {
+        facts.logLevel.set(logLevel);
+        events.add("info", "pool.set", { logLevel });
+      }
+      return getPool();
+    },
+    getStatistics: async () => {
+      const { volumes, recoveryMicros, ...statistics } = pool.stats();
+      const answer: StatisticsJson = {
+        uptimeMs: uptimeMs(),
+        ...statistics,
+        recoveryMs: recoveryMicros / 1000,
+        clientCount: clients.count,
+        ...facts.usage(),
+        volumes: volumes.map((volume) => ({
+          name: volume.name,
+          id: volume.id,
+          sizeBytes: volume.sizeBytes,
+          clientCount: clients.countOf(volume.id),
+          ...activityOf(volume),
+        })),
+      };
+      return answer;
+    },
+    getHealth: async () => {
+      const { state } = pool.stats();
+      const status = state === "open" ? "ok" : state === "full" ? "degraded" : "failing";
+      return { status, state, uptimeMs: uptimeMs() };
+    },
+    listVolumes: async ({ removed }) => {
+      const volumes = pool.volumes({ includesRemoved: removed === "true" });
+      const byName = [...volumes].sort((a, b) =>
+        a.name === b.name ? a.id - b.id : a.name < b.name ? -1 : 1,
+      );
+      return { volumes: byName.map(toVolume) };
+    },
+    createVolume: async ({ name, sizeBytes }) => {
+      checkName("volume", name);
+      checkVolumeSize(sizeBytes);
+      return toVolume(await pool.createVolume(name, sizeBytes));
+    },
+    getVolume: async ({ volume: name }) => {
+      const volume = find(name);
+      const counted = pool.stats().volumes.find((candidate) => candidate.id === volume.id);
+      return {
+        ...toVolume(volume),
+        activity: activityOf(counted),
+        clients: [...clients.list()]
+          .filter((client) => client.volumeId === volume.id)
+          .map(toClient),
+      };
+    },
+    setVolume: async ({ volume: name, isReadOnly, description }) => {
+      const volume = find(name);
+      const settings: VolumeSettings = {
+        ...(isReadOnly === undefined ? {} : { isReadOnly }),
+        ...(description === undefined ? {} : { description }),
+      };
+      const set = async (): Promise<VolumeJson> =>
+        toVolume(await pool.setVolume(volume.name, settings));
+      if (isReadOnly !== true || volume.isReadOnly) return set();
+      refuseWhileOpen(volume, "made read-only");
+      return clients.keepOut(volume, set);
+    },
+    resizeVolume: async ({ volume: name, sizeBytes, force = false }) => {
+      checkVolumeSize(sizeBytes);
+      const volume = find(name);
+      const resize = async (): Promise<VolumeJson> =>
+        toVolume(await pool.resizeVolume(volume.name, sizeBytes));
+      if (sizeBytes >= volume.sizeBytes) return resize();
+      if (!force) refuseWhileOpen(volume, `shrunk to ${formatSize(sizeBytes)}`);
+      return clients.keepOut(volume, async () => {
+        // Whoever stayed would write beyond the end; who reconnects sees the new size.
+        for (const client of clients.list()) {
+          if (client.volumeId === volume.id)
+            facts.hangUp(client.exportName, "its volume is being shrunk");
+        }
+        await clients.none(volume.id);
+        return resize();
+      });
+    },
+    renameVolume: async ({ volume: name, to }) => {
+      checkName("volume", to);
+      return toVolume(await pool.renameVolume(find(name).name, to));
+    },
+    removeVolume: async ({ volume: name }) => {
+      const volume = find(name);
+      refuseWhileOpen(volume, "removed");
+      return clients.keepOut(volume, async () => toVolume(await pool.removeVolume(volume.name)));
+    },
+    listClients: async () => ({ clients: [...clients.list()].map(toClient) }),
+    flush: async () => {
+      await pool.flush();
+      return { durableLsn: pool.stats().durableLsn };
+    },
+    checkpoint: async () => {
+      await pool.checkpoint();
+      return { durableLsn: pool.stats().durableLsn };
+    },
+    shutdown: async () => {
+      facts.shutdown();
+      return { done: true };
+    },
+  };
+
+  function refuseWhileOpen(volume: VolumeSummary, what: string): void {
+    const count = clients.countOf(volume.id);
+    if (count === 0) return;
+    const who = count === 1 ? "1 client is" : `${count} clients are`;
+    const canForce = what.startsWith("shrunk");
+    throw new StorageError(
+      "VOLUME_BUSY",
+      `volume "${volume.name}": not ${what}: ${who} connected`,
+      {
+        hint: `see who with "varve info ${volume.name}"; disconnect them first${canForce ? ", or pass --force" : ""}`,
+        data: { volume: volume.name, clientCount: count },
+      },
+    );
+  }
+}
+
+function activityOf(volume: VolumeStatistics | undefined): {
+  readCount: number;
+  readBytes: number;
+  writeCount: number;
+  writeBytes: number;
+  trimCount: number;
+  zeroCount: number;
+  flushCount: number;
+} {
+  return {
+    readCount: volume?.readCount ?? 0,
+    readBytes: volume?.readBytes ?? 0,
+    writeCount: volume?.writeCount ?? 0,
+    writeBytes: volume?.writeBytes ?? 0,
+    trimCount: volume?.trimCount ?? 0,
+    zeroCount: volume?.zeroCount ?? 0,
+    flushCount: volume?.flushCount ?? 0,
+  };
+}
+
+/** nbd+unix:///?socket=S → nbd+unix:///db?socket=S; nbd://host:port → nbd://host:port/db. */
+function withExport(listener: string, name: string): string {
+  const query = listener.indexOf("?");
+  if (query === -1) return `${listener.replace(/\/$/, "")}/${name}`;
+  return `${listener.slice(0, query)}${name}${listener.slice(query)}`;
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the daemon needs of a pool. The pool implements it without knowing (types are structural); tests
+// of the daemon's parts bring a small one of their own. The daemon owns the interface because it is the
+// one that calls.
+
+import type { StorageError } from "../base/errors.ts";
+import type { BlockDevice, Slab } from "../nbd/block-device.ts";
+import type { PoolEvent, PoolStatistics, VolumeSettings, VolumeSummary } from "../pool/types.ts";
+
+export interface ServedPool {
+  readonly slab: Slab;
+  volumes(options?: { readonly includesRemoved?: boolean }): readonly VolumeSummary[];
+  createVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;
+  resizeVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;
+  renameVolume(name: string, to: string): Promise<VolumeSummary>;
+  removeVolume(name: string): Promise<VolumeSummary>;
+  setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary>;
+  /** Throws VOLUME_NOT_FOUND. */
+  device(name: string): BlockDevice;
+  stats(): PoolStatistics;
+  /** Why the pool stopped, once it has. */
+  readonly stopCause: StorageError | undefined;
+  /** The returned function ends the subscription. */
+  onEvent(listener: (event: PoolEvent) => void): () => void;
+  flush(): Promise<void>;
+  checkpoint(): Promise<void>;
+  /** Flushes and closes; the pool can't be used afterwards. */
+  close(): Promise<void>;
+}

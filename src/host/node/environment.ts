@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The only reader of environment variables. Few are read, and all begin with VARVE_ or belong to a
+// protocol (LISTEN_FDS of systemd). Whoever needs one asks here, so that a search for
+// `environmentVariable` lists everything that the surroundings can change.
+
+/** The variable's value; unset and empty are the same. */
+export function environmentVariable(name: string): string | undefined {
+  const value = process.env[name];
+  return value === "" ? undefined : value;
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The control door over a Unix socket: real answers keep the contract, requests that don't are refused
+// with an error of ours, and nobody can make it grow or hang.
+
+import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { type IncomingMessage, request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { type SmallDaemon, smallDaemon } from "../../test/cli/small-daemon.ts";
+import { violations } from "../../test/conformance/json-schema.ts";
+import { openApiDocument } from "../api/openapi.ts";
+import { OPERATION_NAMES, OPERATIONS, requestFor } from "../api/operations.ts";
+import { SCHEMAS, type SchemaName } from "../api/schemas.ts";
+import type { OperationName, OperationTypes } from "../api/types.ts";
+import { AssertionError } from "../base/assert.ts";
+import { hasCode, StorageError } from "../base/errors.ts";
+import { type HttpListener, listenHttp } from "../host/node/http-listener.ts";
+import { type ControlDoor, createControlDoor } from "./control-door.ts";
+import { POOL_METRICS, VOLUME_METRICS } from "./metrics.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "varve-http-"));
+const socketPath = join(directory, "control.sock");
+const document = openApiDocument("1.2.3");
+const daemon: SmallDaemon = smallDaemon();
+const bugs: unknown[] = [];
+let door: ControlDoor;
+let listener: HttpListener;
+let token: string | undefined;
+
+before(async () => {
+  door = await createControlDoor({
+    operations: daemon.operations,
+    events: daemon.events,
+    version: "1.2.3",
+    logger: daemon.logger,
+    onBug: (error) => bugs.push(error),
+  });
+  listener = await listenHttp({ path: socketPath }, (incoming, response) =>
+    door.handle(incoming, response, { token }),
+  );
+});
+
+after(async () => {
+  await door.close();
+  await listener.close(100);
+  rmSync(directory, { recursive: true });
+});
+
+interface Answer {
+  status: number;
+  text: string;
+  json: Record<string, unknown>;
+}
+
+function ask(
+  method: string,
+  path: string,
+  { body, headers = {} }: { body?: unknown; headers?: Record<string, string> } = {},
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const text = typeof body === "string" ? body : body === undefined ? "" : JSON.stringify(body);
+    const type = body === undefined ? {} : { "content-type": "application/json" };
+    const outgoing = request(
+      { socketPath, method, path, headers: { ...type, ...headers } },
+      (response) => {
+        let received = "";
+        response.setEncoding("utf8").on("data", (chunk: string) => {
+          received += chunk;
+        });
+        response.on("end", () => {
+          const isJson = String(response.headers["content-type"]).startsWith("application/json");
+          const json = isJson ? (JSON.parse(received) as Record<string, unknown>) : {};
+          resolve({ status: response.statusCode ?? 0, text: received, json });
+        });
+      },
+    );
+    outgoing.on("error", reject);
+    outgoing.end(text);
+  });
+}
+
+function call<N extends OperationName>(
+  name: N,
+  input: OperationTypes[N]["input"],
+): Promise<Answer> {
+  const { method, path, body } = requestFor(name, input);
+  return ask(method, path, body === undefined ? {} : { body });
+}
+
+function keeps(schema: SchemaName, value: unknown): void {
+  deepEqual(violations(SCHEMAS[schema], value, document), []);
+}
+
+test("every operation's real answer keeps the contract", async () => {
+  const open = async () => daemon.catalog.open("db", { address: "unix:0", unixUid: 0 });
+  const inputs: { [name in OperationName]: () => Promise<Answer> } = {
+    createVolume: () => call("createVolume", { name: "db", sizeBytes: 1 << 20 }),
+    getPool: () => call("getPool", {}),
+    setPool: () => call("setPool", { logLevel: "debug" }),
+    getStatistics: () => call("getStatistics", {}),
+    getHealth: () => call("getHealth", {}),
+    listVolumes: () => call("listVolumes", { removed: "true" }),
+    getVolume: async () => {
+      const opened = await open();
+      const answer = await call("getVolume", { volume: "db" });
+      opened.close();
+      return answer;
+    },
+    setVolume: () => call("setVolume", { volume: "db", description: "x" }),
+    resizeVolume: () => call("resizeVolume", { volume: "db", sizeBytes: 2 << 20 }),
+    renameVolume: () => call("renameVolume", { volume: "db", to: "db2" }),
+    removeVolume: () => call("removeVolume", { volume: "db2" }),
+    listClients: () => call("listClients", {}),
+    flush: () => call("flush", {}),
+    checkpoint: () => call("checkpoint", {}),
+    shutdown: () => call("shutdown", {}),
+  };
+  deepEqual(Object.keys(inputs).sort(), [...OPERATION_NAMES].sort());
+  for (const [name, run] of Object.entries(inputs)) {
+    const { status, json } = await run();
+    const row = OPERATIONS[name as OperationName];
+    equal(status, row.status, `${name}: ${JSON.stringify(json)}`);
+    keeps(row.answer, json);
+  }
+});
+
+test("errors have the table's status and the whole error as their body", async () => {
+  const missing = await call("getVolume", { volume: "nothere" });
+  equal(missing.status, 404);
+  keeps("ErrorBody", missing.json);
+  equal((missing.json.error as { code: string }).code, "VOLUME_NOT_FOUND");
+  await call("createVolume", { name: "twice", sizeBytes: 1 << 20 });
+  equal((await call("createVolume", { name: "twice", sizeBytes: 1 << 20 })).status, 409);
+});
+
+test("a request that isn't in the contract is refused with USAGE or a code of its own", async () => {
+  const cases: [method: string, path: string, body: unknown, status: number, code: string][] = [
+    ["GET", "/v1/nothing", undefined, 404, "USAGE"],
+    ["PUT", "/v1/volumes", undefined, 404, "USAGE"],
+    ["POST", "/v1/volumes", undefined, 400, "USAGE"],
+    ["POST", "/v1/volumes", "{", 400, "USAGE"],
+    ["POST", "/v1/volumes", [], 400, "USAGE"],
+    ["POST", "/v1/volumes", { name: "x" }, 400, "USAGE"],
+    ["POST", "/v1/volumes", { name: "x", sizeBytes: "1048576" }, 400, "USAGE"],
+    ["POST", "/v1/volumes", { name: "x", sizeBytes: 1 << 20, colour: "red" }, 400, "USAGE"],
+    ["POST", "/v1/volumes", { name: "a/b", sizeBytes: 1 << 20 }, 400, "NAME_INVALID"],
+    ["POST", "/v1/volumes", { name: "x", sizeBytes: 7 }, 400, "SIZE_INVALID"],
+    ["POST", "/v1/volumes", { name: "x", sizeBytes: 2 ** 63 }, 400, "SIZE_INVALID"],
+    ["GET", "/v1/volumes?removed=maybe", undefined, 400, "USAGE"],
+    ["GET", "/v1/volumes?size=1", undefined, 400, "USAGE"],
+    ["GET", `/v1/volumes/${"a".repeat(300)}`, undefined, 400, "USAGE"],
+    ["GET", "/v1/volumes/%zz", undefined, 400, "USAGE"],
+    ["PATCH", "/v1/volumes/twice", { description: "x".repeat(201) }, 400, "USAGE"],
+    [
+      "POST",
+      "/v1/volumes",
+      { name: "x", sizeBytes: 1 << 20, x: "x".repeat(100_000) },
+      400,
+      "USAGE",
+    ],
+  ];
+  for (const [method, path, body, status, code] of cases) {
+    const answer = await ask(method, path, { body });
+    const what = `${method} ${path.slice(0, 60)} ${JSON.stringify(body)?.slice(0, 80)}: ${answer.text}`;
+    equal(answer.status, status, what);
+    equal((answer.json.error as { code: string }).code, code, what);
+    keeps("ErrorBody", answer.json);
+  }
+  deepEqual(bugs, []);
+});
+
+test("with a token, nothing is answered without it", async () => {
+  token = "0123456789abcdef";
+  try {
+    for (const header of [
+      undefined,
+      "Bearer",
+      "Bearer wrong",
+      "Basic 0123456789abcdef",
+      `Bearer ${token}x`,
+    ]) {
+      const headers = header === undefined ? {} : { authorization: header };
+      const answer = await ask("GET", "/v1/pool", { headers });
+      equal(answer.status, 403, String(header));
+      equal((answer.json.error as { code: string }).code, "ACCESS_DENIED");
+    }
+    equal((await ask("GET", "/nowhere")).status, 403);
+    const headers = { authorization: `Bearer ${token}` };
+    equal((await ask("GET", "/v1/pool", { headers })).status, 200);
+  } finally {
+    token = undefined;
+  }
+});
+
+test("a stopped pool answers health with 503 and says so", async () => {
+  daemon.pool.stopCause = new StorageError("DISK_IO", "log: write failed: EIO");
+  try {
+    const { status, json } = await call("getHealth", {});
+    equal(status, 503);
+    keeps("Health", json);
+    equal(json.status, "failing");
+    const pool = await call("getPool", {});
+    keeps("Pool", pool.json);
+    equal((pool.json.problem as { code: string }).code, "DISK_IO");
+  } finally {
+    daemon.pool.stopCause = undefined;
+  }
+});
+
+test("a broken invariant in an operation is reported as a bug, and answered", async () => {
+  daemon.pool.beforeChange = () => Promise.reject(new AssertionError("the sky is blue"));
+  try {
+    const { status, json } = await call("flush", {});
+    equal(status, 500);
+    equal((json.error as { code: string }).code, "INTERNAL");
+    equal(bugs.length, 1);
+  } finally {
+    daemon.pool.beforeChange = () => Promise.resolve();
+    bugs.length = 0;
+  }
+});
+
+test("events come first from the past, then as they happen", async () => {
+  daemon.events.add("info", "test.one", { n: 1 });
+  const past = await ask("GET", "/v1/events");
+  const lines = past.text.trim().split("\n");
+  for (const line of lines) keeps("Event", JSON.parse(line));
+  match(lines.at(-1) ?? "", /test\.one/);
+  const received: string[] = [];
+  await new Promise<void>((resolve, reject) => {
+    const outgoing = request({ socketPath, path: "/v1/events?follow=true" }, (response) => {
+      response.setEncoding("utf8").on("data", (chunk: string) => {
+        received.push(chunk);
+        if (received.join("").includes("test.two")) outgoing.destroy();
+        else if (received.join("").includes("test.one")) daemon.events.add("warn", "test.two");
+      });
+      response.once("close", resolve);
+    });
+    outgoing.on("error", reject);
+    outgoing.end();
+  });
+  ok(received.join("").includes("test.two"));
+});
+
+test("a client that doesn't read its events is cut off", async () => {
+  const stuck = request({ socketPath, path: "/v1/events?follow=true" });
+  stuck.end();
+  const response = await new Promise<IncomingMessage>((resolve) => stuck.once("response", resolve));
+  const closed = new Promise<void>((resolve) => response.once("close", resolve));
+  response.on("error", () => {});
+  const text = "x".repeat(10_000);
+  const countSent = 2000;
+  for (let i = 0; i < countSent; i += 1) {
+    daemon.events.add("info", "test.flood", { text });
+    if (i % 50 === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  let countBytes = 0;
+  response.on("data", (chunk: Buffer) => {
+    countBytes += chunk.length;
+  });
+  await closed;
+  equal(response.complete, false);
+  ok(countBytes < (countSent * text.length) / 2, `${countBytes} bytes came through`);
+});
+
+test("metrics name every counter once, in Prometheus's spelling", async () => {
+  for (const { name } of [...POOL_METRICS, ...VOLUME_METRICS]) match(name, /^varve(_[a-z]+)+$/);
+  const { text, status } = await ask("GET", "/metrics");
+  equal(status, 200);
+  for (const { name } of [...POOL_METRICS, ...VOLUME_METRICS]) {
+    const type = name.endsWith("_total") ? "counter" : "gauge";
+    ok(text.includes(`# TYPE ${name} ${type}\n`), name);
+  }
+  match(text, /^varve_volume_write_bytes_total\{volume="twice"\} 4$/m);
+  match(text, /^varve_pool_state\{state="open"\} 1$/m);
+  const again = await ask("GET", "/metrics");
+  match(again.text, /^varve_batches_total 3$/m);
+});
+
+test("the description is served as it is", async () => {
+  const { json } = await ask("GET", "/openapi.json");
+  deepEqual(json, JSON.parse(JSON.stringify(document)));
+});
+
+test("the socket is its owner's alone, a dead one is replaced, a living one and other files are not", async () => {
+  equal(statSync(socketPath).mode & 0o777, 0o600);
+  const taken = await listenHttp({ path: socketPath }, () => {}).catch((error: unknown) => error);
+  ok(hasCode(taken, "LISTEN_FAILED"));
+  match(String(taken), /another process answers/);
+  const plain = join(directory, "plain");
+  writeFileSync(plain, "precious");
+  const refused = await listenHttp({ path: plain }, () => {}).catch((error: unknown) => error);
+  ok(hasCode(refused, "LISTEN_FAILED"));
+  const long = join(directory, "x".repeat(120));
+  const tooLong = await listenHttp({ path: long }, () => {}).catch((error: unknown) => error);
+  match(String(tooLong), /107 are possible/);
+});

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The statistics as Prometheus metrics. One table names them all: varve_<noun>_<unit>, with _total for
+// what only grows. The pool counts anyway; a scrape copies the numbers, nothing is counted twice and the
+// data path pays nothing. Counters begin at 0 with each start of the daemon, which Prometheus expects.
+
+import { Counter, Gauge, Registry } from "prom-client";
+import type { StatisticsJson, VolumeStatisticsJson } from "../api/types.ts";
+
+interface MetricRow<T> {
+  readonly name: string;
+  readonly help: string;
+  readonly value: (of: T) => number;
+}
+
+const STATES = ["open", "full", "stopped", "closed"] as const;
+
+export const POOL_METRICS: readonly MetricRow<StatisticsJson>[] = [
+  row("varve_stored_bytes", "What the pool occupies: log and index", (s) => s.storedBytes),
+  row("varve_capacity_bytes", "What stored bytes run against", (s) => s.capacityBytes),
+  row("varve_segments_count", "Segments of the log", (s) => s.segmentCount),
+  row("varve_head_lsn", "LSN of the newest record", (s) => s.headLsn),
+  row("varve_durable_lsn", "Everything up to this LSN is on stable storage", (s) => s.durableLsn),
+  row("varve_incarnation_count", "How often the pool was opened", (s) => s.incarnation),
+  row("varve_batches_total", "Batches appended", (s) => s.batchCount),
+  row("varve_batch_bytes_total", "Bytes appended in batches", (s) => s.batchBytes),
+  row("varve_frame_bytes_total", "Bytes of content appended", (s) => s.frameBytes),
+  row("varve_index_bytes_total", "Bytes of index written", (s) => s.indexBytes),
+  row("varve_datasyncs_total", "fdatasync calls of the log", (s) => s.datasyncCount),
+  row("varve_flushes_total", "Flushes that clients asked for", (s) => s.flushCount),
+  row("varve_checkpoints_total", "Checkpoints of the index", (s) => s.checkpointCount),
+  row("varve_zero_blocks_total", "Blocks written that were all zero", (s) => s.zeroBlockCount),
+  row("varve_cache_hits_total", "Blocks read from memory", (s) => s.cacheHitCount),
+  row("varve_cache_misses_total", "Blocks read from disk", (s) => s.cacheMissCount),
+  row("varve_memory_used_bytes", "Memory of the budget in use", (s) => s.memoryUsedBytes),
+  row("varve_memory_limit_bytes", "The memory budget", (s) => s.memoryLimitBytes),
+  row("varve_recovery_seconds", "How long the last opening took", (s) => s.recoveryMs / 1000),
+  row("varve_clients_count", "NBD connections open", (s) => s.clientCount),
+  row("varve_uptime_seconds", "Since the daemon started", (s) => s.uptimeMs / 1000),
+  row("varve_process_resident_bytes", "Memory of the process", (s) => s.residentBytes),
+  row("varve_process_cpu_seconds_total", "CPU time of the process", (s) => s.cpuMs / 1000),
+];
+
+export const VOLUME_METRICS: readonly MetricRow<VolumeStatisticsJson>[] = [
+  row("varve_volume_size_bytes", "Size of the volume", (v) => v.sizeBytes),
+  row("varve_volume_clients_count", "NBD connections to the volume", (v) => v.clientCount),
+  row("varve_volume_reads_total", "Read requests", (v) => v.readCount),
+  row("varve_volume_read_bytes_total", "Bytes read", (v) => v.readBytes),
+  row("varve_volume_writes_total", "Write requests", (v) => v.writeCount),
+  row("varve_volume_write_bytes_total", "Bytes written", (v) => v.writeBytes),
+  row("varve_volume_trims_total", "Trim requests", (v) => v.trimCount),
+  row("varve_volume_zeroes_total", "Write-zeroes requests", (v) => v.zeroCount),
+  row("varve_volume_flushes_total", "Flush requests", (v) => v.flushCount),
+];
+
+function row<T>(name: string, help: string, value: (of: T) => number): MetricRow<T> {
+  return { name, help, value };
+}
+
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #pool: readonly Family[];
+  readonly #volume: readonly Family[];
+  readonly #state: Gauge<"state">;
+
+  constructor(version: string) {
+    const registers = [this.#registry];
+    const build = { name: "varve_build_info", help: "The version that runs", registers };
+    new Gauge({ ...build, labelNames: ["version"] }).set({ version }, 1);
+    this.#pool = POOL_METRICS.map((metric) => new Family(metric, [], registers));
+    this.#volume = VOLUME_METRICS.map((metric) => new Family(metric, ["volume"], registers));
+    const state = { name: "varve_pool_state", help: "1 for the state that holds", registers };
+    this.#state = new Gauge({ ...state, labelNames: ["state"] });
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  async render(statistics: StatisticsJson): Promise<string> {
+    POOL_METRICS.forEach((metric, index) => {
+      this.#pool[index]!.replace([{ labels: {}, value: metric.value(statistics) }]);
+    });
+    VOLUME_METRICS.forEach((metric, index) => {
+      this.#volume[index]!.replace(
+        statistics.volumes.map((volume) => ({
+          labels: { volume: volume.name },
+          value: metric.value(volume),
+        })),
+      );
+    });
+    for (const state of STATES) this.#state.set({ state }, statistics.state === state ? 1 : 0);
+    return this.#registry.metrics();
+  }
+}
+
+/** One metric with its values; counters are set by starting again from 0. */
+class Family {
+  readonly #metric: Counter<string> | Gauge<string>;
+
+  constructor(
+    metric: { readonly name: string; readonly help: string },
+    labelNames: string[],
+    registers: Registry[],
+  ) {
+    const configuration = { name: metric.name, help: metric.help, labelNames, registers };
+    this.#metric = metric.name.endsWith("_total")
+      ? new Counter(configuration)
+      : new Gauge(configuration);
+  }
+
+  replace(values: readonly { labels: Record<string, string>; value: number }[]): void {
+    this.#metric.reset();
+    for (const { labels, value } of values) this.#metric.inc(labels, value);
+  }
+}

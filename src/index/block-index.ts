@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The index of live branches: (branch, LBA) → reference of the newest version.
+//
+//   page directory → page in a slot                       one array access, the common case
+//                  → image in a run + changes in the ring  one read, then as above
+//                  → changes only, or nothing              no read
+//
+// A page in memory is a pure cache: what it holds is its image (as of the last checkpoint) plus its chain of
+// changes in the delta ring. A write goes to the chain, and to the page if it is there; it never waits for a
+// page. Trims and zeroes of whole pages edit the directory, of whole chunks an array element, so a trim of
+// 16 TiB is quick whatever lies under it.
+//
+// Old versions are in the log; the past is read through checkpoints' runs and the records behind them.
+
+import { assert } from "../base/assert.ts";
+import { LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
+import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
+import { DeltaRing } from "./delta-ring.ts";
+import {
+  CHUNK_BLOCKS,
+  CHUNK_PAGES,
+  CHUNK_WORDS,
+  CONSTANT,
+  PAGE_BLOCKS,
+  PageDirectory,
+  WORD_HEAD,
+  WORD_OFFSET,
+  WORD_RUN,
+  WORD_SLOT,
+  ZERO_CHUNK,
+} from "./page-directory.ts";
+import {
+  decodeLeaf,
+  LEAF_BYTES_MAX,
+  NODE_KIND,
+  nodeCorrupt,
+  type RunStore,
+  readNode,
+} from "./run-file.ts";
+import { SlotCache } from "./slot-cache.ts";
+
+/** `lookup`: the page must be loaded first. */
+export const NOT_LOADED = -1;
+
+/** A range of whole pages that lost its images after a checkpoint's cut: the checkpoint must not bring them back. */
+export interface DroppedPages {
+  readonly branch: number;
+  readonly firstPage: number;
+  readonly endPage: number;
+}
+
+export class BlockIndex {
+  readonly memory: BlockMemory;
+  readonly slots: SlotCache;
+  readonly ring: DeltaRing;
+  readonly branches: Map<number, PageDirectory> = new Map();
+  readonly #runs: RunStore;
+  readonly #loading: Map<string, Promise<void>> = new Map();
+  /** While a checkpoint is under way: what was dropped meanwhile. */
+  droppedSinceCut: DroppedPages[] | undefined;
+  /** Segment of the reference that `lookup` found. */
+  foundSegment = 0;
+  pageReadCount = 0;
+
+  constructor(memory: BlockMemory, runs: RunStore) {
+    this.memory = memory;
+    this.#runs = runs;
+    this.ring = new DeltaRing(memory);
+    this.slots = new SlotCache(memory, this);
+  }
+
+  addBranch(branch: number): PageDirectory {
+    assert(!this.branches.has(branch), "a branch is added once");
+    const directory = new PageDirectory(branch);
+    this.branches.set(branch, directory);
+    return directory;
+  }
+
+  /** Whether `changeCount` changes fit the ring now. */
+  hasRoom(changeCount: number): boolean {
+    return this.ring.room >= changeCount;
+  }
+
+  /** The low word of the block's reference (segment in `foundSegment`), or NOT_LOADED. */
+  lookup(directory: PageDirectory, lba: number): number {
+    const page = Math.floor(lba / PAGE_BLOCKS);
+    const chunk = directory.chunks[Math.floor(page / CHUNK_PAGES)];
+    this.foundSegment = 0;
+    if (chunk === undefined) return LOW_HOLE;
+    const at = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    let slot = (chunk[at + WORD_SLOT] as number) - 1;
+    if (slot < 0) {
+      const run = chunk[at + WORD_RUN] as number;
+      if (chunk[at + WORD_HEAD] === 0) {
+        if (run === 0) return LOW_HOLE;
+        if (run === CONSTANT) return chunk[at + WORD_OFFSET] as number;
+      }
+      if (run !== 0 && run !== CONSTANT) return NOT_LOADED;
+      slot = this.#materialize(directory, page, chunk);
+    }
+    this.slots.touchPage(slot);
+    const word = (this.slots.addressOf(slot) >>> 2) + (lba % PAGE_BLOCKS) * 2;
+    this.foundSegment = this.memory.words[word] as number;
+    return this.memory.words[word + 1] as number;
+  }
+
+  /** Reads the page that holds `lba` into a slot, unless it is there. Throws POOL_CORRUPT, DISK_IO. */
+  load(directory: PageDirectory, lba: number): Promise<void> {
+    const page = Math.floor(lba / PAGE_BLOCKS);
+    const key = `${directory.branch}.${page}`;
+    let loading = this.#loading.get(key);
+    if (loading === undefined) {
+      loading = this.#load(directory, page).finally(() => this.#loading.delete(key));
+      this.#loading.set(key, loading);
+    }
+    return loading;
+  }
+
+  /** Blocks [lba, lba + blockCount) now have the references at `references`. Room was checked. */
+  applyWrote(
+    directory: PageDirectory,
+    range: { lba: number; blockCount: number },
+    references: number,
+  ): void {
+    const words = this.memory.words;
+    let lba = range.lba;
+    let at = references >>> 2;
+    const end = lba + range.blockCount;
+    while (lba < end) {
+      const page = Math.floor(lba / PAGE_BLOCKS);
+      const chunkIndex = Math.floor(page / CHUNK_PAGES);
+      const chunk = directory.chunkFor(chunkIndex);
+      const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+      const pageEnd = Math.min(end, (page + 1) * PAGE_BLOCKS);
+      const slot = (chunk[entry + WORD_SLOT] as number) - 1;
+      const slotWord = slot < 0 ? 0 : this.slots.addressOf(slot) >>> 2;
+      let head = chunk[entry + WORD_HEAD] as number;
+      if (head === 0) directory.changed.add(chunkIndex);
+      for (; lba < pageEnd; lba++) {
+        const block = lba % PAGE_BLOCKS;
+        const segment = words[at] as number;
+        const low = words[at + 1] as number;
+        head = this.ring.pushBlocks(head, block, segment, low);
+        if (slot >= 0) {
+          words[slotWord + block * 2] = segment;
+          words[slotWord + block * 2 + 1] = low;
+        }
+        at += 2;
+      }
+      chunk[entry + WORD_HEAD] = head;
+    }
+  }
+
+  /** Blocks of the range are now all holes (LOW_HOLE) or all zeros (LOW_ZERO). Needs room for two changes. */
+  applyConstant(
+    directory: PageDirectory,
+    range: { lba: number; blockCount: number },
+    low: number,
+  ): void {
+    assert(low === LOW_HOLE || low === LOW_ZERO, "a range becomes holes or zeros");
+    const end = range.lba + range.blockCount;
+    const firstPage = Math.ceil(range.lba / PAGE_BLOCKS);
+    const endPage = Math.floor(end / PAGE_BLOCKS);
+    if (firstPage > endPage) {
+      this.#applyPart(directory, range.lba, end, low);
+      return;
+    }
+    this.#applyPart(directory, range.lba, firstPage * PAGE_BLOCKS, low);
+    this.#applyPages(directory, firstPage, endPage, low);
+    this.#applyPart(directory, endPage * PAGE_BLOCKS, end, low);
+  }
+
+  pageDropped(branch: number, page: number): void {
+    const chunk = this.branches.get(branch)?.chunks[Math.floor(page / CHUNK_PAGES)];
+    assert(chunk !== undefined, "a page in memory belongs to a chunk");
+    chunk[(page % CHUNK_PAGES) * CHUNK_WORDS + WORD_SLOT] = 0;
+  }
+
+  /** Bytes of page directories: outside the slots, inside the budget. */
+  get directoryBytes(): number {
+    let chunks = 0;
+    for (const directory of this.branches.values()) {
+      for (const chunk of directory.chunks)
+        if (chunk !== undefined && chunk !== ZERO_CHUNK) chunks += 1;
+    }
+    return chunks * CHUNK_PAGES * CHUNK_WORDS * 4;
+  }
+
+  /** Every page in memory equals its image plus changes, as far as that can be told without reading. */
+  checkInvariants(): void {
+    this.slots.checkInvariants();
+    let resident = 0;
+    for (const directory of this.branches.values()) {
+      for (const [chunkIndex, chunk] of directory.chunks.entries()) {
+        if (chunk === undefined) continue;
+        for (let page = 0; page < CHUNK_PAGES; page++) {
+          if (chunk[page * CHUNK_WORDS + WORD_SLOT] !== 0) resident += 1;
+          const head = chunk[page * CHUNK_WORDS + WORD_HEAD] as number;
+          assert(head === 0 || this.ring.isLive(head), "a head names a live change (I5)");
+          const isMarked = directory.changed.has(chunkIndex) || this.droppedSinceCut !== undefined;
+          assert(head === 0 || isMarked, "a chunk with changes is marked (I6)");
+        }
+      }
+    }
+    assert(resident === this.slots.pageCount, "pages in slots and directories agree");
+  }
+
+  // ---- ranges
+
+  #applyPart(directory: PageDirectory, lba: number, end: number, low: number): void {
+    if (lba >= end) return;
+    const page = Math.floor(lba / PAGE_BLOCKS);
+    const chunkIndex = Math.floor(page / CHUNK_PAGES);
+    if (low === LOW_HOLE && directory.chunks[chunkIndex] === undefined) return;
+    const chunk = directory.chunkFor(chunkIndex);
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    const first = lba % PAGE_BLOCKS;
+    const count = end - lba;
+    directory.changed.add(chunkIndex);
+    chunk[entry + WORD_HEAD] = this.ring.push(
+      chunk[entry + WORD_HEAD] as number,
+      { first, count },
+      0,
+      low,
+    );
+    const slot = (chunk[entry + WORD_SLOT] as number) - 1;
+    if (slot < 0) return;
+    const word = (this.slots.addressOf(slot) >>> 2) + first * 2;
+    for (let at = word; at < word + count * 2; at += 2) {
+      this.memory.words[at] = 0;
+      this.memory.words[at + 1] = low;
+    }
+  }
+
+  #applyPages(directory: PageDirectory, firstPage: number, endPage: number, low: number): void {
+    if (firstPage >= endPage) return;
+    this.droppedSinceCut?.push({ branch: directory.branch, firstPage, endPage });
+    const firstChunk = Math.floor(firstPage / CHUNK_PAGES);
+    const endChunk =
+      low === LOW_HOLE
+        ? Math.min(Math.ceil(endPage / CHUNK_PAGES), directory.chunks.length)
+        : Math.ceil(endPage / CHUNK_PAGES);
+    for (let chunkIndex = firstChunk; chunkIndex < endChunk; chunkIndex++) {
+      const chunk = directory.chunks[chunkIndex];
+      if (chunk === undefined && low === LOW_HOLE) continue;
+      const from = Math.max(0, firstPage - chunkIndex * CHUNK_PAGES);
+      const to = Math.min(CHUNK_PAGES, endPage - chunkIndex * CHUNK_PAGES);
+      directory.changed.add(chunkIndex);
+      if (chunk !== undefined && chunk !== ZERO_CHUNK) this.#releasePages(chunk, from, to);
+      if (to - from === CHUNK_PAGES)
+        directory.put(chunkIndex, low === LOW_HOLE ? undefined : ZERO_CHUNK);
+      else this.#setPages(directory.chunkFor(chunkIndex), from, to, low);
+    }
+  }
+
+  #releasePages(chunk: Uint32Array, from: number, to: number): void {
+    for (let at = from * CHUNK_WORDS; at < to * CHUNK_WORDS; at += CHUNK_WORDS) {
+      const slot = chunk[at + WORD_SLOT] as number;
+      if (slot !== 0) this.slots.releasePage(slot - 1);
+      chunk[at + WORD_SLOT] = 0;
+    }
+  }
+
+  #setPages(chunk: Uint32Array, from: number, to: number, low: number): void {
+    for (let at = from * CHUNK_WORDS; at < to * CHUNK_WORDS; at += CHUNK_WORDS) {
+      chunk[at + WORD_HEAD] = 0;
+      chunk[at + WORD_RUN] = low === LOW_HOLE ? 0 : CONSTANT;
+      chunk[at + WORD_OFFSET] = low;
+    }
+  }
+
+  // ---- pages
+
+  /** Builds a page that has no image from its changes. */
+  #materialize(directory: PageDirectory, page: number, chunk: Uint32Array): number {
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    const slot = this.slots.addPage(directory.branch, page);
+    const address = this.slots.addressOf(slot);
+    this.fillConstant(
+      address,
+      chunk[entry + WORD_RUN] === CONSTANT ? (chunk[entry + WORD_OFFSET] as number) : LOW_HOLE,
+    );
+    this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
+    chunk[entry + WORD_SLOT] = slot + 1;
+    return slot;
+  }
+
+  fillConstant(pageAddress: number, low: number): void {
+    if (low === LOW_HOLE) {
+      const { bytes, zerosAddress } = this.memory;
+      bytes.copyWithin(pageAddress, zerosAddress, zerosAddress + BLOCK_BYTES);
+      return;
+    }
+    for (let word = pageAddress >>> 2; word < (pageAddress + BLOCK_BYTES) >>> 2; word += 2) {
+      this.memory.words[word] = 0;
+      this.memory.words[word + 1] = low;
+    }
+  }
+
+  async #load(directory: PageDirectory, page: number): Promise<void> {
+    const staging = await this.memory.reads.acquire(LEAF_BYTES_MAX);
+    try {
+      for (;;) {
+        const chunk = directory.chunks[Math.floor(page / CHUNK_PAGES)];
+        const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+        if (chunk === undefined || chunk[entry + WORD_SLOT] !== 0) return;
+        const run = chunk[entry + WORD_RUN] as number;
+        if (run === 0 || run === CONSTANT) return; // lookup() builds it
+        const offset8 = chunk[entry + WORD_OFFSET] as number;
+        await this.readLeaf({ branch: directory.branch, page, run, offset8 }, staging);
+        // Meanwhile the page may have been dropped, loaded, or moved by a checkpoint: then once more.
+        if (
+          directory.chunks[Math.floor(page / CHUNK_PAGES)] !== chunk ||
+          chunk[entry + WORD_SLOT] !== 0
+        )
+          continue;
+        if (chunk[entry + WORD_RUN] !== run || chunk[entry + WORD_OFFSET] !== offset8) continue;
+        const slot = this.slots.addPage(directory.branch, page);
+        const address = this.slots.addressOf(slot);
+        if (!decodeLeaf(this.memory, staging, address)) {
+          this.slots.releasePage(slot);
+          throw nodeCorrupt(
+            {
+              kind: NODE_KIND.LEAF,
+              branch: directory.branch,
+              position: page,
+              run,
+              offset: offset8 * 8,
+            },
+            "impossible content",
+          );
+        }
+        this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
+        chunk[entry + WORD_SLOT] = slot + 1;
+        return;
+      }
+    } finally {
+      this.memory.reads.release(staging);
+    }
+  }
+
+  /** Reads and checks a page's image into `target` (LEAF_BYTES_MAX bytes). */
+  async readLeaf(
+    leaf: { branch: number; page: number; run: number; offset8: number },
+    target: number,
+    runs: RunStore = this.#runs,
+  ): Promise<void> {
+    this.pageReadCount += 1;
+    await readNode(this.memory, runs, {
+      kind: NODE_KIND.LEAF,
+      branch: leaf.branch,
+      position: leaf.page,
+      run: leaf.run,
+      offset: leaf.offset8 * 8,
+      target,
+      maxBytes: LEAF_BYTES_MAX,
+    });
+  }
+
+  /** Pages of a chunk range, for callers that walk a volume. */
+  static chunkCount(blockCount: number): number {
+    return Math.ceil(blockCount / CHUNK_BLOCKS);
+  }
+}

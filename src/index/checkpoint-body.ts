@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The body of a checkpoint: everything that recovery needs besides the log's tail. It is the last node of
+// the run that the checkpoint wrote: 4 bytes of JSON length, JSON (the cut, the catalog, the runs in use), and
+// then, per branch, where the directory of each chunk is (branch, chunk, run, offset / 8: four u32).
+//
+// The slot is the pointer to it: `checkpoint-a` and `checkpoint-b` in turn, each with a sequence number, so that
+// a torn write leaves the other one (docs/format/checkpoint.md).
+
+import { StorageError } from "../base/errors.ts";
+import type { Directory } from "../host/ports.ts";
+import { FORMAT_VERSION, requireVersion } from "../log/batch.ts";
+import { getU64, putU64 } from "../log/record.ts";
+import type { ReplayStart } from "../log/replay-start.ts";
+import { checksumMatches, isPoolId } from "../log/self-check.ts";
+import type { BlockMemory } from "../reduce/block-memory.ts";
+
+const SLOT_NAMES = ["checkpoint-a", "checkpoint-b"] as const;
+const SLOT_BYTES = 512;
+const SLOT_MAGIC = 0x504b4356; // "VCKP"
+const SLOT_CHECKSUM_AT = 80;
+
+export interface ChunkRoot {
+  readonly branch: number;
+  readonly chunk: number;
+  readonly run: number;
+  readonly offset8: number;
+}
+
+export interface RunEntry {
+  readonly number: number;
+  readonly nodeCount: number;
+  readonly sizeBytes: number;
+}
+
+export interface CheckpointBody {
+  readonly sequence: number;
+  readonly cut: ReplayStart;
+  /** The pool's catalog, as the pool encodes it. */
+  readonly catalog: Readonly<Record<string, unknown>>;
+  /** Nodes of the run that the body is in. */
+  readonly nodeCount: number;
+  /** Runs that this checkpoint reads from, its own not included. */
+  readonly runs: readonly RunEntry[];
+  readonly roots: readonly ChunkRoot[];
+}
+
+export interface CheckpointSlot {
+  readonly sequence: number;
+  readonly run: number;
+  readonly bodyOffset: number;
+  readonly bodyBytes: number;
+  readonly nextLsn: number;
+}
+
+export function encodeBody(body: CheckpointBody): Uint8Array {
+  const { roots, ...rest } = body;
+  const json = new TextEncoder().encode(
+    JSON.stringify(rest, (_key, value: unknown) =>
+      typeof value === "bigint" ? `0x${value.toString(16)}` : value,
+    ),
+  );
+  const rootsAt = (4 + json.length + 7) & ~7;
+  const bytes = new Uint8Array(rootsAt + 8 + roots.length * 16);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, json.length, true);
+  bytes.set(json, 4);
+  view.setUint32(rootsAt, roots.length, true);
+  let at = rootsAt + 8;
+  for (const root of roots) {
+    view.setUint32(at, root.branch, true);
+    view.setUint32(at + 4, root.chunk, true);
+    view.setUint32(at + 8, root.run, true);
+    view.setUint32(at + 12, root.offset8, true);
+    at += 16;
+  }
+  return bytes;
+}
+
+/** Undefined when the bytes make no sense (their checksum was right: another version's, or a bug). */
+export function decodeBody(bytes: Uint8Array): CheckpointBody | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.length < 16) return undefined;
+  const jsonBytes = view.getUint32(0, true);
+  if (jsonBytes > bytes.length) return undefined;
+  const rootsAt = (4 + jsonBytes + 7) & ~7;
+  if (rootsAt + 8 > bytes.length) return undefined;
+  const rootCount = view.getUint32(rootsAt, true);
+  if (rootsAt + 8 + rootCount * 16 > bytes.length) return undefined;
+  const json = parseJson(bytes.slice(4, 4 + jsonBytes));
+  if (json === undefined) return undefined;
+  const roots: ChunkRoot[] = [];
+  for (let at = rootsAt + 8; roots.length < rootCount; at += 16) {
+    roots.push({
+      branch: view.getUint32(at, true),
+      chunk: view.getUint32(at + 4, true),
+      run: view.getUint32(at + 8, true),
+      offset8: view.getUint32(at + 12, true),
+    });
+  }
+  return { ...json, roots };
+}
+
+function parseJson(bytes: Uint8Array): Omit<CheckpointBody, "roots"> | undefined {
+  try {
+    const value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)) as Omit<
+      CheckpointBody,
+      "roots"
+    >;
+    const { cut, catalog, runs } = value;
+    const numbers = [
+      value.sequence,
+      value.nodeCount,
+      cut.segmentNumber,
+      cut.offset,
+      cut.nextLsn,
+      cut.incarnation,
+      cut.recordedMicros,
+      ...runs.flatMap((run) => [run.number, run.nodeCount, run.sizeBytes]),
+    ];
+    const isSane =
+      numbers.every((number) => Number.isSafeInteger(number) && number >= 0) &&
+      /^0x[0-9a-f]{1,16}$/.test(String(cut.chain)) &&
+      typeof catalog === "object" &&
+      catalog !== null &&
+      !Array.isArray(catalog);
+    return isSane ? { ...value, cut: { ...cut, chain: BigInt(cut.chain) } } : undefined;
+  } catch {
+    return undefined; // no JSON, or not of this shape
+  }
+}
+
+export async function writeSlot(
+  memory: BlockMemory,
+  directory: Directory,
+  poolId: Uint8Array,
+  slot: CheckpointSlot,
+): Promise<void> {
+  const address = memory.scratchAddress + 16384;
+  const { view } = memory;
+  memory.bytes.fill(0, address, address + SLOT_BYTES);
+  view.setUint32(address, SLOT_MAGIC, true);
+  view.setUint16(address + 4, FORMAT_VERSION, true);
+  memory.bytes.set(poolId, address + 8);
+  putU64(view, address + 24, slot.sequence);
+  putU64(view, address + 32, slot.run);
+  putU64(view, address + 40, slot.bodyOffset);
+  putU64(view, address + 48, slot.bodyBytes);
+  putU64(view, address + 56, slot.nextLsn);
+  // 64 must-understand bits, 72 reserved
+  memory.kernel.hash(address, SLOT_CHECKSUM_AT, address + SLOT_CHECKSUM_AT);
+  const page = memory.bytes.slice(address, address + SLOT_BYTES);
+  const name = SLOT_NAMES[slot.sequence % 2] as string;
+  const isThere = (await directory.list()).includes(name);
+  const file = await directory.open(name, isThere ? "write" : "create");
+  await file.write(page, 0);
+  await file.datasync();
+  await file.close();
+  if (!isThere) await directory.sync();
+}
+
+/** The valid slots, newest first. */
+export async function readSlots(
+  memory: BlockMemory,
+  directory: Directory,
+  poolId: Uint8Array,
+): Promise<CheckpointSlot[]> {
+  const slots: CheckpointSlot[] = [];
+  const names = await directory.list();
+  for (const name of SLOT_NAMES) {
+    if (!names.includes(name)) continue;
+    const file = await directory.open(name, "read");
+    const page = new Uint8Array(SLOT_BYTES);
+    const readBytes = await file.read(page, 0);
+    await file.close();
+    const slot = parseSlot(memory, page, readBytes, poolId);
+    if (slot !== undefined) slots.push(slot);
+  }
+  return slots.sort((a, b) => b.sequence - a.sequence);
+}
+
+function parseSlot(
+  memory: BlockMemory,
+  page: Uint8Array,
+  readBytes: number,
+  poolId: Uint8Array,
+): CheckpointSlot | undefined {
+  if (readBytes < SLOT_BYTES) return undefined;
+  const address = memory.scratchAddress + 16384;
+  memory.bytes.set(page, address);
+  const { view } = memory;
+  if (view.getUint32(address, true) !== SLOT_MAGIC) return undefined;
+  if (!checksumMatches(memory, address, SLOT_CHECKSUM_AT)) return undefined;
+  requireVersion(
+    "index: checkpoint",
+    view.getUint16(address + 4, true),
+    getU64(view, address + 64),
+  );
+  if (!isPoolId(memory, address + 8, poolId))
+    throw new StorageError("POOL_CORRUPT", "index: checkpoint: it belongs to another pool");
+  return {
+    sequence: getU64(view, address + 24),
+    run: getU64(view, address + 32),
+    bodyOffset: getU64(view, address + 40),
+    bodyBytes: getU64(view, address + 48),
+    nextLsn: getU64(view, address + 56),
+  };
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Opens the newest checkpoint that is whole: slot → run → body → directories of chunks. A slot whose run is
+// missing or damaged is passed over for the other one, with the reason; if none is left, the caller replays
+// the log from its beginning, which must then still be there.
+
+import { StorageError } from "../base/errors.ts";
+import type { Directory } from "../host/ports.ts";
+import { hashOutside } from "../log/outside-hash.ts";
+import type { BlockMemory } from "../reduce/block-memory.ts";
+import {
+  type CheckpointBody,
+  type CheckpointSlot,
+  type ChunkRoot,
+  decodeBody,
+  readSlots,
+} from "./checkpoint-body.ts";
+import { CHUNK_PAGES, CHUNK_WORDS, CONSTANT, ZERO_CHUNK } from "./page-directory.ts";
+import {
+  DIRECTORY_BYTES_MAX,
+  decodeDirectory,
+  NODE_HEADER_BYTES,
+  NODE_KIND,
+  nodeCorrupt,
+  RUN_HEADER_BYTES,
+  type RunStore,
+  readNode,
+} from "./run-file.ts";
+
+export interface LoadedCheckpoint {
+  readonly slot: CheckpointSlot;
+  readonly body: CheckpointBody;
+}
+
+/** Largest body that is believed: 64 TiB in 32768 chunks and a thousand volumes are far below. */
+const BODY_BYTES_MAX = 256 << 20;
+const LOADS_AT_ONCE = 8;
+/** 64 TiB in chunks of 2 GiB. */
+const CHUNKS_MAX = 32768;
+
+export interface CheckpointSource {
+  readonly memory: BlockMemory;
+  readonly directory: Directory;
+  readonly runs: RunStore;
+  readonly poolId: Uint8Array;
+}
+
+/** The whole checkpoints, newest first, and why others were passed over. */
+export async function readCheckpoints(
+  source: CheckpointSource,
+): Promise<{ checkpoints: LoadedCheckpoint[]; problems: string[] }> {
+  const checkpoints: LoadedCheckpoint[] = [];
+  const problems: string[] = [];
+  for (const slot of await readSlots(source.memory, source.directory, source.poolId)) {
+    try {
+      checkpoints.push({ slot, body: await readBody(source, slot) });
+    } catch (error) {
+      if (!(error instanceof StorageError) || error.code === "FORMAT_UNSUPPORTED") throw error;
+      problems.push(error.message);
+    }
+  }
+  return { checkpoints, problems };
+}
+
+async function readBody(source: CheckpointSource, slot: CheckpointSlot): Promise<CheckpointBody> {
+  const place = {
+    kind: NODE_KIND.BODY,
+    branch: 0,
+    position: 0,
+    run: slot.run,
+    offset: slot.bodyOffset,
+  };
+  if (
+    slot.bodyBytes > BODY_BYTES_MAX ||
+    slot.bodyBytes < NODE_HEADER_BYTES ||
+    slot.bodyOffset < RUN_HEADER_BYTES
+  )
+    throw nodeCorrupt(place, "impossible length");
+  const bytes = new Uint8Array(slot.bodyBytes);
+  if ((await source.runs.read(slot.run, bytes, slot.bodyOffset)) < bytes.length)
+    throw nodeCorrupt(place, "cut off");
+  const view = new DataView(bytes.buffer);
+  if (hashOutside(source.memory, bytes.subarray(8)) !== view.getBigUint64(0, true))
+    throw nodeCorrupt(place, "wrong checksum");
+  if (
+    view.getUint32(8, true) !== slot.run ||
+    view.getUint32(12, true) * 8 !== slot.bodyOffset ||
+    view.getUint8(16) !== NODE_KIND.BODY
+  )
+    throw nodeCorrupt(place, "another node's identity");
+  const body = decodeBody(bytes.subarray(NODE_HEADER_BYTES));
+  if (body === undefined || body.sequence !== slot.sequence)
+    throw nodeCorrupt(place, "impossible content");
+  return body;
+}
+
+export interface LoadedChunk {
+  readonly root: ChunkRoot;
+  readonly chunk: Uint32Array;
+}
+
+/** Reads all directories of chunks that the checkpoint names. Throws POOL_CORRUPT, DISK_IO. */
+export async function readDirectories(
+  source: CheckpointSource,
+  body: CheckpointBody,
+): Promise<LoadedChunk[]> {
+  const chunks: LoadedChunk[] = [];
+  for (let first = 0; first < body.roots.length; first += LOADS_AT_ONCE) {
+    const reads = body.roots
+      .slice(first, first + LOADS_AT_ONCE)
+      .map((root) => readChunk(source, root));
+    for (const result of await Promise.allSettled(reads)) {
+      if (result.status === "rejected") throw result.reason;
+      chunks.push(result.value);
+    }
+  }
+  return chunks;
+}
+
+async function readChunk(source: CheckpointSource, root: ChunkRoot): Promise<LoadedChunk> {
+  const { memory } = source;
+  const identity = { kind: NODE_KIND.DIRECTORY, branch: root.branch, position: root.chunk };
+  const place = { ...identity, run: root.run, offset: root.offset8 * 8 };
+  if (root.chunk >= CHUNKS_MAX) throw nodeCorrupt(place, "no volume reaches so far");
+  if (root.run === CONSTANT) return { root, chunk: ZERO_CHUNK };
+  const target = await memory.reads.acquire(DIRECTORY_BYTES_MAX);
+  try {
+    await readNode(memory, source.runs, { ...place, target, maxBytes: DIRECTORY_BYTES_MAX });
+    const chunk = new Uint32Array(CHUNK_PAGES * CHUNK_WORDS);
+    if (!decodeDirectory(memory, target, chunk)) throw nodeCorrupt(place, "impossible content");
+    return { root, chunk };
+  } finally {
+    memory.reads.release(target);
+  }
+}

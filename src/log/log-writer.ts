@@ -1,0 +1,756 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The head of the log. Requests are ordered here: whatever is appended gets the next LSN, its blocks are
+// packed as frames into the open batch, and the batch goes to disk as one write. One datasync serves every
+// flush that waits when it starts, and the next batch fills meanwhile.
+//
+//     append → open batch → closed batches (queue) → written → durable
+//              ^ one        ^ at most batchBufferCount, counted as written in order
+//
+// A small batch is written synchronously: the kernel takes it into its cache in microseconds, while a trip
+// through the thread pool costs thirty. When a synchronous write was slow (the kernel is throttling us), or
+// a batch is large, writes go through the thread pool for a while, so that reads don't wait for the disk; a few
+// at once where each begins a page, and then around the system's cache: copying a megabyte into fresh pages takes
+// longer than the disk does (docs/decisions/0005).
+//
+// Failure: no space is waited out (the batch stays, in order; see `onSpaceMissing`); any other failure of a
+// write, a datasync or a directory sync stops the writer for good: all waiters get EIO, and nothing is
+// written behind a hole. Recovery decides what survived. (docs/format/ordering.md)
+
+import { assert } from "../base/assert.ts";
+import { hasCode, NBD_ERROR, StorageError } from "../base/errors.ts";
+import type { Clock, Directory, DiskFile } from "../host/ports.ts";
+import {
+  BATCH_BUFFER_BYTES,
+  type BlockMemory,
+  FRAME_ROW_BYTES,
+  RAW_FRAME_BYTES,
+} from "../reduce/block-memory.ts";
+import { BATCH_FLAG, FLUSH_ALIGN_BYTES } from "./batch.ts";
+import { BatchBuffer, type Waiter } from "./batch-buffer.ts";
+import { OpenSegment } from "./open-segment.ts";
+import {
+  FLUSHED_RECORD_BYTES,
+  putRecordHeader,
+  putU64,
+  RANGE_RECORD_BYTES,
+  RECORD_KIND,
+  WROTE_HEADER_BYTES,
+} from "./record.ts";
+import { RecordedTime } from "./recorded-time.ts";
+import type { ReplayStart } from "./replay-start.ts";
+import { segmentName } from "./segment.ts";
+import { SyncQueue } from "./sync-queue.ts";
+
+export interface LogPosition {
+  readonly segmentNumber: number;
+  /** Where the last batch ended in the previous segment, and its checksum. */
+  readonly previousNumber: number;
+  readonly previousEnd: number;
+  readonly chain: bigint;
+  readonly nextLsn: number;
+  readonly incarnation: number;
+  readonly recordedMicros: number;
+}
+
+export interface LogWriterOptions {
+  readonly memory: BlockMemory;
+  readonly directory: Directory;
+  readonly clock: Clock;
+  readonly poolId: Uint8Array;
+  readonly segmentBytes: number;
+  /** Batches up to this are written synchronously while the disk is quick. */
+  readonly syncWriteBytes: number;
+  readonly position: LogPosition;
+  /** Called when there is room again after `hasRoom` said no. */
+  readonly onRoom: () => void;
+  /** Called after each batch was written: acknowledgements went out just before. */
+  readonly onWritten: () => void;
+  /** The file system is full. May free a reserve; the write is tried again after `SPACE_RETRY_MS`. */
+  readonly onSpaceMissing: () => void;
+  readonly onStopped: (cause: StorageError) => void;
+  readonly onSegmentSealed: (segment: SealedSegment) => void;
+}
+
+export interface SealedSegment {
+  readonly number: number;
+  readonly sizeBytes: number;
+  readonly firstLsn: number;
+}
+
+/** A synchronous write that took longer means that the kernel throttles us. */
+const SLOW_WRITE_MICROS = 4000;
+const SLOW_BATCH_COUNT = 64;
+/** From this size on a write around the system's cache is quicker than one into it. */
+const DIRECT_BYTES_MIN = 256 << 10;
+const WRITES_AT_ONCE = 3;
+const MARKER_DELAY_MS = 50;
+const SPACE_RETRY_MS = 200;
+const ACK_NONE = 0;
+
+export class LogWriter {
+  readonly #options: LogWriterOptions;
+  readonly #memory: BlockMemory;
+  readonly #time: RecordedTime;
+  readonly #buffers: BatchBuffer[] = [];
+  readonly #queue: BatchBuffer[] = [];
+  #open: BatchBuffer | undefined;
+  #segment: OpenSegment | undefined;
+  /** The file of the next segment, made ahead so that a roll-over doesn't wait. */
+  #next: { number: number; file: DiskFile } | undefined;
+  #isPreparing = false;
+  readonly #sync: SyncQueue;
+  /** Writes under way; more than one only where each begins a page. */
+  #writeCount = 0;
+  #isWaitingForSpace = false;
+  #isCloseScheduled = false;
+  /** Batches to come that avoid synchronous writes, because the last one was slow. */
+  #slowBatches = 0;
+  #stopCause: StorageError | undefined;
+  #isRoomWanted = false;
+  #isMarkerScheduled = false;
+  #isMarked = true;
+  #isClosed = false;
+
+  /** The LSN of the next record. */
+  #nextLsn: number;
+  /** All records below are written. durable <= settled <= written <= next (I1). */
+  #writtenLsn: number;
+  #chain: bigint;
+  #batchSequence = 0;
+  #previousNumber: number;
+  #previousEnd: number;
+  #tableTurn = 0;
+  /** Of the last append of blocks: where its references are. */
+  referencesAddress = 0;
+  /** Of the last `appendEncoded`: the record's time. */
+  appendedMicros = 0;
+
+  batchCount = 0;
+  batchBytes = 0;
+  frameBytes = 0;
+  zeroBlockCount = 0;
+  markerCount = 0;
+
+  private constructor(options: LogWriterOptions) {
+    this.#options = options;
+    this.#memory = options.memory;
+    this.#time = new RecordedTime(options.clock, options.position.recordedMicros);
+    this.#nextLsn = options.position.nextLsn;
+    this.#writtenLsn = this.#nextLsn;
+    this.#sync = new SyncQueue({
+      directory: options.directory,
+      durableLsn: this.#nextLsn,
+      onQuiet: () => this.#scheduleMarker(),
+      onFailed: (error) => this.#stop(error),
+    });
+    this.#chain = options.position.chain;
+    this.#previousNumber = options.position.previousNumber;
+    this.#previousEnd = options.position.previousEnd;
+    for (let index = 0; index < options.memory.shape.batchBufferCount; index++) {
+      this.#buffers.push(
+        new BatchBuffer(options.memory, options.memory.batchesAddress + index * BATCH_BUFFER_BYTES),
+      );
+    }
+  }
+
+  /** Begins a new segment at `position`; everything before it is durable already. The header is durable on return. */
+  static async open(options: LogWriterOptions): Promise<LogWriter> {
+    const writer = new LogWriter(options);
+    const file = await options.directory.open(
+      segmentName(options.position.segmentNumber),
+      "create",
+    );
+    writer.#begin(options.position.segmentNumber, file).writeHeader();
+    await file.datasync();
+    await options.directory.sync();
+    writer.#prepareNext();
+    return writer;
+  }
+
+  get nextLsn(): number {
+    return this.#nextLsn;
+  }
+  get writtenLsn(): number {
+    return this.#writtenLsn;
+  }
+  get durableLsn(): number {
+    return this.#sync.durableLsn;
+  }
+  get datasyncCount(): number {
+    return this.#sync.datasyncCount;
+  }
+  get stopCause(): StorageError | undefined {
+    return this.#stopCause;
+  }
+  get incarnation(): number {
+    return this.#options.position.incarnation;
+  }
+  get recordedMicros(): number {
+    return this.#time.recordedMicros;
+  }
+  /** µs that the wall clock jumped since the last call. */
+  takeClockStep(): number {
+    return this.#time.takeStepMicros();
+  }
+
+  /** Whether a record with so many blocks can be appended now. If not, `onRoom` will be called. */
+  hasRoom(blockCount: number): boolean {
+    if (this.#stopCause !== undefined || this.#isClosed) return false;
+    const open = this.#open;
+    if (open !== undefined) {
+      if (open.hasRoom(blockCount)) return true;
+      this.closeBatch();
+    }
+    if (this.#freeBuffer() !== undefined && this.#isSegmentReady()) return true;
+    this.#isRoomWanted = true;
+    return false;
+  }
+
+  /**
+   * Appends a wrote record for the blocks at `source`. Only after `hasRoom`. Leaves the references of the
+   * blocks at `referencesAddress` (valid until the batch closes) and returns the record's LSN.
+   */
+  appendWrote(branch: number, lba: number, blockCount: number, source: number): number {
+    const batch = this.#opened();
+    const { view, kernel } = this.#memory;
+    const segment = batch.segment as OpenSegment;
+    const record = batch.recordAddress;
+    const recordBytes = WROTE_HEADER_BYTES + 8 * blockCount;
+    const references = record + WROTE_HEADER_BYTES;
+    putRecordHeader(view, record, RECORD_KIND.WROTE, recordBytes, this.#time.offsetMicros());
+    view.setUint32(record + 8, branch, true);
+    view.setUint32(record + 12, blockCount, true);
+    putU64(view, record + 16, lba);
+    const frameCount = kernel.packBlocks(
+      source,
+      blockCount,
+      batch.frameAddress,
+      segment.number,
+      batch.frameOffset / 8,
+      references,
+      segment.tableAddress + segment.frameCount * FRAME_ROW_BYTES,
+    );
+    segment.frameCount += frameCount;
+    this.frameBytes += frameCount * RAW_FRAME_BYTES;
+    this.zeroBlockCount += blockCount - frameCount;
+    this.referencesAddress = references;
+    return this.#appended(batch, recordBytes, frameCount * RAW_FRAME_BYTES);
+  }
+
+  /** Appends a zeroed or trimmed record. Only after `hasRoom(0)`. */
+  appendRange(
+    kind: number,
+    branch: number,
+    range: { lba: number; blockCount: number; options: number },
+  ): number {
+    assert(
+      kind === RECORD_KIND.ZEROED || kind === RECORD_KIND.TRIMMED,
+      "a range record zeroes or trims",
+    );
+    const batch = this.#opened();
+    const view = this.#memory.view;
+    const record = batch.recordAddress;
+    putRecordHeader(view, record, kind, RANGE_RECORD_BYTES, this.#time.offsetMicros());
+    view.setUint32(record + 8, branch, true);
+    view.setUint32(record + 12, range.options, true);
+    putU64(view, record + 16, range.lba);
+    putU64(view, record + 24, range.blockCount);
+    return this.#appended(batch, RANGE_RECORD_BYTES, 0);
+  }
+
+  /** Appends a record made by `encodeJsonRecord`. Only after `hasRoom(0)`. */
+  appendEncoded(record: Uint8Array): number {
+    const batch = this.#opened();
+    const at = batch.recordAddress;
+    const offsetMicros = this.#time.offsetMicros();
+    this.appendedMicros = this.#time.recordedMicros + offsetMicros;
+    this.#memory.bytes.set(record, at);
+    this.#memory.view.setUint32(at + 4, offsetMicros, true);
+    return this.#appended(batch, record.length, 0);
+  }
+
+  /** `waiter` is told when everything appended so far is written. */
+  whenWritten(waiter: Waiter): void {
+    if (this.#stopCause !== undefined) waiter.complete(NBD_ERROR.EIO);
+    else if (this.#open !== undefined) this.#open.written.push(waiter);
+    else if (this.#queue.length > 0)
+      (this.#queue[this.#queue.length - 1] as BatchBuffer).written.push(waiter);
+    else waiter.complete(ACK_NONE);
+  }
+
+  /**
+   * `waiter` is told when everything appended so far is on stable storage. `branch` >= 0 leaves a flushed
+   * record there, unless nothing is waiting to become durable. Only after `hasRoom(0)`.
+   */
+  whenDurable(waiter: Waiter, branch: number): void {
+    if (this.#stopCause !== undefined) {
+      waiter.complete(NBD_ERROR.EIO);
+      return;
+    }
+    if (this.durableLsn === this.#nextLsn) {
+      waiter.complete(ACK_NONE);
+      return;
+    }
+    if (branch >= 0 && this.#open?.lastFlushedBranch !== branch) this.#appendFlushed(branch);
+    this.#wait(waiter);
+  }
+
+  /** Promise: every batch closed so far is durable, and the open one, also those without records. */
+  durableBatches(): Promise<void> {
+    return this.withRoom(() => this.#promised((waiter) => this.#wait(waiter)));
+  }
+
+  /** Promise form of `whenDurable`, for the control plane. Rejects when the log stops. */
+  durable(): Promise<void> {
+    return this.withRoom(() => this.#promised((waiter) => this.whenDurable(waiter, -1)));
+  }
+
+  /** Calls `append` in a turn in which `hasRoom(0)`. Rejects when the log stops. */
+  async withRoom<T>(append: () => T): Promise<Awaited<T>> {
+    while (!this.hasRoom(0)) {
+      if (this.#stopCause !== undefined || this.#isClosed) throw this.#stopped();
+      await new Promise<void>((resolve) => this.#options.clock.after(1, resolve));
+    }
+    return await append();
+  }
+
+  /** Ends the open batch and sends it on its way. */
+  closeBatch(): void {
+    const batch = this.#open;
+    if (batch === undefined) return;
+    this.#open = undefined;
+    this.#seal(batch);
+    this.#queue.push(batch);
+    this.#writeQueue();
+  }
+
+  /**
+   * Where the bytes of the log at (segment, offset) still are in memory: in the open batch or in one written
+   * not long ago. 0 when they aren't.
+   */
+  recentAddress(segmentNumber: number, offset: number): number {
+    for (const buffer of this.#buffers) {
+      if (
+        buffer.segment?.number === segmentNumber &&
+        offset >= buffer.startOffset &&
+        offset < buffer.endOffset
+      ) {
+        return buffer.address + (offset - buffer.startOffset);
+      }
+    }
+    return 0;
+  }
+
+  /** Everything durable, the log marked, files closed. The writer can't be used afterwards. */
+  async close(): Promise<void> {
+    this.closeBatch();
+    if (this.#stopCause === undefined) {
+      await this.durable();
+      this.#mark();
+      while (!this.#isAtRest && this.#stopCause === undefined)
+        await new Promise<void>((resolve) => this.#options.clock.afterInput(resolve));
+    }
+    this.#isClosed = true;
+    await this.#sync.close(this.#stopCause === undefined);
+    const next = this.#next;
+    if (next === undefined) return;
+    await next.file.close();
+    await this.#options.directory.remove(segmentName(next.number));
+  }
+
+  /** Nothing of what the writer began by itself is under way. */
+  get #isAtRest(): boolean {
+    return this.#queue.length === 0 && !this.#isPreparing && this.#sync.isQuiet;
+  }
+
+  /** Ends the open batch and says where the log stands: what a checkpoint of this turn is cut at. */
+  cut(): ReplayStart {
+    // Whoever is told of a written batch may append at once: then there is another one to end.
+    while (this.#open !== undefined) this.closeBatch();
+    const segment = this.#segment as OpenSegment;
+    return {
+      segmentNumber: segment.number,
+      offset: segment.end,
+      nextLsn: this.#nextLsn,
+      chain: this.#chain,
+      incarnation: this.incarnation,
+      recordedMicros: this.#time.recordedMicros,
+    };
+  }
+
+  /** Bytes of the segment being written. */
+  get tailBytes(): number {
+    return this.#segment?.end ?? 0;
+  }
+
+  checkInvariants(): void {
+    this.#sync.checkInvariants();
+    assert(this.#sync.settledLsn <= this.#writtenLsn, "settled <= written (I1)");
+    assert(this.#writtenLsn <= this.#nextLsn, "written <= next (I1)");
+    assert(this.#open === undefined || !this.#open.isFree, "the open batch is taken");
+    const taken = this.#buffers.filter((buffer) => !buffer.isFree).length;
+    assert(
+      taken === this.#queue.length + (this.#open === undefined ? 0 : 1),
+      "every taken buffer is open or queued",
+    );
+  }
+
+  // ---- appending
+
+  #wait(waiter: Waiter): void {
+    const batch = this.#opened();
+    batch.isSyncWanted = true;
+    this.#sync.wait(batch.sequence, waiter);
+  }
+
+  #promised(wait: (waiter: Waiter) => void): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      wait({ complete: (errno) => (errno === 0 ? resolve() : reject(this.#stopped())) });
+    });
+  }
+
+  #appendFlushed(branch: number): void {
+    const batch = this.#opened();
+    const view = this.#memory.view;
+    const record = batch.recordAddress;
+    putRecordHeader(
+      view,
+      record,
+      RECORD_KIND.FLUSHED,
+      FLUSHED_RECORD_BYTES,
+      this.#time.offsetMicros(),
+    );
+    view.setUint32(record + 8, branch, true);
+    view.setUint32(record + 12, 0, true);
+    this.#appended(batch, FLUSHED_RECORD_BYTES, 0);
+    batch.lastFlushedBranch = branch;
+  }
+
+  #appended(batch: BatchBuffer, recordBytes: number, frameBytes: number): number {
+    batch.appended(recordBytes, frameBytes);
+    const lsn = this.#nextLsn;
+    this.#nextLsn += 1;
+    return lsn;
+  }
+
+  #opened(): BatchBuffer {
+    return this.#open ?? this.#openBatch();
+  }
+
+  #openBatch(): BatchBuffer {
+    assert(
+      this.#stopCause === undefined && !this.#isClosed,
+      "nothing is appended to a stopped log",
+    );
+    const buffer = this.#freeBuffer();
+    assert(buffer !== undefined, "a batch is opened only when there is room");
+    this.#rollIfFull();
+    this.#time.advance();
+    this.#batchSequence += 1;
+    buffer.begin(this.#segment as OpenSegment, this.#nextLsn, this.#batchSequence);
+    this.#open = buffer;
+    this.#isMarked = false;
+    this.#scheduleClose();
+    return buffer;
+  }
+
+  /** A batch closes when the input that is ready now has been handled, or when the next record doesn't fit. */
+  #scheduleClose(): void {
+    if (this.#isCloseScheduled) return;
+    this.#isCloseScheduled = true;
+    this.#options.clock.afterInput(this.#onInputHandled);
+  }
+
+  readonly #onInputHandled = (): void => {
+    this.#isCloseScheduled = false;
+    this.closeBatch();
+  };
+
+  #freeBuffer(): BatchBuffer | undefined {
+    // The one that was filled longest ago, so that readers find recent data in the others.
+    let best: BatchBuffer | undefined;
+    for (const buffer of this.#buffers) {
+      if (buffer.isFree && (best === undefined || buffer.firstLsn < best.firstLsn)) best = buffer;
+    }
+    return best;
+  }
+
+  // ---- closing and writing
+
+  #seal(batch: BatchBuffer): void {
+    const segment = batch.segment as OpenSegment;
+    const recordsAddress = batch.frameAddress;
+    const isLarge = batch.frameBytes >= this.#options.syncWriteBytes;
+    const endsWithPage = batch.isSyncWanted || isLarge || this.#sync.isBackgroundDue;
+    const { wallMicros, monotoneMicros, recordedMicros } = this.#time;
+    this.#chain = batch.seal(
+      this.#options.poolId,
+      {
+        incarnation: this.#options.position.incarnation,
+        previousChecksum: this.#chain,
+        durableLsn: this.durableLsn,
+        wallMicros,
+        monotoneMicros,
+        recordedMicros,
+      },
+      endsWithPage,
+    );
+    const { address, recordBytes, startOffset, endOffset } = batch;
+    segment.keepMeta({ address, recordsAddress, recordBytes, startOffset });
+    segment.end = endOffset;
+    segment.pendingBatchCount += 1;
+    this.batchCount += 1;
+    this.batchBytes += endOffset - startOffset;
+    if (endOffset * 2 > this.#options.segmentBytes) this.#prepareNext();
+  }
+
+  /** Sends queued batches on their way, in order: at once while they are small and the disk is quick. */
+  #writeQueue(): void {
+    while (this.#stopCause === undefined && !this.#isWaitingForSpace) {
+      const batch = this.#queue.find((queued) => !queued.isStarted);
+      if (batch === undefined) return;
+      const segment = batch.segment as OpenSegment;
+      const lengthBytes = batch.endOffset - batch.startOffset;
+      const isAsynchronous = this.#isAsynchronous(lengthBytes);
+      // Two writes never touch one page, and a synchronous one waits for nobody and lets nobody wait.
+      const mayJoin = isAsynchronous && batch.startOffset % FLUSH_ALIGN_BYTES === 0;
+      if (this.#writeCount > 0 && !(mayJoin && this.#writeCount < WRITES_AT_ONCE)) return;
+      if (!this.#writeHeaderOf(segment)) return;
+      batch.isStarted = true;
+      const source = this.#memory.bytes.subarray(batch.address, batch.address + lengthBytes);
+      if (isAsynchronous) this.#writeLater(batch, source);
+      else if (!this.#writeNow(batch, source)) return;
+    }
+  }
+
+  #isAsynchronous(lengthBytes: number): boolean {
+    return lengthBytes > this.#options.syncWriteBytes || this.#slowBatches > 0;
+  }
+
+  /** False when it failed and was seen to. */
+  #writeNow(batch: BatchBuffer, source: Uint8Array): boolean {
+    const begin = this.#options.clock.monotoneMicros();
+    try {
+      (batch.segment as OpenSegment).file.writeSync(source, batch.startOffset);
+    } catch (error) {
+      batch.isStarted = false;
+      this.#writeFailed(error);
+      return false;
+    }
+    if (this.#options.clock.monotoneMicros() - begin > SLOW_WRITE_MICROS)
+      this.#slowBatches = SLOW_BATCH_COUNT;
+    this.#completed(batch);
+    return true;
+  }
+
+  #writeLater(batch: BatchBuffer, source: Uint8Array): void {
+    const { file } = batch.segment as OpenSegment;
+    this.#writeCount += 1;
+    this.#slowBatches = Math.max(0, this.#slowBatches - 1);
+    const isDirect =
+      source.length >= DIRECT_BYTES_MIN && batch.startOffset % FLUSH_ALIGN_BYTES === 0;
+    const written =
+      isDirect && file.writeDirect !== undefined
+        ? file.writeDirect(source, batch.startOffset)
+        : file.write(source, batch.startOffset);
+    written.then(
+      () => {
+        this.#writeCount -= 1;
+        if (this.#stopCause !== undefined) return;
+        this.#completed(batch);
+        this.#writeQueue();
+      },
+      (error: unknown) => {
+        this.#writeCount -= 1;
+        batch.isStarted = false;
+        this.#writeFailed(error);
+      },
+    );
+  }
+
+  /** The batch is on disk as far as the system tells; it counts when all before it are. */
+  #completed(batch: BatchBuffer): void {
+    batch.isWritten = true;
+    for (let first = this.#queue[0]; first?.isWritten === true; first = this.#queue[0])
+      this.#written(first);
+  }
+
+  /** False when that failed and was seen to. */
+  #writeHeaderOf(segment: OpenSegment): boolean {
+    try {
+      segment.writeHeader();
+      return true;
+    } catch (error) {
+      this.#writeFailed(error);
+      return false;
+    }
+  }
+
+  #writeFailed(error: unknown): void {
+    if (!hasCode(error, "DISK_FULL")) {
+      this.#stop(error);
+      return;
+    }
+    // The bytes that a failed write left behind lie beyond the chain: the same batch will overwrite them.
+    this.#options.onSpaceMissing();
+    if (this.#isWaitingForSpace) return;
+    this.#isWaitingForSpace = true;
+    this.#options.clock.after(SPACE_RETRY_MS, () => {
+      this.#isWaitingForSpace = false;
+      this.#writeQueue();
+    });
+  }
+
+  #written(batch: BatchBuffer): void {
+    assert(this.#queue[0] === batch, "batches are written in order");
+    this.#queue.shift();
+    (batch.segment as OpenSegment).pendingBatchCount -= 1;
+    this.#writtenLsn = batch.firstLsn + batch.recordCount;
+    this.#sync.written(batch, this.#writtenLsn);
+    // A waiter may append at once: the buffer is free only when all of its own have been told.
+    for (const waiter of batch.written) waiter.complete(ACK_NONE);
+    batch.written.length = 0;
+    batch.isFree = true;
+    this.#sync.syncIfDue();
+    this.#options.onWritten();
+    this.#offerRoom();
+  }
+
+  #offerRoom(): void {
+    if (!this.#isRoomWanted) return;
+    this.#isRoomWanted = false;
+    this.#options.onRoom();
+  }
+
+  // ---- markers
+
+  /** After an idle flush a marker says, in the log itself, that everything before it was durable. */
+  #scheduleMarker(): void {
+    if (this.#isMarked || this.#isMarkerScheduled) return;
+    this.#isMarkerScheduled = true;
+    this.#options.clock.after(MARKER_DELAY_MS, () => {
+      this.#isMarkerScheduled = false;
+      if (this.#open === undefined && this.#queue.length === 0 && this.durableLsn === this.#nextLsn)
+        this.#mark();
+    });
+  }
+
+  #mark(): void {
+    if (this.#isMarked || this.#stopCause !== undefined || this.#isClosed) return;
+    if (this.#freeBuffer() === undefined || !this.#isSegmentReady()) return;
+    const batch = this.#openBatch();
+    batch.flags = BATCH_FLAG.MARKER;
+    this.#isMarked = true;
+    this.markerCount += 1;
+    this.closeBatch();
+  }
+
+  // ---- segments
+
+  #isSegmentReady(): boolean {
+    if (!this.#isSegmentFull()) return true;
+    if (this.#next !== undefined) return true;
+    this.#prepareNext();
+    return false;
+  }
+
+  #isSegmentFull(): boolean {
+    return (this.#segment as OpenSegment).isFull(this.#options.segmentBytes);
+  }
+
+  #rollIfFull(): void {
+    if (!this.#isSegmentFull()) return;
+    const next = this.#next;
+    assert(next !== undefined, "a batch is opened only when its segment is ready");
+    const full = this.#segment as OpenSegment;
+    this.#next = undefined;
+    full.isSealed = true;
+    this.#previousNumber = full.number;
+    this.#previousEnd = full.end;
+    this.#begin(next.number, next.file);
+    this.#writeFooter(full);
+  }
+
+  #begin(number: number, file: DiskFile): OpenSegment {
+    this.#tableTurn = 1 - this.#tableTurn;
+    const header = {
+      number,
+      incarnation: this.#options.position.incarnation,
+      firstLsn: this.#nextLsn,
+      previousNumber: this.#previousNumber,
+      previousEnd: this.#previousEnd,
+      chain: this.#chain,
+      durableLsn: this.durableLsn,
+      wallMicros: Math.floor(this.#options.clock.wallMicros()),
+    };
+    const tableAddress = this.#memory.tablesAddress[this.#tableTurn as 0 | 1];
+    const { poolId } = this.#options;
+    const segment = new OpenSegment(this.#memory, file, { header, poolId, tableAddress });
+    this.#segment = segment;
+    this.#sync.add(segment);
+    return segment;
+  }
+
+  /** Makes the next segment's file ahead of time. Its name becomes durable with the next sync. */
+  #prepareNext(): void {
+    const current = this.#segment;
+    if (this.#next !== undefined || this.#isPreparing || current === undefined || this.#isClosed)
+      return;
+    this.#isPreparing = true;
+    const number = current.number + 1;
+    this.#options.directory.open(segmentName(number), "create").then(
+      (file) => {
+        this.#isPreparing = false;
+        this.#sync.directoryChanged();
+        this.#next = { number, file };
+        this.#offerRoom();
+      },
+      (error: unknown) => {
+        this.#isPreparing = false;
+        if (!hasCode(error, "DISK_FULL")) this.#stop(error);
+        else {
+          this.#options.onSpaceMissing();
+          this.#options.clock.after(SPACE_RETRY_MS, () => this.#prepareNext());
+        }
+      },
+    );
+  }
+
+  /** The footer repeats what is in the batches; a segment without one is read batch by batch. */
+  #writeFooter(segment: OpenSegment): void {
+    const { number, firstLsn, footerOffset } = segment;
+    const footer = segment.buildFooter();
+    const completed = (sizeBytes: number): void => {
+      segment.isDirty = true;
+      segment.isFooterDone = true;
+      this.#options.onSegmentSealed({ number, sizeBytes, firstLsn });
+    };
+    segment.file.write(footer, footerOffset).then(
+      () => completed(footerOffset + footer.length),
+      (error: unknown) => {
+        if (!hasCode(error, "DISK_FULL")) return this.#stop(error);
+        this.#options.onSpaceMissing();
+        completed(segment.end); // recovery reads its batches instead
+      },
+    );
+  }
+
+  // ---- stopping
+
+  #stop(error: unknown): void {
+    if (this.#stopCause !== undefined) return;
+    if (!(error instanceof StorageError)) throw error;
+    this.#stopCause = error;
+    for (const batch of this.#open === undefined ? this.#queue : [...this.#queue, this.#open]) {
+      for (const waiter of batch.written.splice(0)) waiter.complete(NBD_ERROR.EIO);
+    }
+    this.#sync.fail();
+    this.#options.onStopped(error);
+    this.#offerRoom();
+  }
+
+  #stopped(): StorageError {
+    return this.#stopCause ?? new StorageError("POOL_STOPPED", "log: refused: it is closed");
+  }
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reads one segment: its header, its footer where it has one, and its batches one after the other. It
+// judges each batch by itself (checksums, pool, sane numbers, frames where asked) and by the chain that the
+// caller holds; what doesn't fit is not an exception but the end of the walk, with a sentence that says why.
+
+import { StorageError } from "../base/errors.ts";
+import type { Directory, DiskFile } from "../host/ports.ts";
+import { type BlockMemory, FRAME_OPEN_RESULT } from "../reduce/block-memory.ts";
+import { BATCH_HEADER_BYTES, type BatchHeader, parseBatchHeader, recordsMatch } from "./batch.ts";
+import { hashOutside } from "./outside-hash.ts";
+import { newRecordCursor, parseRecord, RECORD_KIND, type RecordCursor } from "./record.ts";
+import { offset8Of, REFERENCE_STATE, stateOf } from "./reference.ts";
+import {
+  META_PREFIX_BYTES,
+  parseSegmentHeader,
+  parseSegmentTrailer,
+  SEGMENT_HEADER_BYTES,
+  SEGMENT_TRAILER_BYTES,
+  type SegmentHeader,
+  type SegmentTrailer,
+  segmentName,
+} from "./segment.ts";
+
+/** Where a walk stands: what the next batch must continue. */
+export interface ChainState {
+  nextLsn: number;
+  chain: bigint;
+  /** Newest recorded time seen. */
+  recordedMicros: number;
+  /** The highest durable LSN that any batch claimed. */
+  durableLsn: number;
+}
+
+export interface WalkResult {
+  /** Where the last good batch ended. */
+  readonly end: number;
+  /** Why the walk ended there; undefined when it met the end of the file or `stopAt`. */
+  readonly reason: string | undefined;
+}
+
+export interface WalkOptions {
+  readonly from: number;
+  readonly chain: ChainState;
+  /** Frames of batches that reach this LSN or beyond are verified; Infinity: none. */
+  readonly verifyFromLsn: number;
+  /** Of the segment's header. */
+  readonly incarnation: number;
+  /** Asked before each batch: a walk ends where the next segment says that this one ended. */
+  readonly endsAt: (offset: number, chain: bigint) => boolean;
+  /** Positions in the cursor are addresses in the block memory, valid during the call only. */
+  readonly onRecord: (cursor: RecordCursor) => void;
+  readonly onBatch?: (offset: number, header: BatchHeader) => void;
+  /** The batch that ends at `end` has been told; the chain stands behind it. May be awaited. */
+  readonly afterBatch?: ((end: number, chain: ChainState) => Promise<void> | undefined) | undefined;
+}
+
+const WINDOW_BYTES = 2 << 20;
+
+export class SegmentReader {
+  readonly number: number;
+  readonly sizeBytes: number;
+  readonly #memory: BlockMemory;
+  readonly #file: DiskFile;
+  readonly #poolId: Uint8Array;
+  readonly #window: number;
+  #windowStart = 0;
+  #windowEnd = 0;
+
+  private constructor(
+    memory: BlockMemory,
+    file: DiskFile,
+    identity: { number: number; sizeBytes: number; poolId: Uint8Array },
+  ) {
+    this.#memory = memory;
+    this.#file = file;
+    this.number = identity.number;
+    this.sizeBytes = identity.sizeBytes;
+    this.#poolId = identity.poolId;
+    this.#window = memory.staging.allocate(WINDOW_BYTES);
+    if (this.#window < 0)
+      throw new StorageError("BUSY", `segment ${this.number}: not read: no staging memory is free`);
+  }
+
+  static async open(
+    memory: BlockMemory,
+    directory: Directory,
+    number: number,
+    poolId: Uint8Array,
+  ): Promise<SegmentReader> {
+    const file = await directory.open(segmentName(number), "read");
+    return new SegmentReader(memory, file, { number, sizeBytes: await file.sizeBytes(), poolId });
+  }
+
+  async close(): Promise<void> {
+    this.#memory.staging.release(this.#window);
+    await this.#file.close();
+  }
+
+  async header(): Promise<SegmentHeader | string> {
+    const availableBytes = await this.#load(0, SEGMENT_HEADER_BYTES);
+    const header = parseSegmentHeader(this.#memory, this.#window, availableBytes, this.#poolId);
+    if (typeof header !== "string" && header.number !== this.number)
+      return `it is segment ${header.number} by its header`;
+    return header;
+  }
+
+  /** The footer's trailer, or why there is none. */
+  async trailer(): Promise<SegmentTrailer | string> {
+    const at = this.sizeBytes - SEGMENT_TRAILER_BYTES;
+    if (at < SEGMENT_HEADER_BYTES) return "no footer";
+    if ((await this.#load(at, SEGMENT_TRAILER_BYTES)) < SEGMENT_TRAILER_BYTES) return "no footer";
+    const trailer = parseSegmentTrailer(this.#memory, this.#address(at));
+    if (typeof trailer === "string") return trailer;
+    const footerBytes = this.sizeBytes - SEGMENT_TRAILER_BYTES - alignUp(trailer.end, 4096);
+    const isSane =
+      trailer.number === this.number &&
+      trailer.end >= SEGMENT_HEADER_BYTES &&
+      trailer.rowBytes >= 0 &&
+      trailer.metaBytes >= 0 &&
+      trailer.rowBytes + trailer.metaBytes <= footerBytes;
+    return isSane ? trailer : "impossible numbers in the trailer";
+  }
+
+  /** Walks the batches themselves. */
+  async walk(options: WalkOptions): Promise<WalkResult> {
+    let at = options.from;
+    for (;;) {
+      if (options.endsAt(at, options.chain.chain)) return { end: at, reason: undefined };
+      const headerBytes = await this.#load(at, BATCH_HEADER_BYTES);
+      if (headerBytes === 0) return { end: at, reason: undefined };
+      const header = parseBatchHeader(this.#memory, this.#address(at), headerBytes, this.#poolId);
+      if (typeof header === "string") return { end: at, reason: header };
+      const misfit = continues(options.chain, header);
+      if (misfit !== undefined) {
+        // A place in a segment is written once: a whole batch of this life that doesn't continue it is no ghost.
+        if (header.incarnation === options.incarnation)
+          throw unreadable(this.number, header.firstLsn, `whole batch at ${at}: ${misfit}`);
+        return { end: at, reason: misfit };
+      }
+      const usedBytes = BATCH_HEADER_BYTES + header.frameBytes + header.recordBytes;
+      if (usedBytes > WINDOW_BYTES || (await this.#load(at, usedBytes)) < usedBytes)
+        return { end: at, reason: "cut off" };
+      const address = this.#address(at);
+      const reason = this.#checkBatch(address, at, header, options.verifyFromLsn);
+      if (reason !== undefined) return { end: at, reason };
+      options.onBatch?.(at, header);
+      this.#visit(address + BATCH_HEADER_BYTES + header.frameBytes, header, options);
+      advance(options.chain, header);
+      at += header.totalBytes;
+      const pause = options.afterBatch?.(at, options.chain);
+      if (pause !== undefined) await pause;
+    }
+  }
+
+  /** Walks the metas in the footer: the same records without the payloads. Throws nothing; a sentence when the footer is bad. */
+  async walkFooter(trailer: SegmentTrailer, options: WalkOptions): Promise<WalkResult | string> {
+    const footerOffset = alignUp(trailer.end, 4096);
+    const footer = new Uint8Array(this.sizeBytes - footerOffset);
+    if ((await this.#file.read(footer, footerOffset)) < footer.length) return "footer cut off";
+    if (
+      hashOutside(this.#memory, footer.subarray(0, footer.length - SEGMENT_TRAILER_BYTES)) !==
+      trailer.checksum
+    )
+      return "footer checksum is wrong";
+    this.#windowEnd = this.#windowStart; // the window now holds metas
+    const view = new DataView(footer.buffer);
+    const end = trailer.rowBytes + trailer.metaBytes;
+    let at = trailer.rowBytes;
+    while (at < end) {
+      const offset = view.getUint32(at, true);
+      const lengthBytes = view.getUint32(at + 4, true);
+      at += META_PREFIX_BYTES;
+      if (lengthBytes < BATCH_HEADER_BYTES || at + lengthBytes > end || lengthBytes > WINDOW_BYTES)
+        return `meta of ${lengthBytes} bytes in the footer`;
+      if (offset >= options.from) {
+        this.#memory.bytes.set(footer.subarray(at, at + lengthBytes), this.#window);
+        const header = parseBatchHeader(this.#memory, this.#window, lengthBytes, this.#poolId);
+        if (typeof header === "string") return `footer: ${header}`;
+        const misfit =
+          continues(options.chain, header) ??
+          (header.recordBytes + BATCH_HEADER_BYTES === lengthBytes
+            ? undefined
+            : "meta length is wrong");
+        if (misfit !== undefined) return `footer: ${misfit}`;
+        if (
+          !recordsMatch(
+            this.#memory,
+            this.#window,
+            this.#window + BATCH_HEADER_BYTES,
+            header.recordBytes,
+          )
+        )
+          return "footer: records checksum is wrong";
+        this.#checkRecords(this.#window + BATCH_HEADER_BYTES, header);
+        options.onBatch?.(offset, header);
+        this.#visit(this.#window + BATCH_HEADER_BYTES, header, options);
+        advance(options.chain, header);
+        const pause = options.afterBatch?.(offset + header.totalBytes, options.chain);
+        if (pause !== undefined) await pause;
+      }
+      at += lengthBytes;
+    }
+    return { end: trailer.end, reason: undefined };
+  }
+
+  /**
+   * Looks behind a break for batches of this pool, at every place where one could begin, and returns the
+   * highest durable LSN they claim: if it is beyond the break, the break is damage and no torn tail.
+   */
+  async durableBehind(from: number): Promise<number> {
+    let durableLsn = 0;
+    for (let at = alignUp(from, 512); at < this.sizeBytes; at += 512) {
+      const availableBytes = await this.#load(at, BATCH_HEADER_BYTES);
+      const header = parseBatchHeader(
+        this.#memory,
+        this.#address(at),
+        availableBytes,
+        this.#poolId,
+      );
+      if (typeof header !== "string") durableLsn = Math.max(durableLsn, header.durableLsn);
+    }
+    return durableLsn;
+  }
+
+  #checkBatch(
+    address: number,
+    offset: number,
+    header: BatchHeader,
+    verifyFromLsn: number,
+  ): string | undefined {
+    const records = address + BATCH_HEADER_BYTES + header.frameBytes;
+    if (!recordsMatch(this.#memory, address, records, header.recordBytes))
+      return "records checksum is wrong";
+    this.#checkRecords(records, header);
+    if (header.firstLsn + header.recordCount <= verifyFromLsn) return undefined;
+    return this.#checkFrames(address, offset, header);
+  }
+
+  /** Every record parses, and there are as many as the header says. Their checksum was right, so nothing is torn here. */
+  #checkRecords(records: number, header: BatchHeader): void {
+    const end = records + header.recordBytes;
+    let at = records;
+    for (let index = 0; index < header.recordCount; index++) {
+      const lengthBytes = parseRecord(this.#memory.view, at, end, CURSOR);
+      if (typeof lengthBytes === "string")
+        throw unreadable(this.number, header.firstLsn + index, lengthBytes);
+      at += lengthBytes;
+    }
+    if (at !== end) throw unreadable(this.number, header.firstLsn, "records don't fill their part");
+  }
+
+  /** Verifies the frames that the batch's own wrote records name in this batch. */
+  #checkFrames(address: number, offset: number, header: BatchHeader): string | undefined {
+    const { view, kernel } = this.#memory;
+    const framesEnd = BATCH_HEADER_BYTES + header.frameBytes;
+    let at = address + framesEnd;
+    for (let index = 0; index < header.recordCount; index++) {
+      at += parseRecord(view, at, at + header.recordBytes, CURSOR) as number;
+      if (CURSOR.kind !== RECORD_KIND.WROTE) continue;
+      for (let block = 0; block < CURSOR.blockCount; block++) {
+        const segment = view.getUint32(CURSOR.referencesOffset + block * 8, true);
+        const low = view.getUint32(CURSOR.referencesOffset + block * 8 + 4, true);
+        const inBatch = offset8Of(low) * 8 - offset;
+        if (
+          stateOf(low) !== REFERENCE_STATE.FRAME ||
+          segment !== this.number ||
+          inBatch < BATCH_HEADER_BYTES ||
+          inBatch >= framesEnd
+        )
+          continue;
+        const result = kernel.openFrame(
+          address + inBatch,
+          framesEnd - inBatch,
+          segment,
+          offset8Of(low),
+          0,
+        );
+        if (result !== 0) return `frame at ${offset + inBatch}: ${FRAME_OPEN_RESULT[result]}`;
+      }
+    }
+    return undefined;
+  }
+
+  #visit(records: number, header: BatchHeader, options: WalkOptions): void {
+    let at = records;
+    for (let index = 0; index < header.recordCount; index++) {
+      const lengthBytes = parseRecord(
+        this.#memory.view,
+        at,
+        records + header.recordBytes,
+        CURSOR,
+      ) as number;
+      CURSOR.lsn = header.firstLsn + index;
+      CURSOR.timeMicros = header.recordedMicros + this.#memory.view.getUint32(at + 4, true);
+      options.onRecord(CURSOR);
+      at += lengthBytes;
+    }
+  }
+
+  /** Makes [offset, offset + lengthBytes) available in the window; returns how much of it there is. */
+  async #load(offset: number, lengthBytes: number): Promise<number> {
+    if (offset >= this.#windowStart && offset + lengthBytes <= this.#windowEnd) return lengthBytes;
+    const target = this.#memory.bytes.subarray(
+      this.#window,
+      this.#window + Math.min(WINDOW_BYTES, Math.max(0, this.sizeBytes - offset)),
+    );
+    const readBytes = target.length === 0 ? 0 : await this.#file.read(target, offset);
+    this.#windowStart = offset;
+    this.#windowEnd = offset + readBytes;
+    return Math.min(lengthBytes, readBytes);
+  }
+
+  #address(offset: number): number {
+    return this.#window + (offset - this.#windowStart);
+  }
+}
+
+/** Reused: nothing keeps it across a call. */
+const CURSOR: RecordCursor = newRecordCursor();
+
+function unreadable(segmentNumber: number, lsn: number, what: string): StorageError {
+  const code = what.includes("must be understood") ? "FORMAT_UNSUPPORTED" : "LOG_CORRUPT";
+  return new StorageError(code, `log: segment ${segmentName(segmentNumber)}, LSN ${lsn}: ${what}`, {
+    data: { segment: segmentNumber, lsn },
+  });
+}
+
+function continues(chain: ChainState, header: BatchHeader): string | undefined {
+  if (header.previousChecksum !== chain.chain) return "it doesn't continue the chain";
+  if (header.firstLsn !== chain.nextLsn)
+    return `it begins at LSN ${header.firstLsn}, expected ${chain.nextLsn}`;
+  return undefined;
+}
+
+function advance(chain: ChainState, header: BatchHeader): void {
+  chain.nextLsn = header.firstLsn + header.recordCount;
+  chain.chain = header.checksum;
+  chain.durableLsn = Math.max(chain.durableLsn, header.durableLsn);
+  chain.recordedMicros = Math.max(chain.recordedMicros, header.recordedMicros);
+}
+
+function alignUp(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit;
+}

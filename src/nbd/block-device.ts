@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the NBD door needs of a disk. The door owns this interface; a volume or a view implements it,
+// and the daemon connects the two.
+//
+// The data path has no promise, closure, BigInt or Buffer slice per request. A request is a pooled
+// object of the session, all payloads live in one slab of shared memory, and an address is a plain byte
+// offset into it. Who owns the bytes:
+//
+//   readNow    the device fills them before it returns true; false means nothing was touched
+//   read       they belong to the device from the call until complete()
+//   writeNow   the device has copied them before it returns true, and the request then ends with
+//              complete() as ever (later, or inside the call); false means it took nothing, complete()
+//              isn't called, and the session calls write() once it has moved them to a place that can wait
+//   write      they belong to the device from the call until complete()
+//
+// The door has checked every request against `sizeBytes` and `isReadOnly` before the device sees it.
+// Requests take effect in the order of the calls as far as they overlap; completions come in any order,
+// also from inside the call itself.
+
+/** A request on its way through a device. Implemented by the session, pooled and reused. */
+export interface BlockRequest {
+  /** Start in bytes, any multiple of 1. */
+  readonly offsetBytes: number;
+  /** Length in bytes; up to the whole device for trim, writeZeroes, blockStatus and cache. */
+  readonly lengthBytes: number;
+  /** Where the payload is, or goes: a byte offset into the slab. */
+  readonly address: number;
+  /** The reply waits until this request is on stable storage. */
+  readonly isForceUnitAccess: boolean;
+  /** Ends the request. 0, or one of NBD_ERROR. The session may reuse the object at once. */
+  complete(errno: number): void;
+}
+
+/** Receives the extents of a block-status answer in ascending, contiguous order. */
+export interface ExtentSink {
+  /** `flags` as the metadata context defines them; false: enough, send no more. */
+  add(lengthBytes: number, flags: number): boolean;
+}
+
+/** base:allocation (NBD protocol, "base" namespace). */
+export const ALLOCATION = { HOLE: 1, ZERO: 2 } as const;
+
+/** What write zeroes may do. */
+export interface ZeroOptions {
+  /** NO_HOLE: the range must stay allocated. */
+  readonly isHoleForbidden: boolean;
+}
+
+export interface BlockDevice {
+  readonly sizeBytes: number;
+  readonly isReadOnly: boolean;
+  /** A flush on one connection covers completed writes of all. */
+  readonly canMultiConnect: boolean;
+  /** Metadata contexts beyond base:allocation that this device answers, by full name. */
+  readonly extraContexts: readonly string[];
+
+  /** Reads what is in memory; true is success, there is no complete(). False says nothing about why. */
+  readNow(offsetBytes: number, lengthBytes: number, address: number): boolean;
+  read(request: BlockRequest): void;
+  /** Takes a copy of the payload at once if it can; the reply is sent when the request completes. */
+  writeNow(request: BlockRequest): boolean;
+  write(request: BlockRequest): void;
+  flush(request: BlockRequest): void;
+  trim(request: BlockRequest): void;
+  /** Always fast: one record, whatever the length (so FAST_ZERO always succeeds). */
+  writeZeroes(request: BlockRequest, options: ZeroOptions): void;
+  /** Loads the range into the cache, as far as it is worth it. */
+  cache(request: BlockRequest): void;
+  /** Extents of `context` in the request's range go to `sink`, then complete(). */
+  blockStatus(request: BlockRequest, context: string, sink: ExtentSink): void;
+}
+
+/** Memory that sockets, files and the block kernel all reach. Pages are allocated once and pooled. */
+export interface Slab {
+  /** All of it; `address` is an index into this array. */
+  readonly bytes: Uint8Array;
+  /**
+   * `lengthBytes` (up to MAX_SLAB_PIECE_BYTES) in one piece, aligned to 4096, or -1 when the share that
+   * clients may use is exhausted (then wait for a release).
+   */
+  allocate(lengthBytes: number): number;
+  release(address: number): void;
+}
+
+/** The largest piece of slab a session may hold for one request; larger requests are done in pieces. */
+export const MAX_SLAB_PIECE_BYTES: number = 1 << 20;
+
+/** An export as LIST and INFO show it. */
+export interface ExportEntry {
+  readonly name: string;
+  readonly description: string;
+}
+
+/** Who is connecting, for access lists and logs. */
+export interface ClientIdentity {
+  /** "127.0.0.1:5123", or "unix:1000" with the peer's uid where it is known. */
+  readonly address: string;
+  readonly unixUid?: number;
+  /** Subject common name of a verified client certificate. */
+  readonly certificateName?: string;
+  /** Identity of the pre-shared key. */
+  readonly pskIdentity?: string;
+}
+
+/** An export opened for one connection. */
+export interface OpenExport {
+  readonly device: BlockDevice;
+  /** What NBD_INFO_NAME answers: the name that stays true (db@#123 for db@-10m). */
+  readonly stableName: string;
+  readonly description: string;
+  /** Called once when the connection ends, for whatever reason. */
+  close(): void;
+}
+
+/** What a client may know of an export. */
+export interface ExportDescription {
+  readonly sizeBytes: number;
+  readonly isReadOnly: boolean;
+  readonly canMultiConnect: boolean;
+  readonly stableName: string;
+  readonly description: string;
+  readonly extraContexts: readonly string[];
+}
+
+/** The door's view of the pool: names to devices. Throws StorageError (EXPORT_NOT_FOUND, ACCESS_DENIED …). */
+export interface ExportCatalog {
+  list(client: ClientIdentity): Promise<readonly ExportEntry[]>;
+  /** For INFO: what an open would give, without opening. */
+  describe(name: string, client: ClientIdentity): Promise<ExportDescription>;
+  open(name: string, client: ClientIdentity): Promise<OpenExport>;
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the records make of a pool: the catalog and the index, and the one place where a record takes effect on
+// them. Live operations append a record and apply it here; recovery, long replays and `varve check` apply the same
+// records again. So what a crash leaves and what was there before it can't differ by a second implementation.
+
+import { assert } from "../base/assert.ts";
+import { StorageError } from "../base/errors.ts";
+import type { BlockIndex } from "../index/block-index.ts";
+import type { CheckpointBody } from "../index/checkpoint-body.ts";
+import { type CheckpointSource, readDirectories } from "../index/checkpoint-loader.ts";
+import type { PageDirectory } from "../index/page-directory.ts";
+import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
+import { LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
+import { BLOCK_BYTES } from "../reduce/block-memory.ts";
+import { Catalog, type Volume } from "./catalog.ts";
+
+export class PoolContent {
+  readonly index: BlockIndex;
+  catalog: Catalog = new Catalog();
+
+  constructor(index: BlockIndex) {
+    this.index = index;
+  }
+
+  /** Begins from a checkpoint. Throws POOL_CORRUPT, DISK_IO; then nothing has changed. */
+  async load(source: CheckpointSource, body: CheckpointBody): Promise<void> {
+    const catalog = Catalog.fromJson(body.catalog);
+    const chunks = await readDirectories(source, body);
+    const stray = chunks.find(({ root }) => !catalog.branches.has(root.branch));
+    if (stray !== undefined)
+      throw new StorageError(
+        "POOL_CORRUPT",
+        `index: checkpoint: branch ${stray.root.branch} is in no catalog`,
+      );
+    // Everything is read: only now anything changes.
+    this.catalog = catalog;
+    for (const branch of catalog.branches.keys()) this.index.addBranch(branch);
+    for (const { root, chunk } of chunks) {
+      const directory = this.index.branches.get(root.branch);
+      directory?.put(root.chunk, chunk);
+      directory?.locations.set(root.chunk, { run: root.run, offset8: root.offset8 });
+    }
+  }
+
+  /** Applies a record of the log. Throws LOG_CORRUPT when it contradicts what came before. */
+  replay(cursor: RecordCursor): void {
+    switch (cursor.kind) {
+      case RECORD_KIND.WROTE:
+        this.index.applyWrote(this.#branchOf(cursor), cursor, cursor.referencesOffset);
+        return;
+      case RECORD_KIND.ZEROED:
+        this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_ZERO);
+        return;
+      case RECORD_KIND.TRIMMED:
+        this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_HOLE);
+        return;
+      default:
+        if (cursor.json === undefined || this.apply(cursor.kind, cursor.json, cursor.timeMicros))
+          return;
+        throw new StorageError(
+          "LOG_CORRUPT",
+          `log: LSN ${cursor.lsn}: the record contradicts the catalog: ${JSON.stringify(cursor.json)}`,
+          { data: { lsn: cursor.lsn } },
+        );
+    }
+  }
+
+  /** Applies a record of the catalog. False when it contradicts what is there; then nothing has changed. */
+  apply(kind: number, body: Readonly<Record<string, unknown>>, timeMicros: number): boolean {
+    const oldBytes = this.#volumeOf(body)?.sizeBytes ?? 0;
+    if (!this.catalog.apply(kind, body, timeMicros)) return false;
+    if (kind === RECORD_KIND.VOLUME_MADE) this.index.addBranch(body.branch as number);
+    const volume = this.#volumeOf(body);
+    if (kind === RECORD_KIND.VOLUME_RESIZED && volume !== undefined) this.#cutOff(volume, oldBytes);
+    return true;
+  }
+
+  directoryOf(volume: Volume): PageDirectory {
+    const directory = this.index.branches.get(volume.branch);
+    assert(directory !== undefined, "a volume's branch is in the index");
+    return directory;
+  }
+
+  #volumeOf(body: Readonly<Record<string, unknown>>): Volume | undefined {
+    return typeof body.id === "number" ? this.catalog.volumes.get(body.id) : undefined;
+  }
+
+  #branchOf(cursor: RecordCursor): PageDirectory {
+    const directory = this.index.branches.get(cursor.branch);
+    if (directory === undefined)
+      throw new StorageError(
+        "LOG_CORRUPT",
+        `log: LSN ${cursor.lsn}: branch ${cursor.branch} doesn't exist`,
+        { data: { lsn: cursor.lsn } },
+      );
+    return directory;
+  }
+
+  /** A shrink is a trim of what it cuts off: a volume that grows again reads zeros there. */
+  #cutOff(volume: Volume, oldBytes: number): void {
+    const lba = Math.ceil(volume.sizeBytes / BLOCK_BYTES);
+    const blockCount = Math.ceil(oldBytes / BLOCK_BYTES) - lba;
+    if (blockCount > 0)
+      this.index.applyConstant(this.directoryOf(volume), { lba, blockCount }, LOW_HOLE);
+  }
+}

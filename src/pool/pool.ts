@@ -1,0 +1,731 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A pool: one log, the index over it, and the volumes in it, opened as one.
+//
+// Opening: identity → newest whole checkpoint → replay of the log behind it → a new segment of a new
+// incarnation. From then on the pool owns the budgets (memory, space), starts checkpoints, and is the one place
+// where a change of the catalog becomes a record.
+//
+// States: open → (full ↔ open) → stopped (an I/O error; only reading goes on) or closed.
+
+import { assert } from "../base/assert.ts";
+import { hasCode, StorageError } from "../base/errors.ts";
+import { checkName } from "../base/names.ts";
+import { BlockIndex } from "../index/block-index.ts";
+import type { CheckpointBody } from "../index/checkpoint-body.ts";
+import {
+  type CheckpointSource,
+  type LoadedCheckpoint,
+  readCheckpoints,
+} from "../index/checkpoint-loader.ts";
+import { Checkpointer, type CheckpointLog, type CheckpointState } from "../index/checkpointer.ts";
+import { runName, runNumberOf } from "../index/run-file.ts";
+import { FileStore } from "../log/file-store.ts";
+import { LogWriter } from "../log/log-writer.ts";
+import { encodeJsonRecord, RECORD_KIND } from "../log/record.ts";
+import { type RecoveryResult, recoverLog } from "../log/recovery.ts";
+import { SEGMENT_BYTES_MAX } from "../log/reference.ts";
+import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
+import { segmentName, segmentNumberOf } from "../log/segment.ts";
+import { SegmentReader } from "../log/segment-reader.ts";
+import {
+  BATCH_BUFFER_BYTES,
+  BLOCK_BYTES,
+  BlockMemory,
+  RAW_FRAME_BYTES,
+  shapeOf,
+} from "../reduce/block-memory.ts";
+import { BlockStore } from "../volume/block-store.ts";
+import { PromisedRequest } from "../volume/device-request.ts";
+import { VolumeDevice } from "../volume/volume-device.ts";
+import { type Catalog, type CatalogRecord, summaryOf, type Volume } from "./catalog.ts";
+import {
+  newIdentity,
+  type PoolIdentity,
+  poolIdBytes,
+  readIdentity,
+  writeIdentity,
+} from "./identity.ts";
+import { PoolContent } from "./pool-content.ts";
+import { SpaceGuard } from "./space-guard.ts";
+import type {
+  PoolEvent,
+  PoolHost,
+  PoolSettings,
+  PoolState,
+  PoolStatistics,
+  VolumeSettings,
+  VolumeSummary,
+} from "./types.ts";
+
+export const DEFAULT_SETTINGS: PoolSettings = {
+  memoryBytes: 1 << 30,
+  poolSizeBytes: 0,
+  ack: "written",
+  segmentBytes: 64 << 20,
+  checkpointChanges: 1 << 20,
+};
+
+export const VOLUME_BYTES_MIN: number = 1 << 20;
+export const VOLUME_BYTES_MAX: number = 2 ** 46;
+const OPEN_FILES_MAX = 256;
+const SYNC_WRITE_BYTES: number = 512 << 10;
+/** Changes that one request may make besides its blocks. */
+const EDGE_CHANGES = 8;
+const CHECKPOINT_RETRY_MS = 1000;
+
+/** Slab for the doors: what clients' payloads use. */
+export interface ClientSlab {
+  readonly bytes: Uint8Array;
+  allocate(lengthBytes: number): number;
+  release(address: number): void;
+}
+
+interface RoomWaiter {
+  readonly resolve: () => void;
+  readonly reject: (error: StorageError) => void;
+}
+
+export class Pool {
+  readonly #host: PoolHost;
+  readonly #settings: PoolSettings;
+  readonly #identity: PoolIdentity;
+  readonly memory: BlockMemory;
+  readonly index: BlockIndex;
+  readonly slab: ClientSlab;
+  readonly isAckedWhenDurable: boolean;
+  readonly isAckedAtOnce: boolean;
+  readonly #segments: FileStore;
+  readonly #runs: FileStore;
+  readonly #content: PoolContent;
+  readonly #devices: Map<number, VolumeDevice> = new Map();
+  readonly #listeners: Set<(event: PoolEvent) => void> = new Set();
+  #roomWaiters: RoomWaiter[] = [];
+  // Set once by #start, before anyone else has the pool.
+  log!: LogWriter;
+  blocks!: BlockStore;
+  #checkpointer!: Checkpointer;
+  #space!: SpaceGuard;
+  /** Bytes and number of sealed segments. */
+  #segmentBytes = 0;
+  #segmentCount = 0;
+  #isClosed = false;
+  #isCheckpointBlocked = false;
+  #recovery: RecoveryResult | undefined;
+  #recoveryMicros = 0;
+
+  private constructor(host: PoolHost, settings: PoolSettings, identity: PoolIdentity) {
+    this.#host = host;
+    this.#settings = settings;
+    this.#identity = identity;
+    this.isAckedWhenDurable = settings.ack === "durable";
+    this.isAckedAtOnce = settings.ack === "memory";
+    this.memory = new BlockMemory(shapeOf(settings.memoryBytes));
+    this.#segments = new FileStore(host.log, segmentName, OPEN_FILES_MAX);
+    this.#runs = new FileStore(host.log, runName, OPEN_FILES_MAX);
+    this.index = new BlockIndex(this.memory, this.#runs);
+    this.#content = new PoolContent(this.index);
+    const { clients, bytes } = this.memory;
+    this.slab = {
+      bytes,
+      allocate: (lengthBytes) => clients.allocate(lengthBytes),
+      release: (address) => clients.release(address),
+    };
+  }
+
+  /** Makes a pool in empty directories and opens it. */
+  static async create(host: PoolHost, settings: PoolSettings = DEFAULT_SETTINGS): Promise<Pool> {
+    await writeIdentity(host.root, newIdentity(host.random, Math.floor(host.clock.wallMicros())));
+    return Pool.open(host, settings);
+  }
+
+  /** Opens a pool that no other process has open (the caller holds its lock). */
+  static async open(host: PoolHost, settings: PoolSettings = DEFAULT_SETTINGS): Promise<Pool> {
+    checkSettings(settings);
+    const begin = host.clock.monotoneMicros();
+    const pool = new Pool(host, settings, await readIdentity(host.root));
+    await pool.#start();
+    pool.#recoveryMicros = Math.floor(host.clock.monotoneMicros() - begin);
+    return pool;
+  }
+
+  // ---- volumes
+
+  volumes(options: { includesRemoved?: boolean } = {}): VolumeSummary[] {
+    return this.#catalog.list(options.includesRemoved === true);
+  }
+
+  volume(name: string): VolumeSummary {
+    return summaryOf(this.#catalog.volumeNamed(name));
+  }
+
+  /** The live volume as a block device; the same object for all who ask. */
+  device(name: string): VolumeDevice {
+    const { id } = this.#catalog.volumeNamed(name);
+    const device = this.#devices.get(id);
+    assert(device !== undefined, "every live volume has a device");
+    return device;
+  }
+
+  async createVolume(name: string, sizeBytes: number): Promise<VolumeSummary> {
+    checkName("volume", name);
+    checkSize(name, sizeBytes);
+    await this.#record(() => {
+      if (this.#catalog.has(name))
+        throw new StorageError("VOLUME_EXISTS", `volume "${name}": not created: it exists`);
+      const { nextVolume: id, nextBranch: branch } = this.#catalog;
+      return { kind: RECORD_KIND.VOLUME_MADE, body: { id, name, sizeBytes, branch } };
+    });
+    this.#tell("info", "volume.created", { volume: name, sizeBytes });
+    return this.volume(name);
+  }
+
+  /** Clients see a new size when they connect again. What a shrink cuts off stays in history. */
+  async resizeVolume(name: string, sizeBytes: number): Promise<VolumeSummary> {
+    checkSize(name, sizeBytes);
+    const before = this.#catalog.volumeNamed(name);
+    const tailBytes = sizeBytes % BLOCK_BYTES;
+    if (sizeBytes < before.sizeBytes && tailBytes !== 0) await this.#zeroTail(name, sizeBytes);
+    let fromBytes = 0;
+    await this.#record(() => {
+      const volume = this.#catalog.volumeNamed(name);
+      fromBytes = volume.sizeBytes;
+      return { kind: RECORD_KIND.VOLUME_RESIZED, body: { id: volume.id, sizeBytes } };
+    });
+    this.#tell("info", "volume.resized", { volume: name, fromBytes, toBytes: sizeBytes });
+    return this.volume(name);
+  }
+
+  async renameVolume(name: string, newName: string): Promise<VolumeSummary> {
+    checkName("volume", newName);
+    await this.#record(() => {
+      const { id } = this.#catalog.volumeNamed(name);
+      if (this.#catalog.has(newName))
+        throw new StorageError(
+          "VOLUME_EXISTS",
+          `volume "${name}": not renamed: "${newName}" exists`,
+        );
+      return { kind: RECORD_KIND.VOLUME_SET, body: { id, name: newName } };
+    });
+    this.#tell("info", "volume.renamed", { volume: name, to: newName });
+    return this.volume(newName);
+  }
+
+  async setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary> {
+    await this.#record(() => {
+      const { id } = this.#catalog.volumeNamed(name);
+      return { kind: RECORD_KIND.VOLUME_SET, body: { id, ...settings } };
+    });
+    this.#tell("info", "volume.set", { volume: name, ...settings });
+    return this.volume(name);
+  }
+
+  /** The volume is gone from the live ones; its data stays in history. */
+  async removeVolume(name: string): Promise<VolumeSummary> {
+    const removed = await this.#record(() => {
+      const { id } = this.#catalog.volumeNamed(name);
+      return { kind: RECORD_KIND.VOLUME_REMOVED, body: { id } };
+    });
+    this.#tell("info", "volume.removed", { volume: name });
+    return summaryOf(removed);
+  }
+
+  // ---- the pool as a whole
+
+  /** Everything ordered so far is on stable storage. */
+  flush(): Promise<void> {
+    return this.log.durable();
+  }
+
+  /** Moves the start of recovery to now. */
+  async checkpoint(): Promise<void> {
+    await this.#checkpointer.take();
+    this.#offerRoom();
+  }
+
+  onEvent(listener: (event: PoolEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  get state(): PoolState {
+    if (this.#isClosed) return "closed";
+    if (this.log.stopCause !== undefined) return "stopped";
+    return this.#space.isFull ? "full" : "open";
+  }
+
+  /** Why the pool stopped, when it did. */
+  get stopCause(): StorageError | undefined {
+    return this.log.stopCause;
+  }
+
+  get poolId(): string {
+    return this.#identity.poolId;
+  }
+
+  get recovery(): RecoveryResult | undefined {
+    return this.#recovery;
+  }
+
+  stats(): PoolStatistics {
+    const { log, memory, blocks } = this;
+    const volumes = this.#catalog.list(false).map(({ id, name, sizeBytes }) => ({
+      id,
+      name,
+      sizeBytes,
+      ...(this.#devices.get(id) as VolumeDevice).counters,
+    }));
+    return {
+      state: this.state,
+      storedBytes: this.#storedBytes(),
+      capacityBytes: this.#space.capacityBytes,
+      segmentCount: this.#segmentCount + 1,
+      headLsn: log.nextLsn,
+      durableLsn: log.durableLsn,
+      incarnation: log.incarnation,
+      batchCount: log.batchCount,
+      batchBytes: log.batchBytes,
+      frameBytes: log.frameBytes,
+      indexBytes: this.#checkpointer.indexBytes,
+      datasyncCount: log.datasyncCount,
+      flushCount: volumes.reduce((sum, volume) => sum + volume.flushCount, 0),
+      checkpointCount: this.#checkpointer.checkpointCount,
+      zeroBlockCount: log.zeroBlockCount,
+      cacheHitCount: blocks.hitCount,
+      cacheMissCount: blocks.missCount,
+      memoryUsedBytes:
+        memory.totalBytes -
+        memory.shape.slotCount * BLOCK_BYTES +
+        this.index.slots.usedBytes +
+        this.index.directoryBytes,
+      memoryLimitBytes: this.#settings.memoryBytes,
+      recoveryMicros: this.#recoveryMicros,
+      volumes,
+    };
+  }
+
+  /** Ends the pool: everything durable, a checkpoint, files closed. Requests must have ended before. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    if (this.log.stopCause === undefined && this.log.nextLsn > this.#checkpointer.cutLsn) {
+      await this.checkpoint().catch((error: unknown) => this.#checkpointFailed(error));
+    }
+    this.#isClosed = true;
+    await this.#space.close();
+    await this.log.close();
+    await this.#segments.closeAll();
+    await this.#runs.closeAll();
+    this.#offerRoom();
+  }
+
+  checkInvariants(): void {
+    this.log.checkInvariants();
+    this.index.checkInvariants();
+    this.#catalog.checkInvariants();
+  }
+
+  // ---- what devices ask (DevicePool)
+
+  admits(blockCount: number): boolean {
+    return this.#space.admits(blockCount * RAW_FRAME_BYTES);
+  }
+
+  hasRoom(blockCount: number): boolean {
+    if (!this.index.hasRoom(blockCount + EDGE_CHANGES)) {
+      this.#checkpointSoon();
+      return false;
+    }
+    return this.log.hasRoom(blockCount);
+  }
+
+  room(_blockCount: number): Promise<void> {
+    const cause = this.#refusal();
+    if (cause !== undefined) return Promise.reject(cause);
+    return new Promise((resolve, reject) => this.#roomWaiters.push({ resolve, reject }));
+  }
+
+  report(error: StorageError): void {
+    if (error.code === "POOL_FULL" || error.code === "POOL_STOPPED") return; // told once, as a change of state
+    this.#tell("error", "request.failed", {
+      code: error.code,
+      message: error.message,
+      ...error.data,
+    });
+  }
+
+  // ---- opening
+
+  async #start(): Promise<void> {
+    const poolId = poolIdBytes(this.#identity);
+    const source: CheckpointSource = {
+      memory: this.memory,
+      directory: this.#host.log,
+      runs: this.#runs,
+      poolId,
+    };
+    // The rename that said "begun" may have been lost with the power after a kill: make it durable now.
+    await this.#host.root.sync();
+    const isNew = this.#identity.log === "new" && !(await this.#hasBegun(poolId));
+    if (isNew) await this.#removeAll();
+    const { checkpoints, problems } = await readCheckpoints(source);
+    const newest = await this.#loadNewest(source, checkpoints, problems);
+    for (const problem of problems) this.#tell("error", "pool.checkpoint-damaged", { problem });
+    const names = await this.#host.log.list();
+    const start = newest?.body.cut ?? LOG_BEGIN;
+    // One that was passed over is no state to go on from: its slot is the next to be written.
+    const usable = newest === undefined ? [] : checkpoints.slice(checkpoints.indexOf(newest));
+    this.#checkpointer = this.#makeCheckpointer(poolId, stateFrom(usable, names), start);
+    const position = isNew
+      ? { ...LOG_BEGIN, previousNumber: 0, previousEnd: 0, incarnation: 1 }
+      : await this.#replay(start, poolId);
+    this.#space = new SpaceGuard({
+      directory: this.#host.log,
+      clock: this.#host.clock,
+      random: this.#host.random,
+      poolSizeBytes: this.#settings.poolSizeBytes,
+      segmentBytes: this.#settings.segmentBytes,
+      storedBytes: () => this.#storedBytes(),
+      onEvent: (level, event, fields) => this.#tell(level, event, fields),
+    });
+    this.log = await LogWriter.open({
+      memory: this.memory,
+      directory: this.#host.log,
+      clock: this.#host.clock,
+      poolId,
+      segmentBytes: this.#settings.segmentBytes,
+      syncWriteBytes: this.#settings.syncWriteBytes ?? SYNC_WRITE_BYTES,
+      position,
+      onRoom: () => this.#offerRoom(),
+      onWritten: () => this.#written(),
+      onSpaceMissing: () => this.#space.spaceMissing(),
+      onStopped: (cause) => this.#stopped(cause),
+      onSegmentSealed: (segment) => {
+        this.#segmentBytes += segment.sizeBytes;
+        this.#segmentCount += 1;
+      },
+    });
+    this.#checkpointer.log = this.log;
+    if (newest !== undefined) await this.#removeStrayRuns(checkpoints);
+    this.blocks = new BlockStore({
+      memory: this.memory,
+      slots: this.index.slots,
+      log: this.log,
+      segments: this.#segments,
+    });
+    await this.#space.start();
+    for (const volume of this.#catalog.volumes.values()) this.#addDevice(volume);
+    await this.log.withRoom(() =>
+      this.log.appendEncoded(
+        encodeJsonRecord(RECORD_KIND.OPENED, { incarnation: this.log.incarnation }),
+      ),
+    );
+    if (this.#identity.log === "new")
+      await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
+  }
+
+  /** Whether the first segment is there with its header: from then on records may have been acknowledged. */
+  async #hasBegun(poolId: Uint8Array): Promise<boolean> {
+    const { segmentNumber } = LOG_BEGIN;
+    if (!(await this.#host.log.list()).includes(segmentName(segmentNumber))) return false;
+    const reader = await SegmentReader.open(this.memory, this.#host.log, segmentNumber, poolId);
+    const header = await reader.header();
+    await reader.close();
+    return typeof header === "object";
+  }
+
+  /** A pool whose making was interrupted: nobody was told that it exists, so nothing in it counts. */
+  async #removeAll(): Promise<void> {
+    const { log } = this.#host;
+    for (const name of await log.list()) {
+      if (segmentNumberOf(name) >= 0 || runNumberOf(name) >= 0) await log.remove(name);
+    }
+  }
+
+  /** Begins from the newest checkpoint that can be read whole; undefined: from the log's beginning. */
+  async #loadNewest(
+    source: CheckpointSource,
+    checkpoints: readonly LoadedCheckpoint[],
+    problems: string[],
+  ): Promise<LoadedCheckpoint | undefined> {
+    for (const checkpoint of checkpoints) {
+      try {
+        await this.#content.load(source, checkpoint.body);
+      } catch (error) {
+        if (!hasCode(error, "POOL_CORRUPT")) throw error;
+        problems.push(error.message);
+        continue;
+      }
+      const { catalog } = checkpoint.body;
+      this.#segmentBytes = typeof catalog.segmentBytes === "number" ? catalog.segmentBytes : 0;
+      this.#segmentCount = typeof catalog.segmentCount === "number" ? catalog.segmentCount : 0;
+      return checkpoint;
+    }
+    return undefined;
+  }
+
+  /** Replays the log from `start`; long replays take checkpoints on their way. */
+  async #replay(start: ReplayStart, poolId: Uint8Array): Promise<RecoveryResult["position"]> {
+    const result = await recoverLog({
+      memory: this.memory,
+      directory: this.#host.log,
+      poolId,
+      start,
+      onRecord: (cursor) => this.#content.replay(cursor),
+      onStanding: (at, makeDurable) => {
+        if (this.index.ring.room > this.index.ring.capacity / 2) return undefined;
+        this.#checkpointer.log = standingAt(at, makeDurable);
+        return this.#checkpointer.take();
+      },
+    });
+    this.#recovery = result;
+    const sizes = await Promise.all(result.visited.map((number) => this.#sizeOf(number)));
+    this.#segmentBytes += sizes.reduce((sum, size) => sum + size, 0);
+    this.#segmentCount += sizes.length;
+    if (result.tornReason !== undefined || result.leftovers.length > 0) {
+      this.#tell("info", "pool.recovered", {
+        lsn: result.position.nextLsn,
+        records: result.replayedRecords,
+        tail: result.tornReason ?? "clean",
+        leftovers: result.leftovers,
+      });
+    }
+    return result.position;
+  }
+
+  async #sizeOf(segmentNumber: number): Promise<number> {
+    const file = await this.#host.log.open(segmentName(segmentNumber), "read");
+    const sizeBytes = await file.sizeBytes();
+    await file.close();
+    return sizeBytes;
+  }
+
+  #makeCheckpointer(poolId: Uint8Array, state: CheckpointState, start: ReplayStart): Checkpointer {
+    return new Checkpointer(
+      {
+        memory: this.memory,
+        index: this.index,
+        log: standingAt(start, () => Promise.resolve()),
+        directory: this.#host.log,
+        runs: this.#runs,
+        clock: this.#host.clock,
+        poolId,
+        snapshotCatalog: () => ({
+          ...this.#catalog.toJson(),
+          segmentBytes: this.#segmentBytes,
+          segmentCount: this.#segmentCount,
+        }),
+        forgetRun: (run) => this.#runs.forget(run),
+      },
+      state,
+      start.nextLsn,
+    );
+  }
+
+  /** Runs that a crash left behind: no slot names them. */
+  async #removeStrayRuns(checkpoints: readonly LoadedCheckpoint[]): Promise<void> {
+    const kept = new Set(
+      checkpoints.flatMap(({ slot, body }) => [slot.run, ...body.runs.map((run) => run.number)]),
+    );
+    if (this.#checkpointer.checkpointCount > 0) return; // the replay wrote runs of its own
+    for (const name of await this.#host.log.list()) {
+      const number = runNumberOf(name);
+      if (number < 0 || kept.has(number)) continue;
+      await this.#runs.forget(number);
+      await this.#host.log.remove(name);
+    }
+  }
+
+  // ---- records of the catalog
+
+  get #catalog(): Catalog {
+    return this.#content.catalog;
+  }
+
+  /** Makes a record in a turn in which it can be appended, appends, applies, and makes it durable. */
+  async #record(make: () => CatalogRecord): Promise<Volume> {
+    const cause = this.#refusal();
+    if (cause !== undefined) throw cause;
+    const changed = await this.log.withRoom(() => {
+      const record = make();
+      const body: Readonly<Record<string, unknown>> = { ...record.body };
+      this.log.appendEncoded(encodeJsonRecord(record.kind, body));
+      const isApplied = this.#content.apply(record.kind, body, this.log.appendedMicros);
+      assert(isApplied, "a record that we append fits the catalog");
+      const volume = this.#catalog.volumes.get(record.body.id);
+      assert(volume !== undefined, "a record of the catalog names a volume");
+      this.#addDevice(volume);
+      return volume;
+    });
+    await this.log.durable();
+    return changed;
+  }
+
+  /** What lies behind a new, smaller end in the last block must read as zeros if the volume grows again. */
+  async #zeroTail(name: string, sizeBytes: number): Promise<void> {
+    const device = this.device(name);
+    const lengthBytes =
+      Math.min(device.sizeBytes, Math.ceil(sizeBytes / BLOCK_BYTES) * BLOCK_BYTES) - sizeBytes;
+    if (lengthBytes === 0) return;
+    const request = new PromisedRequest({ offsetBytes: sizeBytes, lengthBytes });
+    device.trim(request);
+    await request.done;
+  }
+
+  /** Makes or updates the volume's device. */
+  #addDevice(volume: Volume): void {
+    const present = this.#devices.get(volume.id);
+    const sizeBytes = volume.removedMicros === undefined ? volume.sizeBytes : 0;
+    if (present !== undefined) {
+      present.sizeBytes = sizeBytes;
+      present.isReadOnly = volume.isReadOnly;
+      return;
+    }
+    const directory = this.#content.directoryOf(volume);
+    this.#devices.set(
+      volume.id,
+      new VolumeDevice(this, directory, { sizeBytes, isReadOnly: volume.isReadOnly }),
+    );
+  }
+
+  // ---- background
+
+  #written(): void {
+    const { checkpointChanges } = this.#settings;
+    const isDue =
+      this.index.ring.count >= Math.min(checkpointChanges, this.index.ring.capacity / 2) ||
+      this.log.nextLsn - this.#checkpointer.cutLsn >= checkpointChanges;
+    if (isDue) this.#checkpointSoon();
+    const stepMicros = this.log.takeClockStep();
+    if (stepMicros !== 0) this.#clockStepped(stepMicros);
+  }
+
+  #clockStepped(stepMicros: number): void {
+    this.#tell("warn", "clock.stepped", { stepMicros });
+    const record = encodeJsonRecord(RECORD_KIND.CLOCK_STEPPED, { stepMicros });
+    this.#host.clock.afterInput(() => {
+      if (!this.#isClosed && this.log.hasRoom(0)) this.log.appendEncoded(record);
+    });
+  }
+
+  #checkpointSoon(): void {
+    if (
+      this.#checkpointer.isRunning ||
+      this.#isCheckpointBlocked ||
+      this.#isClosed ||
+      this.log.stopCause !== undefined
+    )
+      return;
+    this.checkpoint().catch((error: unknown) => this.#checkpointFailed(error));
+  }
+
+  /** The old checkpoint is still good; try again later. Without room in the ring, writes wait meanwhile. */
+  #checkpointFailed(error: unknown): void {
+    if (!(error instanceof StorageError)) throw error;
+    if (this.log.stopCause !== undefined || this.#isClosed) return;
+    if (hasCode(error, "DISK_FULL")) this.#space.spaceMissing();
+    this.#tell("error", "pool.checkpoint-failed", { code: error.code, message: error.message });
+    this.#isCheckpointBlocked = true;
+    this.#host.clock.after(CHECKPOINT_RETRY_MS, () => {
+      this.#isCheckpointBlocked = false;
+      if (this.#roomWaiters.length > 0) this.#checkpointSoon();
+    });
+  }
+
+  #stopped(cause: StorageError): void {
+    this.#tell("error", "pool.stopped", { code: cause.code, message: cause.message });
+    this.#offerRoom();
+  }
+
+  #refusal(): StorageError | undefined {
+    if (this.#isClosed) return new StorageError("POOL_STOPPED", "pool: refused: it is closed");
+    const cause = this.log.stopCause;
+    return cause === undefined
+      ? undefined
+      : new StorageError("POOL_STOPPED", `pool: refused: it stopped: ${cause.message}`, { cause });
+  }
+
+  /** Whoever waits for room looks again, in the order of their coming. */
+  #offerRoom(): void {
+    const waiters = this.#roomWaiters;
+    if (waiters.length === 0) return;
+    this.#roomWaiters = [];
+    const cause = this.#refusal();
+    for (const waiter of waiters) {
+      if (cause === undefined) waiter.resolve();
+      else waiter.reject(cause);
+    }
+  }
+
+  #storedBytes(): number {
+    return this.#segmentBytes + (this.log?.tailBytes ?? 0) + this.#checkpointer.storedBytes;
+  }
+
+  #tell(level: PoolEvent["level"], event: string, fields: Readonly<Record<string, unknown>>): void {
+    this.#host.logger.log(level, event, fields);
+    const told: PoolEvent = {
+      timeMicros: Math.floor(this.#host.clock.wallMicros()),
+      level,
+      event,
+      fields,
+    };
+    for (const listener of this.#listeners) listener(told);
+  }
+}
+
+/** A log that stands still between two batches of a replay, for the checkpoint taken there. */
+function standingAt(at: ReplayStart, durable: () => Promise<void>): CheckpointLog {
+  return { cut: () => at, durableBatches: durable };
+}
+
+function stateFrom(
+  checkpoints: readonly LoadedCheckpoint[],
+  names: readonly string[],
+): CheckpointState {
+  const [newest, previous] = checkpoints;
+  const lastRun = names.reduce((highest, name) => Math.max(highest, runNumberOf(name)), 0);
+  const runsOf = (checkpoint: LoadedCheckpoint | undefined): CheckpointBody["runs"] =>
+    checkpoint?.body.runs ?? [];
+  const own =
+    newest === undefined
+      ? []
+      : [
+          {
+            number: newest.slot.run,
+            nodeCount: newest.body.nodeCount,
+            sizeBytes: newest.slot.bodyOffset + newest.slot.bodyBytes,
+          },
+        ];
+  return {
+    sequence: newest?.slot.sequence ?? 0,
+    lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
+    runs: [...runsOf(newest), ...own],
+    previousRuns: new Set(
+      previous === undefined
+        ? []
+        : [previous.slot.run, ...runsOf(previous).map((run) => run.number)],
+    ),
+  };
+}
+
+function checkSettings(settings: PoolSettings): void {
+  assert(
+    settings.segmentBytes >= 65536 &&
+      settings.segmentBytes + BATCH_BUFFER_BYTES <= SEGMENT_BYTES_MAX,
+    "segments are 64 KiB to 126 MiB",
+  );
+  assert(settings.checkpointChanges >= 16, "checkpoints are further apart than a request");
+}
+
+function checkSize(name: string, sizeBytes: number): void {
+  if (
+    Number.isSafeInteger(sizeBytes) &&
+    sizeBytes % 512 === 0 &&
+    sizeBytes >= VOLUME_BYTES_MIN &&
+    sizeBytes <= VOLUME_BYTES_MAX
+  )
+    return;
+  throw new StorageError(
+    "SIZE_INVALID",
+    `volume "${name}": size ${sizeBytes} refused: it is not 1 MiB to 64 TiB in steps of 512`,
+  );
+}

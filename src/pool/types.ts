@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a pool takes and what it tells: plain records, shared by the pool and everything above it. They
+// stand apart from the pool's code so that the doors and the command line can speak of a pool without
+// loading one.
+
+import type { Clock, Directory, Logger, Random } from "../host/ports.ts";
+
+/** When a write is acknowledged (DESIGN, promise 2). FLUSH is always stable storage. */
+export type AckMode = "written" | "memory" | "durable";
+
+/** Everything that may be set. Sizes in bytes. */
+export interface PoolSettings {
+  /** Budget for everything the pool keeps in memory. 256 MiB to 4 GiB; default 1 GiB. */
+  readonly memoryBytes: number;
+  /** Limit on what the pool stores; 0 = as much as the file system has. At least 256 MiB. */
+  readonly poolSizeBytes: number;
+  readonly ack: AckMode;
+  /** A segment is sealed at this size: 64 KiB (tests) to 256 MiB; default 64 MiB. */
+  readonly segmentBytes: number;
+  /** Batches up to this are written synchronously, larger ones through the thread pool; default 512 KiB. */
+  readonly syncWriteBytes?: number;
+  /** A checkpoint is taken after so many changed blocks; default 1 Mi. Bounds recovery. */
+  readonly checkpointChanges: number;
+}
+
+/** The machine that the pool runs on. */
+export interface PoolHost {
+  /** The pool's directory: pool.json lives here. */
+  readonly root: Directory;
+  /** The pool's log/ directory. */
+  readonly log: Directory;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+export interface VolumeSummary {
+  readonly id: number;
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly createdMicros: number;
+  /** Set once the volume is removed; its name may be in use by another one. */
+  readonly removedMicros?: number;
+  readonly isReadOnly: boolean;
+  readonly description: string;
+}
+
+/** What may be set on a volume, live. */
+export interface VolumeSettings {
+  readonly isReadOnly?: boolean;
+  readonly description?: string;
+}
+
+export type PoolState = "open" | "full" | "stopped" | "closed";
+
+export interface PoolStatistics {
+  readonly state: PoolState;
+  /** What the pool occupies: log and index, in bytes. */
+  readonly storedBytes: number;
+  /** The limit that storedBytes runs against: --pool-size, or what the file system allows. */
+  readonly capacityBytes: number;
+  readonly segmentCount: number;
+  readonly headLsn: number;
+  readonly durableLsn: number;
+  readonly incarnation: number;
+  readonly batchCount: number;
+  readonly batchBytes: number;
+  readonly frameBytes: number;
+  readonly indexBytes: number;
+  readonly datasyncCount: number;
+  readonly flushCount: number;
+  readonly checkpointCount: number;
+  readonly zeroBlockCount: number;
+  readonly cacheHitCount: number;
+  readonly cacheMissCount: number;
+  readonly memoryUsedBytes: number;
+  readonly memoryLimitBytes: number;
+  readonly recoveryMicros: number;
+  readonly volumes: readonly VolumeStatistics[];
+}
+
+export interface VolumeStatistics {
+  readonly name: string;
+  readonly id: number;
+  readonly sizeBytes: number;
+  readonly readCount: number;
+  readonly readBytes: number;
+  readonly writeCount: number;
+  readonly writeBytes: number;
+  readonly trimCount: number;
+  readonly zeroCount: number;
+  readonly flushCount: number;
+}
+
+/** Something an operator may want to know: a state change, never a request. */
+export interface PoolEvent {
+  readonly timeMicros: number;
+  readonly level: "info" | "warn" | "error";
+  /** A constant name: "pool.full", "volume.created", "log.segment-sealed". */
+  readonly event: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A live volume as a block device: what NBD clients read and write.
+//
+// The quick paths are synchronous: a read that memory can answer, and a write of whole blocks, which is
+// ordered, packed and indexed before the call returns. Everything else takes the slow paths below: they may
+// wait for the disk or for room, and end with the same synchronous step.
+//
+// Requests take effect in the order of the calls: a write that can't be ordered at once goes to the queue of
+// changes (change-queue.ts), and then everything after it does, until the queue is empty again.
+
+import { AssertionError, assert } from "../base/assert.ts";
+import { StorageError, spell } from "../base/errors.ts";
+import { type BlockIndex, NOT_LOADED } from "../index/block-index.ts";
+import {
+  CHUNK_BLOCKS,
+  CHUNK_PAGES,
+  CHUNK_WORDS,
+  CONSTANT,
+  PAGE_BLOCKS,
+  type PageDirectory,
+  WORD_HEAD,
+  WORD_OFFSET,
+  WORD_RUN,
+  WORD_SLOT,
+  ZERO_CHUNK,
+} from "../index/page-directory.ts";
+import type { LogWriter } from "../log/log-writer.ts";
+import { RECORD_KIND, ZERO_OPTION_KEEP_ALLOCATED } from "../log/record.ts";
+import { LOW_HOLE, LOW_ZERO, REFERENCE_STATE, stateOf } from "../log/reference.ts";
+import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
+import { type BlockStore, Wanted } from "./block-store.ts";
+import { ChangeQueue, type ChangeTarget, WRITE_BYTES_MAX } from "./change-queue.ts";
+import type { DeviceRequest } from "./device-request.ts";
+
+export interface DeviceExtentSink {
+  add(lengthBytes: number, flags: number): boolean;
+}
+
+/** What a device asks of its pool. */
+export interface DevicePool {
+  readonly memory: BlockMemory;
+  readonly index: BlockIndex;
+  readonly log: LogWriter;
+  readonly blocks: BlockStore;
+  readonly isAckedWhenDurable: boolean;
+  readonly isAckedAtOnce: boolean;
+  /** Whether so many new blocks may be stored; false: the pool is full. */
+  admits(blockCount: number): boolean;
+  /** Whether a record of so many blocks can be appended now (log and index). */
+  hasRoom(blockCount: number): boolean;
+  /** Resolves when `hasRoom` holds, in order of the calls. Rejects when the pool has stopped. */
+  room(blockCount: number): Promise<void>;
+  /** A request failed for a reason that the operator should see. */
+  report(error: StorageError): void;
+}
+
+export interface DeviceCounters {
+  readCount: number;
+  readBytes: number;
+  writeCount: number;
+  writeBytes: number;
+  trimCount: number;
+  zeroCount: number;
+  flushCount: number;
+}
+
+const FLAG_HOLE = 1;
+const FLAG_ZERO = 2;
+/** A block-status answer covers at most so many blocks: the client asks on from where it ended. */
+const STATUS_BLOCKS_MAX = 1 << 20;
+export class VolumeDevice implements ChangeTarget {
+  readonly #pool: DevicePool;
+  readonly #directory: PageDirectory;
+  readonly #changes: ChangeQueue = new ChangeQueue(this);
+  sizeBytes: number;
+  isReadOnly: boolean;
+  readonly canMultiConnect = true;
+  readonly extraContexts: readonly string[] = [];
+  readonly counters: DeviceCounters = {
+    readCount: 0,
+    readBytes: 0,
+    writeCount: 0,
+    writeBytes: 0,
+    trimCount: 0,
+    zeroCount: 0,
+    flushCount: 0,
+  };
+
+  constructor(
+    pool: DevicePool,
+    directory: PageDirectory,
+    options: { sizeBytes: number; isReadOnly: boolean },
+  ) {
+    this.#pool = pool;
+    this.#directory = directory;
+    this.sizeBytes = options.sizeBytes;
+    this.isReadOnly = options.isReadOnly;
+  }
+
+  get branch(): number {
+    return this.#directory.branch;
+  }
+
+  // ---- reading
+
+  readNow(offsetBytes: number, lengthBytes: number, address: number): boolean {
+    if (
+      ((offsetBytes | lengthBytes) & (BLOCK_BYTES - 1)) !== 0 ||
+      offsetBytes + lengthBytes > this.sizeBytes
+    )
+      return false;
+    const { index, blocks } = this.#pool;
+    let lba = offsetBytes / BLOCK_BYTES;
+    const end = lba + lengthBytes / BLOCK_BYTES;
+    if (!this.#changes.isEmpty && this.#changes.overlapping(lba, end) !== undefined) return false;
+    for (let target = address; lba < end; lba++, target += BLOCK_BYTES) {
+      const low = index.lookup(this.#directory, lba);
+      if (low === NOT_LOADED || !blocks.copyNow(index.foundSegment, low, target)) return false;
+    }
+    this.counters.readCount += 1;
+    this.counters.readBytes += lengthBytes;
+    return true;
+  }
+
+  read(request: DeviceRequest): void {
+    this.#run(request, this.#read(request));
+  }
+
+  async #read(request: DeviceRequest): Promise<void> {
+    const { offsetBytes, lengthBytes, address } = request;
+    this.#checkRange(request);
+    const endLba = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES);
+    await this.#changes.overlapping(Math.floor(offsetBytes / BLOCK_BYTES), endLba);
+    if (((offsetBytes | lengthBytes) & (BLOCK_BYTES - 1)) === 0)
+      await this.#readBlocks(offsetBytes / BLOCK_BYTES, lengthBytes / BLOCK_BYTES, address);
+    else await this.#readUnaligned(offsetBytes, lengthBytes, address);
+    this.counters.readCount += 1;
+    this.counters.readBytes += lengthBytes;
+    request.complete(0);
+  }
+
+  /** Whole blocks in the middle go straight to their place; the edges pass through a block of staging. */
+  async #readUnaligned(offsetBytes: number, lengthBytes: number, address: number): Promise<void> {
+    const { memory } = this.#pool;
+    const end = offsetBytes + lengthBytes;
+    const edge = await memory.operations.acquire(BLOCK_BYTES);
+    try {
+      let at = offsetBytes;
+      while (at < end) {
+        const lba = Math.floor(at / BLOCK_BYTES);
+        const inBlock = at % BLOCK_BYTES;
+        const whole = inBlock === 0 ? Math.floor((end - at) / BLOCK_BYTES) : 0;
+        const target = address + (at - offsetBytes);
+        if (whole > 0) {
+          await this.#readBlocks(lba, whole, target);
+          at += whole * BLOCK_BYTES;
+        } else {
+          const count = Math.min(BLOCK_BYTES - inBlock, end - at);
+          await this.#readBlocks(lba, 1, edge);
+          memory.bytes.copyWithin(target, edge + inBlock, edge + inBlock + count);
+          at += count;
+        }
+      }
+    } finally {
+      memory.operations.release(edge);
+    }
+  }
+
+  async #readBlocks(lba: number, blockCount: number, address: number): Promise<void> {
+    const { index, blocks } = this.#pool;
+    const wanted = new Wanted();
+    for (let at = lba; at < lba + blockCount; at++) {
+      const target = address + (at - lba) * BLOCK_BYTES;
+      let low = index.lookup(this.#directory, at);
+      while (low === NOT_LOADED) {
+        await index.load(this.#directory, at);
+        low = index.lookup(this.#directory, at);
+      }
+      if (!blocks.copyNow(index.foundSegment, low, target))
+        wanted.add(index.foundSegment, low, target);
+    }
+    if (wanted.lows.length > 0) await blocks.read(wanted);
+  }
+
+  // ---- writing
+
+  writeNow(request: DeviceRequest): boolean {
+    const { offsetBytes, lengthBytes } = request;
+    if (!this.#changes.isEmpty || lengthBytes > WRITE_BYTES_MAX) return false;
+    if (((offsetBytes | lengthBytes) & (BLOCK_BYTES - 1)) !== 0) return false;
+    if (this.isReadOnly || offsetBytes + lengthBytes > this.sizeBytes) return false;
+    const blockCount = lengthBytes / BLOCK_BYTES;
+    if (!this.#pool.admits(blockCount) || !this.#pool.hasRoom(blockCount)) return false;
+    this.appendBlocks(offsetBytes / BLOCK_BYTES, blockCount, request.address);
+    this.counters.writeCount += 1;
+    this.counters.writeBytes += lengthBytes;
+    this.acknowledge(request);
+    return true;
+  }
+
+  write(request: DeviceRequest): void {
+    this.counters.writeCount += 1;
+    this.counters.writeBytes += request.lengthBytes;
+    this.#changes.add(request, "write");
+  }
+
+  trim(request: DeviceRequest): void {
+    this.counters.trimCount += 1;
+    this.#changes.add(request, "trim");
+  }
+
+  writeZeroes(request: DeviceRequest, options: { isHoleForbidden: boolean }): void {
+    this.counters.zeroCount += 1;
+    this.#changes.add(request, options.isHoleForbidden ? "zero" : "trim");
+  }
+
+  // ---- what the queue of changes asks (ChangeTarget)
+
+  get memory(): BlockMemory {
+    return this.#pool.memory;
+  }
+
+  hasRoom(blockCount: number): boolean {
+    return this.#pool.hasRoom(blockCount);
+  }
+
+  room(blockCount: number): Promise<void> {
+    return this.#pool.room(blockCount);
+  }
+
+  report(error: StorageError): void {
+    this.#pool.report(error);
+  }
+
+  checkWritable(request: DeviceRequest): void {
+    this.#checkRange(request);
+    if (this.isReadOnly && request.isInternal !== true)
+      throw new StorageError("ACCESS_DENIED", "request: refused: the volume is read-only");
+  }
+
+  checkSpace(blockCount: number): void {
+    if (!this.#pool.admits(blockCount))
+      throw new StorageError("POOL_FULL", "write: refused: the pool is full");
+  }
+
+  async fetch(lbas: readonly number[], target: number): Promise<number[]> {
+    const { blocks, index } = this.#pool;
+    const references: number[] = [];
+    const wanted = new Wanted();
+    for (const [at, lba] of lbas.entries()) {
+      let low = index.lookup(this.#directory, lba);
+      while (low === NOT_LOADED) {
+        await index.load(this.#directory, lba);
+        low = index.lookup(this.#directory, lba);
+      }
+      const segment = index.foundSegment;
+      references.push(segment, low);
+      const address = target + at * BLOCK_BYTES;
+      if (!blocks.copyNow(segment, low, address)) wanted.add(segment, low, address);
+    }
+    if (wanted.lows.length > 0) await blocks.read(wanted);
+    return references;
+  }
+
+  isUnchanged(lbas: readonly number[], references: readonly number[]): boolean {
+    const { index } = this.#pool;
+    return lbas.every((lba, at) => {
+      const low = index.lookup(this.#directory, lba);
+      return low === references[at * 2 + 1] && index.foundSegment === references[at * 2];
+    });
+  }
+
+  appendBlocks(lba: number, blockCount: number, address: number): void {
+    const { log, index } = this.#pool;
+    log.appendWrote(this.#directory.branch, lba, blockCount, address);
+    index.applyWrote(this.#directory, { lba, blockCount }, log.referencesAddress);
+  }
+
+  appendRange(kind: "zero" | "trim", lba: number, blockCount: number): void {
+    const { log, index } = this.#pool;
+    const isKept = kind === "zero";
+    log.appendRange(isKept ? RECORD_KIND.ZEROED : RECORD_KIND.TRIMMED, this.#directory.branch, {
+      lba,
+      blockCount,
+      options: isKept ? ZERO_OPTION_KEEP_ALLOCATED : 0,
+    });
+    index.applyConstant(this.#directory, { lba, blockCount }, isKept ? LOW_ZERO : LOW_HOLE);
+  }
+
+  acknowledge(request: DeviceRequest): void {
+    const { log } = this.#pool;
+    if (request.isForceUnitAccess || this.#pool.isAckedWhenDurable) log.whenDurable(request, -1);
+    else if (this.#pool.isAckedAtOnce) request.complete(0);
+    else log.whenWritten(request);
+  }
+
+  // ---- flush, cache, status
+
+  flush(request: DeviceRequest): void {
+    this.counters.flushCount += 1;
+    if (this.#pool.log.durableLsn === this.#pool.log.nextLsn || this.#pool.log.hasRoom(0))
+      this.#pool.log.whenDurable(request, this.#directory.branch);
+    else this.#run(request, this.#flushLater(request));
+  }
+
+  async #flushLater(request: DeviceRequest): Promise<void> {
+    while (!this.#pool.hasRoom(0)) await this.#pool.room(0);
+    this.#pool.log.whenDurable(request, this.#directory.branch);
+  }
+
+  cache(request: DeviceRequest): void {
+    this.#run(request, this.#prefetch(request));
+  }
+
+  async #prefetch(request: DeviceRequest): Promise<void> {
+    this.#checkRange(request);
+    const { memory } = this.#pool;
+    const pieceBlocks = 16; // small enough to be kept
+    const end = Math.ceil((request.offsetBytes + request.lengthBytes) / BLOCK_BYTES);
+    const buffer = await memory.operations.acquire(pieceBlocks * BLOCK_BYTES);
+    try {
+      const budget = Math.min(
+        end,
+        Math.floor(request.offsetBytes / BLOCK_BYTES) + this.#pool.memory.shape.slotCount / 2,
+      );
+      for (
+        let lba = Math.floor(request.offsetBytes / BLOCK_BYTES);
+        lba < budget;
+        lba += pieceBlocks
+      ) {
+        await this.#readBlocks(lba, Math.min(pieceBlocks, budget - lba), buffer);
+      }
+    } finally {
+      memory.operations.release(buffer);
+    }
+    request.complete(0);
+  }
+
+  blockStatus(request: DeviceRequest, context: string, sink: DeviceExtentSink): void {
+    assert(context === "base:allocation", "only offered contexts are asked for");
+    this.#run(request, this.#status(request, sink));
+  }
+
+  async #status(request: DeviceRequest, sink: DeviceExtentSink): Promise<void> {
+    this.#checkRange(request);
+    const end = request.offsetBytes + request.lengthBytes;
+    const scanEnd = Math.min(
+      Math.ceil(end / BLOCK_BYTES),
+      Math.floor(request.offsetBytes / BLOCK_BYTES) + CHUNK_BLOCKS * 32768,
+    );
+    let lba = Math.floor(request.offsetBytes / BLOCK_BYTES);
+    let extentStart = request.offsetBytes;
+    let flags = -1;
+    let budget = STATUS_BLOCKS_MAX;
+    while (lba < scanEnd && budget > 0) {
+      const span = this.#uniformSpan(lba, scanEnd);
+      let low = span.low;
+      if (low === NOT_LOADED) {
+        low = this.#pool.index.lookup(this.#directory, lba);
+        budget -= 1;
+      }
+      if (low === NOT_LOADED) {
+        await this.#pool.index.load(this.#directory, lba);
+        continue;
+      }
+      const blockFlags = flagsOf(low);
+      if (blockFlags !== flags) {
+        const at = Math.max(request.offsetBytes, lba * BLOCK_BYTES);
+        if (flags >= 0 && !sink.add(at - extentStart, flags)) {
+          request.complete(0);
+          return;
+        }
+        extentStart = at;
+        flags = blockFlags;
+      }
+      lba = span.end;
+    }
+    if (flags >= 0) sink.add(Math.min(end, lba * BLOCK_BYTES) - extentStart, flags);
+    request.complete(0);
+  }
+
+  /** How far from `lba` on all blocks are known to be alike without looking at each; NOT_LOADED: look. */
+  #uniformSpan(lba: number, end: number): { end: number; low: number } {
+    const chunkIndex = Math.floor(lba / CHUNK_BLOCKS);
+    const chunk = this.#directory.chunks[chunkIndex];
+    if (chunk === undefined)
+      return { end: Math.min(end, (chunkIndex + 1) * CHUNK_BLOCKS), low: LOW_HOLE };
+    if (chunk === ZERO_CHUNK)
+      return { end: Math.min(end, (chunkIndex + 1) * CHUNK_BLOCKS), low: LOW_ZERO };
+    const page = Math.floor(lba / PAGE_BLOCKS);
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    const isPlain = chunk[entry + WORD_SLOT] === 0 && chunk[entry + WORD_HEAD] === 0;
+    const run = chunk[entry + WORD_RUN] as number;
+    const pageEnd = Math.min(end, (page + 1) * PAGE_BLOCKS);
+    if (isPlain && run === 0) return { end: pageEnd, low: LOW_HOLE };
+    if (isPlain && run === CONSTANT)
+      return { end: pageEnd, low: chunk[entry + WORD_OFFSET] as number };
+    return { end: lba + 1, low: NOT_LOADED };
+  }
+
+  // ---- shared
+
+  /** Runs a slow path: errors become the request's answer, bugs stop the program. */
+  #run(request: DeviceRequest, work: Promise<void>): void {
+    work.catch((error: unknown) => {
+      if (!(error instanceof StorageError))
+        throw error instanceof Error ? error : new AssertionError(String(error));
+      if (error.kind !== "invalid") this.#pool.report(error);
+      request.complete(spell(error.code, "nbd"));
+    });
+  }
+
+  #checkRange(request: DeviceRequest): void {
+    if (request.offsetBytes + request.lengthBytes <= this.sizeBytes) return;
+    throw new StorageError(
+      "RANGE_INVALID",
+      `request: refused: ${request.lengthBytes} bytes at ${request.offsetBytes} reach beyond the end (${this.sizeBytes})`,
+    );
+  }
+}
+
+function flagsOf(low: number): number {
+  const state = stateOf(low);
+  if (state === REFERENCE_STATE.HOLE) return FLAG_HOLE | FLAG_ZERO;
+  return state === REFERENCE_STATE.ZERO ? FLAG_ZERO : 0;
+}

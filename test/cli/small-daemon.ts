@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The daemon's parts over a small pool, put together as daemon.ts does it, but without sockets, files and
+// a process: for tests of operations, catalog and control door.
+
+import type { Operations } from "../../src/api/types.ts";
+import { VolumeCatalog } from "../../src/daemon/catalog.ts";
+import { ClientRegistry } from "../../src/daemon/clients.ts";
+import { EventLog } from "../../src/daemon/event-log.ts";
+import { createOperations } from "../../src/daemon/operations.ts";
+import { createClock } from "../../src/host/node/clock.ts";
+import type { Logger } from "../../src/host/ports.ts";
+import { SmallPool } from "./small-pool.ts";
+
+export interface SmallDaemon {
+  readonly pool: SmallPool;
+  readonly clients: ClientRegistry;
+  readonly events: EventLog;
+  readonly catalog: VolumeCatalog;
+  readonly operations: Operations;
+  readonly logger: Logger;
+  /** Names of exports whose clients were hung up. */
+  readonly hungUp: string[];
+}
+
+export function smallDaemon(): SmallDaemon {
+  const clock = createClock();
+  const logger: Logger = { log: () => {} };
+  const pool = new SmallPool();
+  const clients = new ClientRegistry();
+  const events = new EventLog(clock, logger);
+  const hungUp: string[] = [];
+  let logLevel: "debug" | "info" | "warn" | "error" = "info";
+  const operations = createOperations({
+    pool,
+    clients,
+    events,
+    clock,
+    facts: {
+      directory: "/srv/pool",
+      version: "1.2.3",
+      pid: 42,
+      ack: "written",
+      startedMicros: 1e15,
+      startedMonotoneMicros: clock.monotoneMicros(),
+      listeners: () => ["nbd+unix:///?socket=/srv/pool/nbd.sock", "nbd://127.0.0.1:10809"],
+      usage: () => ({ residentBytes: 1, cpuMs: 2 }),
+      logLevel: {
+        get: () => logLevel,
+        set: (level) => {
+          logLevel = level;
+        },
+      },
+      hangUp: (exportName) => hungUp.push(exportName),
+      shutdown: () => {},
+    },
+  });
+  const catalog = new VolumeCatalog({ pool, clients, events, clock });
+  return { pool, clients, events, catalog, operations, logger, hungUp };
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A pool for tests of the daemon's parts: volumes in memory, without content, log or files. It keeps the
+// promises that the parts rely on (names are unique, a removed volume stays listed as removed), and can
+// be told to answer late.
+
+import { StorageError } from "../../src/base/errors.ts";
+import type { ServedPool } from "../../src/daemon/served-pool.ts";
+import type { BlockDevice } from "../../src/nbd/block-device.ts";
+import type { PoolEvent, PoolStatistics, VolumeSummary } from "../../src/pool/types.ts";
+
+export class SmallPool implements ServedPool {
+  readonly slab: ServedPool["slab"] = {
+    bytes: new Uint8Array(0),
+    allocate: () => -1,
+    release: () => {},
+  };
+  stopCause: StorageError | undefined;
+  /** Awaited before every change; tests replace it to look in between. */
+  beforeChange: () => Promise<void> = () => Promise.resolve();
+  #volumes: VolumeSummary[] = [];
+
+  volumes({
+    includesRemoved = false,
+  }: {
+    includesRemoved?: boolean;
+  } = {}): readonly VolumeSummary[] {
+    return this.#volumes.filter((volume) => includesRemoved || volume.removedMicros === undefined);
+  }
+
+  async createVolume(name: string, sizeBytes: number): Promise<VolumeSummary> {
+    await this.beforeChange();
+    if (this.volumes().some((volume) => volume.name === name)) {
+      throw new StorageError("VOLUME_EXISTS", `volume "${name}": not created: it exists`);
+    }
+    const id = this.#volumes.length + 1;
+    const volume = { id, name, sizeBytes, createdMicros: 1e15, isReadOnly: false, description: "" };
+    this.#volumes.push(volume);
+    return volume;
+  }
+
+  resizeVolume(name: string, sizeBytes: number): Promise<VolumeSummary> {
+    return this.#change(name, { sizeBytes });
+  }
+
+  renameVolume(name: string, to: string): Promise<VolumeSummary> {
+    return this.#change(name, { name: to });
+  }
+
+  removeVolume(name: string): Promise<VolumeSummary> {
+    return this.#change(name, { removedMicros: 2e15 });
+  }
+
+  setVolume(
+    name: string,
+    settings: { isReadOnly?: boolean; description?: string },
+  ): Promise<VolumeSummary> {
+    return this.#change(name, settings);
+  }
+
+  device(name: string): BlockDevice {
+    const { sizeBytes, isReadOnly } = this.#find(name);
+    const done = (request: { complete(errno: number): void }): void => request.complete(0);
+    return {
+      sizeBytes,
+      isReadOnly,
+      canMultiConnect: true,
+      extraContexts: [],
+      readNow: () => true,
+      read: done,
+      writeNow: (request) => {
+        request.complete(0);
+        return true;
+      },
+      write: done,
+      flush: done,
+      trim: done,
+      writeZeroes: done,
+      cache: done,
+      blockStatus: done,
+    };
+  }
+
+  stats(): PoolStatistics {
+    const activity = { readCount: 1, readBytes: 2, writeCount: 3, writeBytes: 4 };
+    return {
+      state: this.stopCause === undefined ? "open" : "stopped",
+      storedBytes: 4096,
+      capacityBytes: 1e9,
+      segmentCount: 1,
+      headLsn: 9,
+      durableLsn: 8,
+      incarnation: 1,
+      batchCount: 3,
+      batchBytes: 12,
+      frameBytes: 11,
+      indexBytes: 10,
+      datasyncCount: 2,
+      flushCount: 2,
+      checkpointCount: 0,
+      zeroBlockCount: 0,
+      cacheHitCount: 5,
+      cacheMissCount: 6,
+      memoryUsedBytes: 7,
+      memoryLimitBytes: 8,
+      recoveryMicros: 1500,
+      volumes: this.volumes().map(({ id, name, sizeBytes }) => ({
+        ...{ id, name, sizeBytes },
+        ...activity,
+        trimCount: 5,
+        zeroCount: 6,
+        flushCount: 7,
+      })),
+    };
+  }
+
+  onEvent(_listener: (event: PoolEvent) => void): () => void {
+    return () => {};
+  }
+
+  flush(): Promise<void> {
+    return this.beforeChange();
+  }
+
+  checkpoint(): Promise<void> {
+    return this.beforeChange();
+  }
+
+  async close(): Promise<void> {}
+
+  async #change(name: string, change: Partial<VolumeSummary>): Promise<VolumeSummary> {
+    await this.beforeChange();
+    const changed = { ...this.#find(name), ...change };
+    this.#volumes = this.#volumes.map((volume) => (volume.id === changed.id ? changed : volume));
+    return changed;
+  }
+
+  #find(name: string): VolumeSummary {
+    const found = this.volumes().find((volume) => volume.name === name);
+    if (found === undefined)
+      throw new StorageError("VOLUME_NOT_FOUND", `volume "${name}": not found`);
+    return found;
+  }
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Checkpoints that are damaged at rest: the pool falls back to the one before, and that to the whole log, and
+// goes on from there without losing what it reads from.
+
+import { equal, ok, rejects } from "node:assert/strict";
+import { test } from "node:test";
+import {
+  BLOCK,
+  Gate,
+  newHost,
+  noise,
+  type PoolFiles,
+  PoolRig,
+  sameBytes,
+  turns,
+} from "./memory-rig.ts";
+
+const MIB = 1 << 20;
+const PAGE = 512 * BLOCK;
+
+/** The pool's files with one bit of `name` turned over. */
+function flipped(files: PoolFiles, name: string, position: number): PoolFiles {
+  const bytes = files.log.get(name)?.slice();
+  ok(bytes !== undefined && position < bytes.length, `${name} has a byte ${position}`);
+  bytes[position] = (bytes[position] as number) ^ 4;
+  return { root: files.root, log: new Map(files.log).set(name, bytes) };
+}
+
+/** Where the nodes of a kind are in a run: 1 leaf, 2 directory, 3 body. */
+function nodesOf(files: PoolFiles, name: string, kind: number): number[] {
+  const bytes = files.log.get(name) as Uint8Array;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const found: number[] = [];
+  for (let at = 4096; at < bytes.length - 64; at += 32 + view.getUint32(at + 28, true))
+    if (view.getUint8(at + 16) === kind) found.push(at);
+  return found;
+}
+
+function newestRun(files: PoolFiles): string {
+  return [...files.log.keys()]
+    .filter((name) => name.endsWith(".run"))
+    .sort()
+    .at(-1) as string;
+}
+
+async function expectPages(rig: PoolRig, seeds: readonly number[]): Promise<void> {
+  for (const [page, seed] of seeds.entries())
+    sameBytes(await rig.read("a", page * PAGE, BLOCK), noise(seed, BLOCK), `page ${page}`);
+}
+
+test("after a fall-back to the older checkpoint its runs are kept, and its slot is not written over", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 4 * MIB });
+  await rig.pool.createVolume("a", 64 * MIB);
+  for (let page = 0; page < 10; page++) await rig.write("a", page * PAGE, noise(page, BLOCK));
+  await rig.pool.checkpoint();
+  for (let page = 0; page < 9; page++) await rig.write("a", page * PAGE, noise(page + 50, BLOCK));
+  await rig.pool.checkpoint();
+  await rig.write("a", 0, noise(100, BLOCK));
+  // The first run has one node left in use: this checkpoint moves it, so only the older one needs that run.
+  await rig.pool.checkpoint();
+  const seeds = [100, 51, 52, 53, 54, 55, 56, 57, 58, 9];
+  await expectPages(rig, seeds);
+  const files = rig.kill();
+  const run = newestRun(files);
+  const damaged = flipped(files, run, (nodesOf(files, run, 2)[0] as number) + 40);
+  const again = await PoolRig.open(damaged, { segmentBytes: 4 * MIB });
+  ok(again.host.eventNames().includes("pool.checkpoint-damaged"));
+  await expectPages(again, seeds);
+  const slots = again.host.log.files();
+  await again.write("a", PAGE, noise(101, BLOCK));
+  seeds[1] = 101;
+  await again.pool.checkpoint();
+  // Checkpoint 3 is damaged: 2 in slot a must stay.
+  equal(
+    Buffer.compare(
+      again.host.log.files().get("checkpoint-a") as Uint8Array,
+      slots.get("checkpoint-a") as Uint8Array,
+    ),
+    0,
+  );
+  const third = await PoolRig.open(again.kill(), { segmentBytes: 4 * MIB });
+  await expectPages(third, seeds);
+  await third.close();
+});
+
+/** A pool with two checkpoints and changes behind them; page p begins with noise(p). */
+async function twoCheckpoints(): Promise<PoolFiles> {
+  const rig = await PoolRig.create({ segmentBytes: 4 * MIB });
+  await rig.pool.createVolume("a", 64 * MIB);
+  for (let page = 0; page < 3; page++) {
+    await rig.write("a", page * PAGE, noise(page, BLOCK));
+    if (page < 2) await rig.pool.checkpoint();
+  }
+  await rig.flush("a");
+  return rig.kill();
+}
+
+test("a bit turned over anywhere in the newest run or slot gives the right content or an error, never other content", async () => {
+  const files = await twoCheckpoints();
+  const run = newestRun(files);
+  const runBytes = (files.log.get(run) as Uint8Array).length;
+  let refusedCount = 0;
+  for (const name of [run, "checkpoint-a"]) {
+    const bytes = files.log.get(name) as Uint8Array;
+    const step = name === run ? 37 : 3;
+    const from = name === run ? 4096 : 0;
+    const end = name === run ? bytes.length : 96;
+    for (let at = from; at < end; at += step) {
+      const rig = await PoolRig.open(flipped(files, name, at), { segmentBytes: 4 * MIB });
+      for (let page = 0; page < 3; page++) {
+        const found = await rig.read("a", page * PAGE, BLOCK);
+        if (typeof found === "number") refusedCount += 1;
+        else sameBytes(found, noise(page, BLOCK), `${name}, byte ${at}, page ${page}`);
+      }
+      rig.pool.checkInvariants();
+      rig.host.stop();
+    }
+  }
+  ok(runBytes > 4096 && refusedCount > 0, "a damaged leaf is told as an error");
+});
+
+test("without any whole checkpoint the log alone gives everything", async () => {
+  const files = await twoCheckpoints();
+  for (const gone of [
+    ["checkpoint-a", "checkpoint-b"],
+    [...files.log.keys()].filter((name) => name.endsWith(".run")),
+  ]) {
+    const log = new Map(files.log);
+    for (const name of gone) log.delete(name);
+    const rig = await PoolRig.open({ root: files.root, log }, { segmentBytes: 4 * MIB });
+    for (let page = 0; page < 3; page++)
+      sameBytes(await rig.read("a", page * PAGE, BLOCK), noise(page, BLOCK));
+    await rig.pool.checkpoint();
+    const again = await PoolRig.open(await rig.close(), { segmentBytes: 4 * MIB });
+    for (let page = 0; page < 3; page++)
+      sameBytes(await again.read("a", page * PAGE, BLOCK), noise(page, BLOCK));
+    await again.close();
+  }
+});
+
+test("a checkpoint of another pool is refused", async () => {
+  const files = await twoCheckpoints();
+  const other = await PoolRig.create({ segmentBytes: 4 * MIB }, newHost({ seed: 2 }));
+  await other.pool.createVolume("b", MIB);
+  await other.pool.checkpoint();
+  await other.pool.checkpoint();
+  const strange = other.kill();
+  const log = new Map(files.log).set("checkpoint-a", strange.log.get("checkpoint-a") as Uint8Array);
+  await rejects(PoolRig.open({ root: files.root, log }), { code: "POOL_CORRUPT" });
+});
+
+test("a checkpoint doesn't make a trim durable before the writes in front of it", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 16 * MIB });
+  await rig.pool.createVolume("a", 64 * MIB);
+  for (let at = 0; at < 8; at++) await rig.write("a", at * MIB, noise(at, MIB));
+  await rig.flush("a");
+  const gate = new Gate();
+  rig.host.log.onOperation = ({ kind, name }) =>
+    kind === "create" && name.endsWith(".run") ? gate.wait : undefined;
+  const checkpoint = rig.pool.checkpoint();
+  await turns(5);
+  await rig.write("a", 32 * MIB, noise(99, BLOCK));
+  await rig.trim("a", 2 * MIB, 2 * MIB);
+  gate.open(undefined);
+  await checkpoint;
+  const again = await PoolRig.open(rig.cutPower(), { segmentBytes: 16 * MIB });
+  const written = await again.read("a", 32 * MIB, BLOCK);
+  const trimmed = await again.read("a", 2 * MIB, MIB);
+  ok(typeof written !== "number" && typeof trimmed !== "number");
+  const isWritten = written.some((byte) => byte !== 0);
+  const isTrimmed = trimmed.every((byte) => byte === 0);
+  ok(isWritten || !isTrimmed, "the trim is there and the write in front of it isn't");
+  await again.close();
+});
+
+test("a segment that ends below the checkpoint is refused", async () => {
+  const files = await twoCheckpoints();
+  const name = [...files.log.keys()].find((one) => one.endsWith(".seg")) as string;
+  const log = new Map(files.log).set(name, (files.log.get(name) as Uint8Array).slice(0, 9000));
+  await rejects(PoolRig.open({ root: files.root, log }, { segmentBytes: 4 * MIB }), {
+    code: "LOG_CORRUPT",
+    message: /^log: segment 0000000000000001\.seg: cut off at 9000, below the checkpoint at \d+$/,
+  });
+});
+
+test("a checkpoint holds nothing that was written behind its cut", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 16 * MIB });
+  await rig.pool.createVolume("a", 64 * MIB);
+  for (let page = 0; page < 8; page++) await rig.write("a", page * PAGE, noise(page, BLOCK));
+  await rig.flush("a");
+  await rig.pool.checkpoint();
+  for (let page = 0; page < 8; page++)
+    await rig.write("a", page * PAGE + BLOCK, noise(page, BLOCK));
+  await rig.flush("a");
+  // Half of the pages are in memory.
+  for (let page = 0; page < 4; page++) await rig.read("a", page * PAGE, BLOCK);
+  const gate = new Gate();
+  rig.host.log.onOperation = ({ kind, name }) =>
+    kind === "create" && name.endsWith(".run") ? gate.wait : undefined;
+  const checkpoint = rig.pool.checkpoint();
+  await turns(5);
+  // Later writes to the same pages: none of them is flushed.
+  for (let page = 0; page < 8; page++) await rig.write("a", page * PAGE, noise(page + 100, BLOCK));
+  gate.open(undefined);
+  await checkpoint;
+  const again = await PoolRig.open(rig.cutPower(), { segmentBytes: 16 * MIB });
+  ok(again.pool.recovery?.replayedRecords === 0, "nothing behind the checkpoint was durable");
+  for (let page = 0; page < 8; page++)
+    sameBytes(await again.read("a", page * PAGE, BLOCK), noise(page, BLOCK), `page ${page}`);
+  await again.close();
+});

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Replays that are longer than the memory for changes: with a smaller budget than the log was written with, and by
+// `varve check`, which compares each checkpoint with the whole log.
+
+import { deepEqual, equal } from "node:assert/strict";
+import { test } from "node:test";
+import { catVolume } from "../../src/log/log-dump.ts";
+import { poolIdBytes, readIdentity } from "../../src/pool/identity.ts";
+import { checkPool } from "../../src/pool/pool-check.ts";
+import { newHost, noise, type PoolFiles, PoolRig, sameBytes, turns } from "./memory-rig.ts";
+
+const MIB = 1 << 20;
+
+/** 100 MiB of zeros: many changes in few bytes, none of them known to be durable. */
+async function manyChanges(): Promise<PoolFiles> {
+  const rig = await PoolRig.create({ memoryBytes: 256 * MIB, segmentBytes: 16 * MIB });
+  await rig.pool.createVolume("a", 2 ** 30);
+  await rig.pool.checkpoint();
+  for (let at = 0; at < 400; at++) await rig.write("a", at * MIB, new Uint8Array(MIB));
+  return rig.kill();
+}
+
+test("a pool opens with less memory than its newest changes were made with", async () => {
+  const rig = await PoolRig.open(await manyChanges());
+  equal(rig.pool.index.ring.capacity < 400 * 256, true, "the changes don't fit at once");
+  const [extent] = await rig.status("a", 0, 2 ** 30);
+  deepEqual(extent, { lengthBytes: 400 * MIB, flags: 2 });
+  rig.pool.checkInvariants();
+  await rig.close();
+});
+
+test("check compares a checkpoint with more changes behind it than its memory holds", async () => {
+  const { root, log } = newHost(await manyChanges());
+  const report = await checkPool({ root, log, memoryBytes: 64 * MIB });
+  deepEqual(report.findings, []);
+});
+
+test("check and cat take a zeroed 16 TiB in their stride", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 2 ** 45);
+  const end = 2 ** 44 + 5 * 4096;
+  equal(await rig.zero("a", 3 * 4096, end - 3 * 4096, { isHoleForbidden: true }), 0);
+  await rig.write("a", 2 ** 43, noise(1, 4096));
+  equal(await rig.trim("a", 2 ** 42, 2 ** 41 + 4096), 0);
+  await rig.pool.checkpoint();
+  equal(await rig.trim("a", 2 ** 43 + 4096, 4096), 0);
+  const { root, log } = newHost(await rig.close());
+  const report = await checkPool({ root, log, memoryBytes: 64 * MIB });
+  deepEqual(report.findings, []);
+  equal(report.checkpoints, 2);
+  const poolId = poolIdBytes(await readIdentity(root));
+  const found: number[] = [];
+  const onContent = (bytes: Uint8Array, offset: number): Promise<void> => {
+    sameBytes(bytes, noise(1, 4096));
+    found.push(offset);
+    return Promise.resolve();
+  };
+  equal(await catVolume({ log, poolId, volume: "a", onContent }), 2 ** 45);
+  deepEqual(found, [2 ** 43]);
+});
+
+test("a checkpoint comes before the memory for changes is full, however far apart they may be", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 2 ** 30);
+  const { ring } = rig.pool.index;
+  for (let at = 0; ring.count < ring.capacity / 2; at++) {
+    equal(rig.pool.stats().checkpointCount, 0);
+    await rig.write("a", at * MIB, new Uint8Array(MIB));
+  }
+  await turns(50);
+  equal(rig.pool.stats().checkpointCount, 1, "writes need not wait for it");
+  await rig.close();
+});

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The worked examples of docs/format are what the code writes and reads, byte for byte. An example is a block
+// of hexadecimal behind a "<!-- test: name -->" line. UPDATE=1 rewrites them: then look at the difference.
+
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { parseBatchHeader, sealBatch } from "../../src/log/batch.ts";
+import {
+  newRecordCursor,
+  parseRecord,
+  putRecordHeader,
+  putU64,
+  RECORD_KIND,
+} from "../../src/log/record.ts";
+import { formatReference } from "../../src/log/reference.ts";
+import { BlockMemory, shapeOf } from "../../src/reduce/block-memory.ts";
+
+const FOLDER = join(import.meta.dirname, "../../docs/format");
+const memory = new BlockMemory(shapeOf(24 << 20));
+const at = memory.slotsAddress;
+const POOL_ID = Uint8Array.from({ length: 16 }, (_, index) => index);
+
+/** The example's bytes; words before the hexadecimal of a line name it. */
+function example(page: string, name: string, written: Uint8Array): Uint8Array {
+  const path = join(FOLDER, page);
+  const text = readFileSync(path, "utf8");
+  const match = new RegExp(`<!-- test: ${name} -->\n\`\`\`\n([^\`]*)\`\`\``).exec(text);
+  assert.ok(match?.[1] !== undefined, `${page} has the example "${name}"`);
+  if (process.env.UPDATE === "1") {
+    const lines: string[] = [];
+    let from = 0;
+    for (const line of match[1].trimEnd().split("\n")) {
+      const label = /^[a-z]+ +/.exec(line)?.[0] ?? "";
+      const count =
+        line === "CHECKED" ? written.length - from : line.slice(label.length).split(/\s+/).length;
+      lines.push(label + hex(written.subarray(from, from + count)));
+      from += count;
+    }
+    writeFileSync(path, text.replace(match[1], `${lines.join("\n")}\n`));
+    return written;
+  }
+  const digits = match[1].replaceAll(/^[a-z]+ +/gm, "").replaceAll(/\s+/g, "");
+  return Uint8Array.from(Buffer.from(digits, "hex"));
+}
+
+function hex(bytes: Uint8Array): string {
+  const groups: string[] = [];
+  for (let from = 0; from < bytes.length; from += 4)
+    groups.push(
+      [...bytes.subarray(from, from + 4)]
+        .map((byte) => byte.toString(16).padStart(2, "0"))
+        .join(" "),
+    );
+  return groups.join("  ");
+}
+
+test("the frame and reference of frame.md are what the kernel packs", () => {
+  memory.bytes.fill(0x41, at, at + 4096);
+  const frames = memory.kernel.packBlocks(at, 1, at + 8192, 1, 4224 / 8, at + 4096, at + 4104);
+  assert.equal(frames, 1);
+  const written = new Uint8Array([
+    ...memory.bytes.slice(at + 8192, at + 8192 + 24),
+    ...memory.bytes.slice(at + 4096, at + 4104),
+  ]);
+  assert.deepEqual(example("frame.md", "frame", written), written);
+  assert.equal(memory.kernel.openFrame(at + 8192, 4120, 1, 528, 0), 0);
+  assert.equal(
+    formatReference(memory.view.getUint32(at + 4096, true), memory.view.getUint32(at + 4100, true)),
+    "1:4224",
+  );
+});
+
+test("the record of record.md is what the writer appends", () => {
+  putRecordHeader(memory.view, at, RECORD_KIND.WROTE, 32, 41);
+  memory.view.setUint32(at + 8, 1, true);
+  memory.view.setUint32(at + 12, 1, true);
+  putU64(memory.view, at + 16, 7);
+  memory.view.setUint32(at + 24, 1, true);
+  memory.view.setUint32(at + 28, (1 << 30) | (528 << 6), true);
+  const written = memory.bytes.slice(at, at + 32);
+  assert.deepEqual(example("record.md", "record", written), written);
+  const cursor = newRecordCursor();
+  assert.equal(parseRecord(memory.view, at, at + 32, cursor), 32);
+  assert.deepEqual([cursor.branch, cursor.lba, cursor.blockCount], [1, 7, 1]);
+});
+
+test("the batch of batch.md is what the writer seals", () => {
+  const records = at + 128;
+  memory.bytes.fill(0, at, at + 4096);
+  putRecordHeader(memory.view, records, RECORD_KIND.FLUSHED, 16, 0);
+  memory.view.setUint32(records + 8, 1, true);
+  const header = {
+    incarnation: 1,
+    firstLsn: 1,
+    recordCount: 1,
+    frameBytes: 0,
+    recordBytes: 16,
+    totalBytes: 4096,
+    previousChecksum: 0n,
+    durableLsn: 1,
+    wallMicros: 1_700_000_000_000_000,
+    monotoneMicros: 5,
+    recordedMicros: 1_700_000_000_000_000,
+    flags: 0,
+    checksum: 0n,
+  };
+  const checksum = sealBatch(memory, at, POOL_ID, header);
+  const written = memory.bytes.slice(at, at + 144);
+  assert.deepEqual(example("batch.md", "batch", written), written);
+  assert.deepEqual(parseBatchHeader(memory, at, 4096, POOL_ID), { ...header, checksum });
+});

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// npm run sim: simulated lives of a pool by seed. Prints seed, digest and crashes per second; at the first
+// failure the seed, the check that failed and the last events, and exits with 1.
+//
+//   npm run sim -- --seed=7                 one life
+//   npm run sim -- --seed=1000 --count=500  many, from that seed on
+//   npm run sim -- --seconds=60             as many as fit, from a seed drawn from the clock
+//   --trouble=none|faults|sync|full   the disk works, fails now and then, forgets after a failed datasync,
+//                                   is too small (default: all in turn)
+//   --ack=written|memory|durable --cycles=20 --overlaps=yes|no --store=pool|reference --keep-going
+//   --scenario=NAME              one of the named scenarios (--scenario=list shows them)
+
+import { parseArgs } from "node:util";
+import { describeFailure, runLife, TROUBLES, type Trouble } from "../../src/sim/life.ts";
+import type { PoolDriver } from "../../src/sim/pool-under-test.ts";
+import { poolDriver } from "./pool-driver.ts";
+import { pump } from "./pump.ts";
+import { referenceDriver } from "./reference-store.ts";
+import { SCENARIOS } from "./scenarios.ts";
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: "string" },
+    count: { type: "string" },
+    seconds: { type: "string" },
+    cycles: { type: "string", default: "20" },
+    trouble: { type: "string" },
+    ack: { type: "string", default: "written" },
+    overlaps: { type: "string" },
+    store: { type: "string", default: "pool" },
+    scenario: { type: "string" },
+    "keep-going": { type: "boolean", default: false },
+  },
+});
+
+process.exitCode = values.scenario === undefined ? await runLives() : await runScenario();
+
+async function runLives(): Promise<number> {
+  const first = values.seed === undefined ? Date.now() % 1e9 : Number(values.seed);
+  const seconds = values.seconds === undefined ? Number.POSITIVE_INFINITY : Number(values.seconds);
+  const endless = values.seconds === undefined ? 1 : Number.POSITIVE_INFINITY;
+  const count = values.count === undefined ? endless : Number(values.count);
+  const driver = chooseDriver();
+  const started = performance.now();
+  const elapsed = (): number => (performance.now() - started) / 1000;
+  let crashCount = 0;
+  let failureCount = 0;
+  let seed = first;
+  for (; seed < first + count && elapsed() < seconds; seed++) {
+    const trouble = (values.trouble ?? TROUBLES[seed % TROUBLES.length]) as Trouble;
+    const result = await runLife({
+      seed,
+      driver,
+      pump,
+      cycleCount: Number(values.cycles),
+      trouble,
+      ...(values.overlaps === undefined
+        ? {}
+        : { profile: { areOverlapsSent: values.overlaps === "yes" } }),
+    });
+    crashCount += result.crashCount;
+    if (count <= 20 || result.failure !== undefined) {
+      console.log(
+        `seed ${seed} (${driver.name}, trouble ${trouble}): digest ${result.digest}, ` +
+          `${result.crashCount} crashes (${result.recoveryCrashCount} in recovery), ` +
+          `${result.requestCount} requests, ${result.stepCount} events`,
+      );
+    }
+    if (result.failure === undefined) continue;
+    failureCount += 1;
+    console.log(describeFailure(seed, result.failure));
+    if (!values["keep-going"]) break;
+  }
+  const perSecond = Math.round(crashCount / elapsed());
+  console.log(
+    `${seed - first} seeds from ${first}: ${failureCount} failed, ${crashCount} crashes, ` +
+      `${perSecond} crashes/s, ${elapsed().toFixed(1)} s`,
+  );
+  return failureCount === 0 ? 0 : 1;
+}
+
+async function runScenario(): Promise<number> {
+  const wanted = SCENARIOS.filter(
+    ({ name }) => values.scenario === "all" || name === values.scenario,
+  );
+  if (wanted.length === 0) {
+    for (const { name } of SCENARIOS) console.log(name);
+    return values.scenario === "list" ? 0 : 2;
+  }
+  let failureCount = 0;
+  for (const { name, run } of wanted) {
+    try {
+      const report = await run({ driver: chooseDriver(), seed: Number(values.seed ?? 1) });
+      console.log(`${name}: ${report}`);
+    } catch (error) {
+      failureCount += 1;
+      console.log(`${name}: FAILED: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  return failureCount === 0 ? 0 : 1;
+}
+
+function chooseDriver(): PoolDriver {
+  const ack = values.ack as PoolDriver["ack"];
+  return values.store === "reference" ? referenceDriver(undefined, ack) : poolDriver({ ack });
+}
