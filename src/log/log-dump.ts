@@ -238,12 +238,13 @@ export async function catVolume(options: CatOptions): Promise<number> {
         offset8Of(low) * 8,
       );
       const result = memory.kernel.openFrame(frame, readBytes, segment, offset8Of(low), block);
+      const offset = (number * 512 + inPage) * BLOCK_BYTES;
       if (result !== 0)
         throw new StorageError(
           "FRAME_CORRUPT",
-          `frame ${formatReference(segment, low)}: not returned: ${FRAME_OPEN_RESULT[result]}`,
+          `volume "${volume.name}", byte ${offset}: not given back: frame ${formatReference(segment, low)}: ${FRAME_OPEN_RESULT[result]}`,
+          { data: { volume: volume.name, offset } },
         );
-      const offset = (number * 512 + inPage) * BLOCK_BYTES;
       const lengthBytes = Math.min(BLOCK_BYTES, volume.sizeBytes - offset);
       await options.onContent(memory.bytes.subarray(block, block + lengthBytes), offset);
     }

@@ -7,26 +7,33 @@
 //
 //   1. Read the headers of all later segments: they say where each earlier one ended, and what was durable.
 //   2. Walk: by footers where all of a segment is known to be durable, else batch by batch; frames are
-//      verified beyond the durable LSN, because there a batch may be torn.
+//      verified beyond the durable LSN, because there a batch may be torn. Whether one with a bad frame is torn or
+//      damaged, the batches behind it tell: where the chain goes on to one that claims it durable, it is accepted,
+//      and only that frame is lost.
 //   3. At the end: evidence of durability behind it (later headers, batches further on) = corruption.
 //   4. Make what was accepted durable (recovered-tail.ts), drop leftovers, and only then let the writer begin a new segment:
 //      its header ends the old one for good.
 
-import { StorageError } from "../base/errors.ts";
-import type { Directory } from "../host/ports.ts";
-import type { BlockMemory } from "../reduce/block-memory.ts";
 import type { BatchHeader } from "./batch.ts";
+import {
+  KnownSegments,
+  type LogFiles,
+  segmentCorrupt,
+  successorAt,
+  withSegment,
+} from "./known-segments.ts";
 import type { LogPosition } from "./log-writer.ts";
 import type { RecordCursor } from "./record.ts";
 import { RecoveredTail } from "./recovered-tail.ts";
 import type { ReplayStart } from "./replay-start.ts";
-import {
-  SEGMENT_HEADER_BYTES,
-  type SegmentHeader,
-  segmentName,
-  segmentNumberOf,
-} from "./segment.ts";
-import { type ChainState, SegmentReader } from "./segment-reader.ts";
+import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.ts";
+import type {
+  ChainState,
+  DamagedFrame,
+  SegmentReader,
+  WalkOptions,
+  WalkResult,
+} from "./segment-reader.ts";
 
 export interface RecoveryResult {
   readonly position: LogPosition;
@@ -40,10 +47,7 @@ export interface RecoveryResult {
   readonly visited: readonly number[];
 }
 
-export interface RecoveryOptions {
-  readonly memory: BlockMemory;
-  readonly directory: Directory;
-  readonly poolId: Uint8Array;
+export interface RecoveryOptions extends LogFiles {
   readonly start: ReplayStart;
   readonly onRecord: (cursor: RecordCursor) => void;
   /**
@@ -56,6 +60,8 @@ export interface RecoveryOptions {
   ) => Promise<void> | undefined;
   /** Told of each batch before its records. */
   readonly onBatch?: (segmentNumber: number, offset: number, header: BatchHeader) => void;
+  /** A frame that had been durable is damaged; told before the records of its batch. */
+  readonly onDamagedFrame?: (frame: DamagedFrame) => void;
   /** Verify the frames of every batch, not only of those that may be torn. */
   readonly isEveryFrameVerified?: boolean;
   /** Called after each batch; what it returns is awaited. */
@@ -64,268 +70,202 @@ export interface RecoveryOptions {
   readonly isReadOnly?: boolean;
 }
 
-interface Known {
-  readonly number: number;
-  readonly header: SegmentHeader | string;
-}
-
 export async function recoverLog(options: RecoveryOptions): Promise<RecoveryResult> {
-  const known = await readHeaders(options);
-  let knownDurable = options.start.nextLsn;
-  let incarnation = options.start.incarnation;
-  for (const { header } of known) {
-    if (typeof header === "string") continue;
-    knownDurable = Math.max(knownDurable, header.durableLsn);
-    incarnation = Math.max(incarnation, header.incarnation);
-  }
-  const chain: ChainState = {
-    nextLsn: options.start.nextLsn,
-    chain: options.start.chain,
-    recordedMicros: options.start.recordedMicros,
-    durableLsn: knownDurable,
-  };
-  let segmentNumber = options.start.segmentNumber;
-  let from = options.start.offset;
-  let tornReason: string | undefined;
-  const visited: number[] = [];
-  const tail = new RecoveredTail(options.directory);
-  let end = from;
-  for (;;) {
-    visited.push(segmentNumber);
-    const walked = await walkSegment(options, {
-      number: segmentNumber,
-      from,
-      chain,
-      known,
-      knownDurable,
-      tail,
-    });
-    end = walked.end;
-    const next = successor(known, segmentNumber, end, chain);
-    if (next === undefined) {
-      tornReason = walked.reason;
-      break;
-    }
-    segmentNumber = next;
-    from = SEGMENT_HEADER_BYTES;
-  }
-  const leftovers = known.filter(({ number }) => number > segmentNumber);
-  await refuseDamage(options, { segmentNumber, end, chain, leftovers, tornReason });
-  if (options.isReadOnly !== true) {
-    // What was accepted becomes durable before anything is built on it; then leftovers go.
-    await tail.settle(chain);
-    for (const { number } of leftovers) await options.directory.remove(segmentName(number));
-    if (leftovers.length > 0) await options.directory.sync();
-  }
-  const highest = known.reduce(
-    (highestNumber, { number }) => Math.max(highestNumber, number),
-    segmentNumber,
-  );
-  return {
-    position: {
-      segmentNumber: highest + 1,
-      previousNumber: segmentNumber,
-      previousEnd: end,
-      chain: chain.chain,
-      nextLsn: chain.nextLsn,
-      incarnation: incarnation + 1,
-      recordedMicros: chain.recordedMicros,
-    },
-    durableLsn: chain.durableLsn,
-    replayedRecords: chain.nextLsn - options.start.nextLsn,
-    tornReason,
-    leftovers: leftovers.map(({ number }) => segmentName(number)),
-    visited,
-  };
+  const known = await KnownSegments.read(options, options.start.segmentNumber);
+  return await new Recovery(options, known).run();
 }
 
-async function readHeaders(options: RecoveryOptions): Promise<Known[]> {
-  const numbers = (await options.directory.list())
-    .map(segmentNumberOf)
-    .filter((number) => number >= options.start.segmentNumber);
-  numbers.sort((a, b) => a - b);
-  const known: Known[] = [];
-  for (const number of numbers) {
-    const reader = await SegmentReader.open(
-      options.memory,
-      options.directory,
-      number,
-      options.poolId,
-    );
-    try {
-      known.push({ number, header: await reader.header() });
-    } finally {
-      await reader.close();
-    }
-  }
-  const first = known[0];
-  if (first?.number !== options.start.segmentNumber) {
-    throw corrupt(`segment ${segmentName(options.start.segmentNumber)} is missing`, {
-      segment: options.start.segmentNumber,
-    });
-  }
-  if (typeof first.header === "string")
-    throw corrupt(`segment ${segmentName(first.number)}: ${first.header}`, {
-      segment: first.number,
-    });
-  return known;
-}
+/** What a walk does besides following the chain. */
+type Visitor = Omit<WalkOptions, "from" | "chain" | "incarnation" | "endsAt">;
 
-interface SegmentWalk {
-  readonly number: number;
-  readonly from: number;
-  readonly chain: ChainState;
-  readonly known: readonly Known[];
-  readonly knownDurable: number;
-  readonly tail: RecoveredTail;
-}
-
-async function walkSegment(
-  options: RecoveryOptions,
-  walk: SegmentWalk,
-): Promise<{ end: number; reason: string | undefined }> {
-  const { number, from, chain, known, knownDurable, tail } = walk;
-  const header = known.find((entry) => entry.number === number)?.header;
-  const reader = await SegmentReader.open(
-    options.memory,
-    options.directory,
-    number,
-    options.poolId,
-  );
-  try {
-    const incarnation = typeof header === "object" ? header.incarnation : -1;
-    if (reader.sizeBytes < from)
-      throw corrupt(
-        `segment ${segmentName(number)}: cut off at ${reader.sizeBytes}, below the checkpoint at ${from}`,
-        { segment: number, offset: reader.sizeBytes },
-      );
-    const successors = known.filter(
-      (entry) =>
-        typeof entry.header === "object" &&
-        entry.number > number &&
-        entry.header.previousNumber === number,
-    );
-    if (typeof header === "object" && from === SEGMENT_HEADER_BYTES) tail.noteSegment(header);
-    let foreign: string | undefined;
-    const base = {
-      from,
-      chain,
-      incarnation,
-      verifyFromLsn: options.isEveryFrameVerified === true ? 0 : knownDurable,
-      endsAt: (offset: number, checksum: bigint): boolean =>
-        successorAt(successors, number, offset, checksum) !== undefined,
-      onRecord: options.onRecord,
-      afterBatch: (end: number, state: ChainState): Promise<void> | undefined => {
-        const pause = options.afterBatch?.();
-        if (pause !== undefined) return pause;
-        return options.onStanding?.(
-          {
-            segmentNumber: number,
-            offset: end,
-            nextLsn: state.nextLsn,
-            chain: state.chain,
-            incarnation,
-            recordedMicros: state.recordedMicros,
-          },
-          () => tail.settle(state),
-        );
-      },
-      onBatch: (offset: number, batch: BatchHeader): void => {
-        tail.noteBatch(number, offset, batch);
-        options.onBatch?.(number, offset, batch);
-        if (batch.incarnation !== incarnation)
-          foreign ??= `batch at ${offset}: incarnation ${batch.incarnation} in a segment of ${incarnation}`;
-      },
-    };
-    // A footer may be durable when the batches are not: it is believed only below what was known durable.
-    const trailer = await reader.trailer();
-    const isDurable = (entry: Known): boolean =>
-      typeof trailer === "object" &&
-      typeof entry.header === "object" &&
-      entry.header.firstLsn <= knownDurable &&
-      entry.header.previousEnd === trailer.end;
-    const isFooterEnough = options.isEveryFrameVerified !== true && successors.some(isDurable);
-    if (typeof trailer === "object" && isFooterEnough) {
-      const before = { ...chain };
-      const walked = await reader.walkFooter(trailer, base);
-      if (typeof walked === "object") return walked;
-      if (chain.nextLsn !== before.nextLsn)
-        throw corrupt(`segment ${segmentName(number)}: ${walked}`, { segment: number });
-    }
-    const walked = await reader.walk(base);
-    if (foreign !== undefined)
-      throw corrupt(`segment ${segmentName(number)}: ${foreign}`, { segment: number });
-    return walked;
-  } finally {
-    await reader.close();
-  }
-}
-
-/** The segment whose header says that it continues `number` at exactly this point of the chain. */
-function successorAt(
-  known: readonly Known[],
-  number: number,
-  end: number,
-  checksum: bigint,
-): SegmentHeader | undefined {
-  for (const { header } of known) {
-    if (
-      typeof header === "object" &&
-      header.number > number &&
-      header.previousNumber === number &&
-      header.previousEnd === end &&
-      header.chain === checksum
-    )
-      return header;
-  }
-  return undefined;
-}
-
-function successor(
-  known: readonly Known[],
-  number: number,
-  end: number,
-  chain: ChainState,
-): number | undefined {
-  const header = successorAt(known, number, end, chain.chain);
-  return header !== undefined && header.firstLsn === chain.nextLsn ? header.number : undefined;
-}
-
+/** Where a walk over segments ended. */
 interface LogEnd {
   readonly segmentNumber: number;
   readonly end: number;
-  readonly chain: ChainState;
-  readonly leftovers: readonly Known[];
   readonly tornReason: string | undefined;
 }
 
-/** Throws LOG_CORRUPT if anything says that records behind the end had been durable. */
-async function refuseDamage(options: RecoveryOptions, logEnd: LogEnd): Promise<void> {
-  const { chain, segmentNumber, end, leftovers, tornReason } = logEnd;
-  let claimed = chain.durableLsn;
-  const numbers = leftovers.map(({ number }) => number);
-  if (tornReason !== undefined || numbers.length > 0) {
-    for (const number of [segmentNumber, ...numbers]) {
-      const reader = await SegmentReader.open(
-        options.memory,
-        options.directory,
-        number,
-        options.poolId,
-      );
-      try {
-        claimed = Math.max(claimed, await reader.durableBehind(number === segmentNumber ? end : 0));
-      } finally {
-        await reader.close();
-      }
+class Recovery {
+  readonly #options: RecoveryOptions;
+  readonly #known: KnownSegments;
+  readonly #tail: RecoveredTail;
+  readonly #chain: ChainState;
+  readonly #visited: number[] = [];
+
+  constructor(options: RecoveryOptions, known: KnownSegments) {
+    const { nextLsn, chain, recordedMicros } = options.start;
+    this.#options = options;
+    this.#known = known;
+    this.#tail = new RecoveredTail(options.directory);
+    const durableLsn = Math.max(nextLsn, known.durableLsn);
+    this.#chain = { nextLsn, chain, recordedMicros, durableLsn };
+  }
+
+  async run(): Promise<RecoveryResult> {
+    const { directory, start, isReadOnly } = this.#options;
+    const chain = this.#chain;
+    const logEnd = await this.#walk(start, chain, (number, from) => this.#visitor(number, from));
+    const leftovers = this.#known.numbers.filter((number) => number > logEnd.segmentNumber);
+    await this.#refuseDamage(logEnd, leftovers);
+    if (isReadOnly !== true) {
+      // What was accepted becomes durable before anything is built on it; then leftovers go.
+      await this.#tail.settle(chain);
+      for (const number of leftovers) await directory.remove(segmentName(number));
+      if (leftovers.length > 0) await directory.sync();
+    }
+    return {
+      position: {
+        segmentNumber: this.#known.highest + 1,
+        previousNumber: logEnd.segmentNumber,
+        previousEnd: logEnd.end,
+        chain: chain.chain,
+        nextLsn: chain.nextLsn,
+        incarnation: Math.max(start.incarnation, this.#known.incarnation) + 1,
+        recordedMicros: chain.recordedMicros,
+      },
+      durableLsn: chain.durableLsn,
+      replayedRecords: chain.nextLsn - start.nextLsn,
+      tornReason: logEnd.tornReason,
+      leftovers: leftovers.map(segmentName),
+      visited: this.#visited,
+    };
+  }
+
+  /** Follows the chain from `place`, through as many segments as it goes. */
+  async #walk(
+    place: { readonly segmentNumber: number; readonly offset: number },
+    chain: ChainState,
+    visitorOf: (segmentNumber: number, from: number) => Visitor,
+  ): Promise<LogEnd> {
+    let segmentNumber = place.segmentNumber;
+    let from = place.offset;
+    for (;;) {
+      const visitor = visitorOf(segmentNumber, from);
+      const { end, reason } = await this.#walkSegment({ segmentNumber, from, chain, visitor });
+      const next = successorAt(this.#known.successorsOf(segmentNumber), end, chain.chain);
+      if (next === undefined || next.firstLsn !== chain.nextLsn)
+        return { segmentNumber, end, tornReason: reason };
+      segmentNumber = next.number;
+      from = SEGMENT_HEADER_BYTES;
     }
   }
-  if (claimed <= chain.nextLsn) return;
-  throw corrupt(
-    `segment ${segmentName(segmentNumber)}: broken at offset ${end} (${tornReason ?? "the next segment is missing"}), LSN ${chain.nextLsn}, but everything below LSN ${claimed} had been durable`,
-    { segment: segmentNumber, offset: end, lsn: chain.nextLsn, durableLsn: claimed },
-  );
-}
 
-function corrupt(message: string, data: Readonly<Record<string, unknown>>): StorageError {
-  return new StorageError("LOG_CORRUPT", `log: ${message}`, { data });
+  /** What recovery does with each batch of a segment. */
+  #visitor(segmentNumber: number, from: number): Visitor {
+    const { onRecord, onBatch, onDamagedFrame, afterBatch, onStanding } = this.#options;
+    const header = this.#known.header(segmentNumber);
+    const incarnation = header?.incarnation ?? -1;
+    this.#visited.push(segmentNumber);
+    if (header !== undefined && from === SEGMENT_HEADER_BYTES) this.#tail.noteSegment(header);
+    return {
+      verifyFromLsn: this.#options.isEveryFrameVerified === true ? 0 : this.#chain.durableLsn,
+      wasDurable: (end, next) => this.#wasDurable(segmentNumber, end, next),
+      onRecord,
+      ...(onDamagedFrame === undefined ? {} : { onDamagedFrame }),
+      onBatch: (offset, batch) => {
+        this.#tail.noteBatch(segmentNumber, offset, batch);
+        onBatch?.(segmentNumber, offset, batch);
+      },
+      afterBatch: (offset, { nextLsn, chain, recordedMicros }) => {
+        const pause = afterBatch?.();
+        if (pause !== undefined) return pause;
+        const at = { segmentNumber, offset, nextLsn, chain, incarnation, recordedMicros };
+        return onStanding?.(at, () => this.#tail.settle(this.#chain));
+      },
+    };
+  }
+
+  /**
+   * Whether everything before `next` had been durable, by what the batches from (segment, end) on claim. Their own
+   * frames don't matter for that: the chain says that they were written behind it.
+   */
+  async #wasDurable(segmentNumber: number, end: number, next: ChainState): Promise<boolean> {
+    const chain = this.#chain;
+    if (next.nextLsn > chain.durableLsn) {
+      const ahead = { ...next };
+      const visitor: Visitor = {
+        verifyFromLsn: Number.POSITIVE_INFINITY,
+        wasDurable: () => Promise.resolve(true),
+        onRecord: () => undefined,
+      };
+      await this.#walk({ segmentNumber, offset: end }, ahead, () => visitor);
+      chain.durableLsn = Math.max(chain.durableLsn, ahead.durableLsn);
+    }
+    return next.nextLsn <= chain.durableLsn;
+  }
+
+  #walkSegment(place: {
+    segmentNumber: number;
+    from: number;
+    chain: ChainState;
+    visitor: Visitor;
+  }): Promise<WalkResult> {
+    const { segmentNumber, from, chain, visitor } = place;
+    const successors = this.#known.successorsOf(segmentNumber);
+    const incarnation = this.#known.header(segmentNumber)?.incarnation ?? -1;
+    return withSegment(this.#options, segmentNumber, async (reader) => {
+      if (reader.sizeBytes < from)
+        throw segmentCorrupt(
+          segmentNumber,
+          `cut off at ${reader.sizeBytes}, below the checkpoint at ${from}`,
+          { offset: reader.sizeBytes },
+        );
+      let foreign: string | undefined;
+      const walk: WalkOptions = {
+        ...visitor,
+        from,
+        chain,
+        incarnation,
+        endsAt: (offset, checksum) => successorAt(successors, offset, checksum) !== undefined,
+        onBatch: (offset, batch) => {
+          visitor.onBatch?.(offset, batch);
+          if (batch.incarnation !== incarnation)
+            foreign ??= `batch at ${offset}: incarnation ${batch.incarnation} in a segment of ${incarnation}`;
+        },
+      };
+      const walked = (await this.#walkFooter(reader, walk)) ?? (await reader.walk(walk));
+      if (foreign !== undefined) throw segmentCorrupt(segmentNumber, foreign);
+      return walked;
+    });
+  }
+
+  /** Undefined where there is no footer that can be believed: it may be durable when the batches are not. */
+  async #walkFooter(reader: SegmentReader, walk: WalkOptions): Promise<WalkResult | undefined> {
+    if (this.#options.isEveryFrameVerified === true) return undefined;
+    const trailer = await reader.trailer();
+    if (typeof trailer === "string") return undefined;
+    const isDurable = this.#known
+      .successorsOf(reader.number)
+      .some(
+        ({ firstLsn, previousEnd }) =>
+          firstLsn <= this.#chain.durableLsn && previousEnd === trailer.end,
+      );
+    if (!isDurable) return undefined;
+    const before = walk.chain.nextLsn;
+    const walked = await reader.walkFooter(trailer, walk);
+    if (typeof walked === "object") return walked;
+    if (walk.chain.nextLsn !== before) throw segmentCorrupt(reader.number, walked);
+    return undefined;
+  }
+
+  /** Throws LOG_CORRUPT if anything says that records behind the end had been durable. */
+  async #refuseDamage(logEnd: LogEnd, leftovers: readonly number[]): Promise<void> {
+    const { segmentNumber, end, tornReason } = logEnd;
+    const { nextLsn, durableLsn } = this.#chain;
+    let claimed = durableLsn;
+    const suspects = tornReason === undefined && leftovers.length === 0 ? [] : [segmentNumber];
+    for (const number of [...suspects, ...leftovers]) {
+      const from = number === segmentNumber ? end : 0;
+      const behind = await withSegment(this.#options, number, (reader) =>
+        reader.durableBehind(from),
+      );
+      claimed = Math.max(claimed, behind);
+    }
+    if (claimed <= nextLsn) return;
+    throw segmentCorrupt(
+      segmentNumber,
+      `broken at offset ${end} (${tornReason ?? "the next segment is missing"}), LSN ${nextLsn}, but everything below LSN ${claimed} had been durable`,
+      { offset: end, lsn: nextLsn, durableLsn: claimed },
+    );
+  }
 }

@@ -32,6 +32,16 @@ export interface ChainState {
   durableLsn: number;
 }
 
+/** A frame that isn't what its reference says, and the block that it held. */
+export interface DamagedFrame {
+  readonly segmentNumber: number;
+  readonly offset: number;
+  readonly problem: string;
+  readonly lsn: number;
+  readonly branch: number;
+  readonly lba: number;
+}
+
 export interface WalkResult {
   /** Where the last good batch ended. */
   readonly end: number;
@@ -44,6 +54,12 @@ export interface WalkOptions {
   readonly chain: ChainState;
   /** Frames of batches that reach this LSN or beyond are verified; Infinity: none. */
   readonly verifyFromLsn: number;
+  /**
+   * Asked about a batch with a bad frame: whether all before `next`, where the chain stands behind it, had been
+   * durable. If so, the frame is damaged and the walk goes on; if not, the batch is torn and the walk ends.
+   */
+  readonly wasDurable: (end: number, next: ChainState) => Promise<boolean>;
+  readonly onDamagedFrame?: (frame: DamagedFrame) => void;
   /** Of the segment's header. */
   readonly incarnation: number;
   /** Asked before each batch: a walk ends where the next segment says that this one ended. */
@@ -98,7 +114,7 @@ export class SegmentReader {
   }
 
   async header(): Promise<SegmentHeader | string> {
-    const availableBytes = await this.#load(0, SEGMENT_HEADER_BYTES);
+    const availableBytes = await this.#load(0, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
     const header = parseSegmentHeader(this.#memory, this.#window, availableBytes, this.#poolId);
     if (typeof header !== "string" && header.number !== this.number)
       return `it is segment ${header.number} by its header`;
@@ -142,10 +158,23 @@ export class SegmentReader {
       if (usedBytes > WINDOW_BYTES || (await this.#load(at, usedBytes)) < usedBytes)
         return { end: at, reason: "cut off" };
       const address = this.#address(at);
-      const reason = this.#checkBatch(address, at, header, options.verifyFromLsn);
-      if (reason !== undefined) return { end: at, reason };
+      const records = address + BATCH_HEADER_BYTES + header.frameBytes;
+      if (!recordsMatch(this.#memory, address, records, header.recordBytes))
+        return { end: at, reason: "records checksum is wrong" };
+      this.#checkRecords(records, header);
+      if (header.firstLsn + header.recordCount > options.verifyFromLsn) {
+        const damaged = this.#damagedFrames(address, at, header);
+        const first = damaged[0];
+        if (first !== undefined) {
+          const next = { ...options.chain };
+          advance(next, header);
+          if (!(await options.wasDurable(at + header.totalBytes, next)))
+            return { end: at, reason: `frame at ${first.offset}: ${first.problem}` };
+          for (const frame of damaged) options.onDamagedFrame?.(frame);
+        }
+      }
       options.onBatch?.(at, header);
-      this.#visit(address + BATCH_HEADER_BYTES + header.frameBytes, header, options);
+      this.#visit(records, header, options);
       advance(options.chain, header);
       at += header.totalBytes;
       const pause = options.afterBatch?.(at, options.chain);
@@ -223,20 +252,6 @@ export class SegmentReader {
     return durableLsn;
   }
 
-  #checkBatch(
-    address: number,
-    offset: number,
-    header: BatchHeader,
-    verifyFromLsn: number,
-  ): string | undefined {
-    const records = address + BATCH_HEADER_BYTES + header.frameBytes;
-    if (!recordsMatch(this.#memory, address, records, header.recordBytes))
-      return "records checksum is wrong";
-    this.#checkRecords(records, header);
-    if (header.firstLsn + header.recordCount <= verifyFromLsn) return undefined;
-    return this.#checkFrames(address, offset, header);
-  }
-
   /** Every record parses, and there are as many as the header says. Their checksum was right, so nothing is torn here. */
   #checkRecords(records: number, header: BatchHeader): void {
     const end = records + header.recordBytes;
@@ -250,10 +265,11 @@ export class SegmentReader {
     if (at !== end) throw unreadable(this.number, header.firstLsn, "records don't fill their part");
   }
 
-  /** Verifies the frames that the batch's own wrote records name in this batch. */
-  #checkFrames(address: number, offset: number, header: BatchHeader): string | undefined {
+  /** Verifies the frames that the batch's own wrote records name in this batch; mostly there is nothing to tell. */
+  #damagedFrames(address: number, offset: number, header: BatchHeader): readonly DamagedFrame[] {
     const { view, kernel } = this.#memory;
     const framesEnd = BATCH_HEADER_BYTES + header.frameBytes;
+    const damaged: DamagedFrame[] = [];
     let at = address + framesEnd;
     for (let index = 0; index < header.recordCount; index++) {
       at += parseRecord(view, at, at + header.recordBytes, CURSOR) as number;
@@ -261,7 +277,8 @@ export class SegmentReader {
       for (let block = 0; block < CURSOR.blockCount; block++) {
         const segment = view.getUint32(CURSOR.referencesOffset + block * 8, true);
         const low = view.getUint32(CURSOR.referencesOffset + block * 8 + 4, true);
-        const inBatch = offset8Of(low) * 8 - offset;
+        const offset8 = offset8Of(low);
+        const inBatch = offset8 * 8 - offset;
         if (
           stateOf(low) !== REFERENCE_STATE.FRAME ||
           segment !== this.number ||
@@ -273,13 +290,21 @@ export class SegmentReader {
           address + inBatch,
           framesEnd - inBatch,
           segment,
-          offset8Of(low),
+          offset8,
           0,
         );
-        if (result !== 0) return `frame at ${offset + inBatch}: ${FRAME_OPEN_RESULT[result]}`;
+        if (result === 0) continue;
+        damaged.push({
+          segmentNumber: segment,
+          offset: offset8 * 8,
+          problem: FRAME_OPEN_RESULT[result] as string,
+          lsn: header.firstLsn + index,
+          branch: CURSOR.branch,
+          lba: CURSOR.lba + block,
+        });
       }
     }
-    return undefined;
+    return damaged;
   }
 
   #visit(records: number, header: BatchHeader, options: WalkOptions): void {
@@ -298,12 +323,12 @@ export class SegmentReader {
     }
   }
 
-  /** Makes [offset, offset + lengthBytes) available in the window; returns how much of it there is. */
-  async #load(offset: number, lengthBytes: number): Promise<number> {
+  /** Makes [offset, offset + lengthBytes) available in the window, and some more; returns how much of it there is. */
+  async #load(offset: number, lengthBytes: number, readAhead = WINDOW_BYTES): Promise<number> {
     if (offset >= this.#windowStart && offset + lengthBytes <= this.#windowEnd) return lengthBytes;
     const target = this.#memory.bytes.subarray(
       this.#window,
-      this.#window + Math.min(WINDOW_BYTES, Math.max(0, this.sizeBytes - offset)),
+      this.#window + Math.min(readAhead, Math.max(0, this.sizeBytes - offset)),
     );
     const readBytes = target.length === 0 ? 0 : await this.#file.read(target, offset);
     this.#windowStart = offset;

@@ -17,6 +17,8 @@ import { PLAIN_CHUNK_PAGES, PLAIN_PAGE_BLOCKS, type PlainMap } from "../log/plai
 import { recoverLog } from "../log/recovery.ts";
 import { formatReference, LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
+import { segmentName } from "../log/segment.ts";
+import type { DamagedFrame } from "../log/segment-reader.ts";
 import { BlockMemory, DELTAS_MAX, shapeOf } from "../reduce/block-memory.ts";
 import { poolIdBytes, readIdentity } from "./identity.ts";
 import { PoolContent } from "./pool-content.ts";
@@ -72,6 +74,7 @@ class PoolCheck {
   async run(): Promise<Omit<CheckReport, "poolId">> {
     let lsn = 0;
     let tail = "clean";
+    let isLogWhole = false;
     await this.#guarded(async () => {
       const result = await recoverLog({
         memory: this.#memory,
@@ -82,14 +85,16 @@ class PoolCheck {
         isEveryFrameVerified: true,
         onBatch: (_segment, _offset, header) =>
           this.#options.onProgress?.({ lsn: header.firstLsn }),
+        onDamagedFrame: (frame) => this.#findFrame(frame),
         onRecord: (cursor) => this.#plain.apply(this.#memory, cursor),
       });
+      isLogWhole = true;
       lsn = result.position.nextLsn;
       tail = result.tornReason ?? "clean";
     });
     let checkpoints = 0;
     // Only a log that was read to its end can be compared with the index.
-    if (this.#findings.length === 0)
+    if (isLogWhole)
       await this.#guarded(async () => {
         checkpoints = await this.#compareCheckpoints();
       });
@@ -206,6 +211,19 @@ class PoolCheck {
       if (error.kind !== "corrupt") throw error;
       this.#find(error.code, error.message, error.data);
     }
+  }
+
+  #findFrame(frame: DamagedFrame): void {
+    const { segmentNumber, offset, lsn, branch, lba, problem } = frame;
+    const volume = [...this.#plain.volumes.values()].find(
+      (candidate) => candidate.branch === branch,
+    );
+    const name = volume?.name ?? `of branch ${branch}`;
+    this.#find(
+      "FRAME_CORRUPT",
+      `log: segment ${segmentName(segmentNumber)}, frame at ${offset}: ${problem}; it holds block ${lba} of volume "${name}" as of LSN ${lsn}`,
+      { segment: segmentNumber, offset, volume: name, lba, lsn },
+    );
   }
 
   #find(code: string, message: string, data: Readonly<Record<string, unknown>>): void {

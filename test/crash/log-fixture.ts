@@ -10,6 +10,7 @@ import type { RecordCursor } from "../../src/log/record.ts";
 import { recoverLog } from "../../src/log/recovery.ts";
 import { LOG_BEGIN } from "../../src/log/replay-start.ts";
 import { parseSegmentHeader } from "../../src/log/segment.ts";
+import type { DamagedFrame } from "../../src/log/segment-reader.ts";
 import { BlockMemory, shapeOf } from "../../src/reduce/block-memory.ts";
 import { type Files, MemoryDirectory } from "../../src/sim/memory-host.ts";
 import { BLOCK, noise, PoolRig, turns } from "./memory-rig.ts";
@@ -110,6 +111,7 @@ export interface Recovered {
   readonly nextLsn: number;
   readonly error: StorageError | undefined;
   readonly leftovers: readonly string[];
+  readonly damaged: readonly DamagedFrame[];
   readonly files: Files;
 }
 
@@ -117,6 +119,7 @@ export interface Recovered {
 export async function recover(files: Files, poolId: Uint8Array): Promise<Recovered> {
   const directory = new MemoryDirectory("log", files);
   const records: string[] = [];
+  const damaged: DamagedFrame[] = [];
   const freeBytes = memory.staging.freeBytes;
   let error: StorageError | undefined;
   let nextLsn = 0;
@@ -128,6 +131,7 @@ export async function recover(files: Files, poolId: Uint8Array): Promise<Recover
       poolId,
       start: LOG_BEGIN,
       onRecord: (cursor) => records.push(describe(cursor)),
+      onDamagedFrame: (frame) => damaged.push(frame),
     });
     nextLsn = result.position.nextLsn;
     leftovers = result.leftovers;
@@ -137,7 +141,7 @@ export async function recover(files: Files, poolId: Uint8Array): Promise<Recover
   }
   if (memory.staging.freeBytes !== freeBytes) throw new Error("recovery keeps staging memory");
   if (directory.openCount !== 0) throw new Error("recovery leaves files open");
-  return { records, nextLsn, error, leftovers, files: directory.files() };
+  return { records, nextLsn, error, leftovers, damaged, files: directory.files() };
 }
 
 function describe(cursor: RecordCursor): string {

@@ -9,10 +9,18 @@ import { before, suite, test } from "node:test";
 import { hasCode } from "../../src/base/errors.ts";
 import { parseBatchHeader, sealBatch } from "../../src/log/batch.ts";
 import { parseSegmentHeader, segmentNumberOf } from "../../src/log/segment.ts";
+import type { DamagedFrame } from "../../src/log/segment-reader.ts";
 import type { Files } from "../../src/sim/memory-host.ts";
 import { Prng } from "../../src/sim/prng.ts";
-import { type LogFixture, makeLog, memory, type Recovered, recover } from "./log-fixture.ts";
-import { noise } from "./memory-rig.ts";
+import {
+  type LogFixture,
+  makeLog,
+  memory,
+  type Recovered,
+  readLog,
+  recover,
+} from "./log-fixture.ts";
+import { BLOCK, noise, PoolRig } from "./memory-rig.ts";
 
 const AT = memory.slotsAddress;
 
@@ -186,10 +194,16 @@ suite("a damaged log", () => {
   }
 
   /** Batches of the first segment: their headers claim LSN 4 from the fourth on. */
-  function batchAt(index: number): { start: number; end: number; firstLsn: number } {
+  function batchAt(index: number): {
+    start: number;
+    end: number;
+    firstLsn: number;
+    frameBytes: number;
+  } {
     const found = log.structures.filter(({ kind }) => kind === "batch")[index];
     ok(found?.header !== undefined);
-    return { start: found.start, end: found.end, firstLsn: found.header.firstLsn };
+    const { start, end, header } = found;
+    return { start, end, firstLsn: header.firstLsn, frameBytes: header.frameBytes };
   }
 
   function damage(files: Map<string, Uint8Array>, place: number): Map<string, Uint8Array> {
@@ -206,16 +220,65 @@ suite("a damaged log", () => {
     equal(result.nextLsn, torn.firstLsn);
   });
 
-  test("a durable batch with a wrong bit is damage when a later batch says so", async () => {
+  test("a wrong bit in a record of a durable batch refuses the log, where a later batch says that it was durable", async () => {
     outcomes = new Map();
     // The batch with LSN 5 claims 4; one of the next round claims 11.
     const [damaged, vouching] = [batchAt(4), batchAt(9)];
-    const result = await judge(damage(firstSegment(vouching.end), damaged.start + 2000), "durable");
+    const records = damaged.start + 128 + damaged.frameBytes;
+    const result = await judge(damage(firstSegment(vouching.end), records), "durable");
     ok(hasCode(result.error, "LOG_CORRUPT"));
     match(
       result.error.message,
       new RegExp(`broken at offset ${damaged.start} .*LSN ${damaged.firstLsn}`),
     );
+  });
+
+  test("a wrong bit in a frame of a durable batch loses that block alone, where a later batch says that it was durable", async () => {
+    outcomes = new Map();
+    const [damaged, vouching] = [batchAt(4), batchAt(9)];
+    const result = await judge(damage(firstSegment(vouching.end), damaged.start + 2000), "durable");
+    equal(result.error, undefined);
+    ok(result.nextLsn > vouching.firstLsn);
+    const { problem, ...place } = result.damaged[0] as DamagedFrame;
+    equal(result.damaged.length, 1);
+    match(problem, /checksum/);
+    deepEqual(place, {
+      segmentNumber: 1,
+      offset: damaged.start + 128,
+      lsn: damaged.firstLsn,
+      branch: 1,
+      lba: 2,
+    });
+  });
+
+  test("a wrong bit in a frame loses that block alone, where only a batch of the next segment says that it was durable", async () => {
+    const rig = await PoolRig.create();
+    await rig.pool.createVolume("v", 4 << 20);
+    // The second segment begins before anybody has flushed.
+    for (let block = 0; rig.pool.stats().segmentCount < 2; block++)
+      await rig.write("v", block * BLOCK, noise(block, BLOCK));
+    for (const block of [100, 101]) {
+      await rig.write("v", block * BLOCK, noise(block, BLOCK));
+      await rig.flush("v");
+    }
+    const whole = await readLog(rig.kill());
+    const [name] = [...whole.files.keys()] as [string];
+    const last = whole.structures
+      .filter(({ file, kind }) => file === name && kind === "batch")
+      .pop();
+    ok(last !== undefined);
+    for (const isVouched of [true, false]) {
+      const files = new Map([...whole.files].map(([key, bytes]) => [key, bytes.slice()]));
+      const first = files.get(name) as Uint8Array;
+      first[last.start + 300] = (first[last.start + 300] as number) ^ 1;
+      // Without the second segment's batches nothing says so.
+      if (!isVouched)
+        for (const other of [...files.keys()].slice(1)) files.set(other, new Uint8Array(0));
+      const result = await recover(files, whole.poolId);
+      equal(result.error, undefined);
+      equal(result.damaged.length, isVouched ? 1 : 0);
+      equal(result.nextLsn === whole.records.length + 1, isVouched);
+    }
   });
 
   test("the last flushed batch with a wrong bit is damage with a marker behind it, and a torn tail without", async () => {
