@@ -14,9 +14,11 @@
 // Old versions are in the log; the past is read through checkpoints' runs and the records behind them.
 
 import { assert } from "../base/assert.ts";
+import { StorageError } from "../base/errors.ts";
 import { LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
 import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
 import { DeltaRing } from "./delta-ring.ts";
+import type { Leaf, LeafRepair } from "./leaf-repair.ts";
 import {
   CHUNK_BLOCKS,
   CHUNK_PAGES,
@@ -35,6 +37,7 @@ import {
   LEAF_BYTES_MAX,
   NODE_KIND,
   nodeCorrupt,
+  putDenseLeaf,
   type RunStore,
   readNode,
 } from "./run-file.ts";
@@ -59,6 +62,8 @@ export class BlockIndex {
   readonly #loading: Map<string, Promise<void>> = new Map();
   /** While a checkpoint is under way: what was dropped meanwhile. */
   droppedSinceCut: DroppedPages[] | undefined;
+  /** Set where damaged pages are to be rebuilt; without it, reading one throws POOL_CORRUPT or DISK_IO. */
+  repair: LeafRepair | undefined;
   /** Segment of the reference that `lookup` found. */
   foundSegment = 0;
   pageReadCount = 0;
@@ -340,22 +345,28 @@ export class BlockIndex {
     }
   }
 
-  /** Reads and checks a page's image into `target` (LEAF_BYTES_MAX bytes). */
-  async readLeaf(
-    leaf: { branch: number; page: number; run: number; offset8: number },
-    target: number,
-    runs: RunStore = this.#runs,
-  ): Promise<void> {
+  /** Reads and checks a page's image into `target` (LEAF_BYTES_MAX bytes); a damaged one is rebuilt. */
+  async readLeaf(leaf: Leaf, target: number, runs: RunStore = this.#runs): Promise<void> {
     this.pageReadCount += 1;
-    await readNode(this.memory, runs, {
-      kind: NODE_KIND.LEAF,
-      branch: leaf.branch,
-      position: leaf.page,
-      run: leaf.run,
-      offset: leaf.offset8 * 8,
-      target,
-      maxBytes: LEAF_BYTES_MAX,
-    });
+    try {
+      await readNode(this.memory, runs, {
+        kind: NODE_KIND.LEAF,
+        branch: leaf.branch,
+        position: leaf.page,
+        run: leaf.run,
+        offset: leaf.offset8 * 8,
+        target,
+        maxBytes: LEAF_BYTES_MAX,
+      });
+    } catch (error) {
+      if (this.repair === undefined || !(error instanceof StorageError)) throw error;
+      putDenseLeaf(this.memory, await this.repair.image(leaf, error), target);
+    }
+  }
+
+  /** The next checkpoint looks at the page's chunk, although no change is in the ring. */
+  markChanged(page: { readonly branch: number; readonly page: number }): void {
+    this.branches.get(page.branch)?.changed.add(Math.floor(page.page / CHUNK_PAGES));
   }
 
   /** Pages of a chunk range, for callers that walk a volume. */

@@ -162,6 +162,7 @@ export class Checkpointer {
       directory.changed = new Set();
     }
     index.droppedSinceCut = [];
+    const rebuilt = index.repair?.rebuilt() ?? [];
     this.#isSlotBegun = false;
     // … to here.
     let writer: RunWriter | undefined;
@@ -193,6 +194,7 @@ export class Checkpointer {
       };
       for (const directory of [...changed.keys()]) await this.#writeBranch(work, directory);
       await this.#commit(work);
+      index.repair?.forget(rebuilt);
     } catch (error) {
       for (const [directory, chunks] of changed)
         for (const chunk of chunks) directory.changed.add(chunk);
@@ -284,13 +286,15 @@ export class Checkpointer {
     place: { directory: PageDirectory; chunkIndex: number; chunk: Uint32Array },
   ): Promise<ChunkLocation> {
     const { directory, chunkIndex, chunk } = place;
-    const { ring } = this.#options.index;
+    const { index } = this.#options;
     const written = new Map<number, number>();
     for (let pageInChunk = 0; pageInChunk < CHUNK_PAGES; pageInChunk++) {
       const entry = pageInChunk * CHUNK_WORDS;
       const head = chunk[entry + WORD_HEAD] as number;
-      const isChanged = head !== 0 && ring.hasBefore(head, work.cutSequence);
-      if (!isChanged && !work.victims.has(chunk[entry + WORD_RUN] as number)) continue;
+      const isChanged = head !== 0 && index.ring.hasBefore(head, work.cutSequence);
+      const run = chunk[entry + WORD_RUN] as number;
+      const isRebuilt = index.repair?.isRebuilt(run, chunk[entry + WORD_OFFSET] as number) === true;
+      if (!isChanged && !isRebuilt && !work.victims.has(run)) continue;
       const page = chunkIndex * CHUNK_PAGES + pageInChunk;
       const newOffset8 = await this.#writePage(work, { directory, page, chunk, entry });
       if (newOffset8 >= 0) written.set(pageInChunk, newOffset8);

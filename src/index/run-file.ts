@@ -74,6 +74,15 @@ export function encodeLeaf(
   return { lengthBytes: NODE_HEADER_BYTES + payloadBytes, count, encoding: ENCODING.SPARSE };
 }
 
+/** Writes references that come from elsewhere as `decodeLeaf` takes them; no header besides. */
+export function putDenseLeaf(memory: BlockMemory, references: Uint32Array, target: number): void {
+  assert(references.byteLength === PAGE_BYTES, "references of a page");
+  memory.view.setUint8(target + 17, ENCODING.DENSE);
+  memory.view.setUint16(target + 18, PAGE_BLOCKS, true);
+  memory.view.setUint32(target + 28, PAGE_BYTES, true);
+  memory.words.set(references, (target + NODE_HEADER_BYTES) >>> 2);
+}
+
 /** Encodes a chunk's directory at `target`; returns its bytes. */
 export function encodeDirectory(
   memory: BlockMemory,

@@ -29,7 +29,8 @@ export class RunReadAhead implements RunStore {
     const piece = this.#pieceOf(run);
     if (position < piece.start || position + target.length > piece.end) {
       piece.start = position;
-      piece.end = position + (await this.#runs.read(run, piece.bytes, position));
+      piece.end = position; // what a failed read leaves
+      piece.end += await this.#runs.read(run, piece.bytes, position);
     }
     const available = Math.min(target.length, piece.end - position);
     target.set(piece.bytes.subarray(position - piece.start, position - piece.start + available));

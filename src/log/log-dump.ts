@@ -14,7 +14,7 @@ import {
   shapeOf,
 } from "../reduce/block-memory.ts";
 import { FileStore } from "./file-store.ts";
-import { PlainMap } from "./plain-map.ts";
+import { PLAIN_PAGE_BLOCKS, PlainMap } from "./plain-map.ts";
 import { RECORD_KIND, RECORD_NAME, type RecordCursor } from "./record.ts";
 import { recoverLog } from "./recovery.ts";
 import {
@@ -137,12 +137,20 @@ export interface PlainVolume {
 export class PlainState {
   readonly volumes: Map<number, PlainVolume> = new Map();
   readonly branches: Map<number, PlainMap> = new Map();
+  readonly #isWanted: (branch: number, page: number) => boolean;
+
+  /** Blocks written in pages that aren't wanted are left out. */
+  constructor(isWanted: (branch: number, page: number) => boolean = () => true) {
+    this.#isWanted = isWanted;
+  }
 
   apply(memory: BlockMemory, cursor: RecordCursor): void {
     const map = this.branches.get(cursor.branch);
     switch (cursor.kind) {
       case RECORD_KIND.WROTE:
         for (let block = 0; block < cursor.blockCount; block++) {
+          const page = Math.floor((cursor.lba + block) / PLAIN_PAGE_BLOCKS);
+          if (!this.#isWanted(cursor.branch, page)) continue;
           const at = cursor.referencesOffset + block * 8;
           map?.set(
             cursor.lba + block,

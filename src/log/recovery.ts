@@ -15,25 +15,14 @@
 //      its header ends the old one for good.
 
 import type { BatchHeader } from "./batch.ts";
-import {
-  KnownSegments,
-  type LogFiles,
-  segmentCorrupt,
-  successorAt,
-  withSegment,
-} from "./known-segments.ts";
+import { brokenChain, ChainWalk, type LogEnd, type Visitor } from "./chain-walk.ts";
+import { KnownSegments, type LogFiles, withSegment } from "./known-segments.ts";
 import type { LogPosition } from "./log-writer.ts";
 import type { RecordCursor } from "./record.ts";
 import { RecoveredTail } from "./recovered-tail.ts";
 import type { ReplayStart } from "./replay-start.ts";
 import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.ts";
-import type {
-  ChainState,
-  DamagedFrame,
-  SegmentReader,
-  WalkOptions,
-  WalkResult,
-} from "./segment-reader.ts";
+import type { ChainState, DamagedFrame } from "./segment-reader.ts";
 
 export interface RecoveryResult {
   readonly position: LogPosition;
@@ -75,19 +64,10 @@ export async function recoverLog(options: RecoveryOptions): Promise<RecoveryResu
   return await new Recovery(options, known).run();
 }
 
-/** What a walk does besides following the chain. */
-type Visitor = Omit<WalkOptions, "from" | "chain" | "incarnation" | "endsAt">;
-
-/** Where a walk over segments ended. */
-interface LogEnd {
-  readonly segmentNumber: number;
-  readonly end: number;
-  readonly tornReason: string | undefined;
-}
-
 class Recovery {
   readonly #options: RecoveryOptions;
   readonly #known: KnownSegments;
+  readonly #walk: ChainWalk;
   readonly #tail: RecoveredTail;
   readonly #chain: ChainState;
   readonly #visited: number[] = [];
@@ -96,6 +76,9 @@ class Recovery {
     const { nextLsn, chain, recordedMicros } = options.start;
     this.#options = options;
     this.#known = known;
+    this.#walk = new ChainWalk(options, known, {
+      isFooterEnough: options.isEveryFrameVerified !== true,
+    });
     this.#tail = new RecoveredTail(options.directory);
     const durableLsn = Math.max(nextLsn, known.durableLsn);
     this.#chain = { nextLsn, chain, recordedMicros, durableLsn };
@@ -104,7 +87,9 @@ class Recovery {
   async run(): Promise<RecoveryResult> {
     const { directory, start, isReadOnly } = this.#options;
     const chain = this.#chain;
-    const logEnd = await this.#walk(start, chain, (number, from) => this.#visitor(number, from));
+    const logEnd = await this.#walk.follow(start, chain, (number, from) =>
+      this.#visitor(number, from),
+    );
     const leftovers = this.#known.numbers.filter((number) => number > logEnd.segmentNumber);
     await this.#refuseDamage(logEnd, leftovers);
     if (isReadOnly !== true) {
@@ -129,25 +114,6 @@ class Recovery {
       leftovers: leftovers.map(segmentName),
       visited: this.#visited,
     };
-  }
-
-  /** Follows the chain from `place`, through as many segments as it goes. */
-  async #walk(
-    place: { readonly segmentNumber: number; readonly offset: number },
-    chain: ChainState,
-    visitorOf: (segmentNumber: number, from: number) => Visitor,
-  ): Promise<LogEnd> {
-    let segmentNumber = place.segmentNumber;
-    let from = place.offset;
-    for (;;) {
-      const visitor = visitorOf(segmentNumber, from);
-      const { end, reason } = await this.#walkSegment({ segmentNumber, from, chain, visitor });
-      const next = successorAt(this.#known.successorsOf(segmentNumber), end, chain.chain);
-      if (next === undefined || next.firstLsn !== chain.nextLsn)
-        return { segmentNumber, end, tornReason: reason };
-      segmentNumber = next.number;
-      from = SEGMENT_HEADER_BYTES;
-    }
   }
 
   /** What recovery does with each batch of a segment. */
@@ -188,64 +154,10 @@ class Recovery {
         wasDurable: () => Promise.resolve(true),
         onRecord: () => undefined,
       };
-      await this.#walk({ segmentNumber, offset: end }, ahead, () => visitor);
+      await this.#walk.follow({ segmentNumber, offset: end }, ahead, () => visitor);
       chain.durableLsn = Math.max(chain.durableLsn, ahead.durableLsn);
     }
     return next.nextLsn <= chain.durableLsn;
-  }
-
-  #walkSegment(place: {
-    segmentNumber: number;
-    from: number;
-    chain: ChainState;
-    visitor: Visitor;
-  }): Promise<WalkResult> {
-    const { segmentNumber, from, chain, visitor } = place;
-    const successors = this.#known.successorsOf(segmentNumber);
-    const incarnation = this.#known.header(segmentNumber)?.incarnation ?? -1;
-    return withSegment(this.#options, segmentNumber, async (reader) => {
-      if (reader.sizeBytes < from)
-        throw segmentCorrupt(
-          segmentNumber,
-          `cut off at ${reader.sizeBytes}, below the checkpoint at ${from}`,
-          { offset: reader.sizeBytes },
-        );
-      let foreign: string | undefined;
-      const walk: WalkOptions = {
-        ...visitor,
-        from,
-        chain,
-        incarnation,
-        endsAt: (offset, checksum) => successorAt(successors, offset, checksum) !== undefined,
-        onBatch: (offset, batch) => {
-          visitor.onBatch?.(offset, batch);
-          if (batch.incarnation !== incarnation)
-            foreign ??= `batch at ${offset}: incarnation ${batch.incarnation} in a segment of ${incarnation}`;
-        },
-      };
-      const walked = (await this.#walkFooter(reader, walk)) ?? (await reader.walk(walk));
-      if (foreign !== undefined) throw segmentCorrupt(segmentNumber, foreign);
-      return walked;
-    });
-  }
-
-  /** Undefined where there is no footer that can be believed: it may be durable when the batches are not. */
-  async #walkFooter(reader: SegmentReader, walk: WalkOptions): Promise<WalkResult | undefined> {
-    if (this.#options.isEveryFrameVerified === true) return undefined;
-    const trailer = await reader.trailer();
-    if (typeof trailer === "string") return undefined;
-    const isDurable = this.#known
-      .successorsOf(reader.number)
-      .some(
-        ({ firstLsn, previousEnd }) =>
-          firstLsn <= this.#chain.durableLsn && previousEnd === trailer.end,
-      );
-    if (!isDurable) return undefined;
-    const before = walk.chain.nextLsn;
-    const walked = await reader.walkFooter(trailer, walk);
-    if (typeof walked === "object") return walked;
-    if (walk.chain.nextLsn !== before) throw segmentCorrupt(reader.number, walked);
-    return undefined;
   }
 
   /** Throws LOG_CORRUPT if anything says that records behind the end had been durable. */
@@ -262,10 +174,6 @@ class Recovery {
       claimed = Math.max(claimed, behind);
     }
     if (claimed <= nextLsn) return;
-    throw segmentCorrupt(
-      segmentNumber,
-      `broken at offset ${end} (${tornReason ?? "the next segment is missing"}), LSN ${nextLsn}, but everything below LSN ${claimed} had been durable`,
-      { offset: end, lsn: nextLsn, durableLsn: claimed },
-    );
+    throw brokenChain(logEnd, nextLsn, claimed);
   }
 }

@@ -63,7 +63,7 @@ export interface WalkOptions {
   /** Of the segment's header. */
   readonly incarnation: number;
   /** Asked before each batch: a walk ends where the next segment says that this one ended. */
-  readonly endsAt: (offset: number, chain: bigint) => boolean;
+  readonly endsAt: (offset: number) => boolean;
   /** Positions in the cursor are addresses in the block memory, valid during the call only. */
   readonly onRecord: (cursor: RecordCursor) => void;
   readonly onBatch?: (offset: number, header: BatchHeader) => void;
@@ -142,7 +142,7 @@ export class SegmentReader {
   async walk(options: WalkOptions): Promise<WalkResult> {
     let at = options.from;
     for (;;) {
-      if (options.endsAt(at, options.chain.chain)) return { end: at, reason: undefined };
+      if (options.endsAt(at)) return { end: at, reason: undefined };
       const headerBytes = await this.#load(at, BATCH_HEADER_BYTES);
       if (headerBytes === 0) return { end: at, reason: undefined };
       const header = parseBatchHeader(this.#memory, this.#address(at), headerBytes, this.#poolId);

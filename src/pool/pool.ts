@@ -19,6 +19,7 @@ import {
   readCheckpoints,
 } from "../index/checkpoint-loader.ts";
 import { Checkpointer, type CheckpointLog, type CheckpointState } from "../index/checkpointer.ts";
+import { LeafRepair } from "../index/leaf-repair.ts";
 import { runName, runNumberOf } from "../index/run-file.ts";
 import { FileStore } from "../log/file-store.ts";
 import { LogWriter } from "../log/log-writer.ts";
@@ -375,6 +376,7 @@ export class Pool {
     // One that was passed over is no state to go on from: its slot is the next to be written.
     const usable = newest === undefined ? [] : checkpoints.slice(checkpoints.indexOf(newest));
     this.#checkpointer = this.#makeCheckpointer(poolId, stateFrom(usable, names), start);
+    this.index.repair = this.#makeRepair(poolId);
     const position = isNew
       ? { ...LOG_BEGIN, previousNumber: 0, previousEnd: 0, incarnation: 1 }
       : await this.#replay(start, poolId);
@@ -471,6 +473,7 @@ export class Pool {
       poolId,
       start,
       onRecord: (cursor) => this.#content.replay(cursor),
+      onDamagedFrame: (frame) => this.#tell("error", "log.frame-damaged", { ...frame }),
       onStanding: (at, makeDurable) => {
         if (this.index.ring.room > this.index.ring.capacity / 2) return undefined;
         this.#checkpointer.log = standingAt(at, makeDurable);
@@ -519,6 +522,22 @@ export class Pool {
       state,
       start.nextLsn,
     );
+  }
+
+  /** Damaged pages of the index come back from the log, and into a new run soon. */
+  #makeRepair(poolId: Uint8Array): LeafRepair {
+    return new LeafRepair({
+      log: { memory: this.memory, directory: this.#host.log, poolId },
+      clock: this.#host.clock,
+      cutLsn: () => this.#checkpointer.cutLsn,
+      onDamaged: ({ branch, page }, { code, message }) =>
+        this.#tell("error", "index.page-damaged", { branch, page, code, message }),
+      onRebuilt: (leaves) => {
+        for (const leaf of leaves) this.index.markChanged(leaf);
+        this.#tell("warn", "index.pages-rebuilt", { pages: leaves.length });
+        this.#checkpointSoon();
+      },
+    });
   }
 
   /** Runs that a crash left behind: no slot names them. */
