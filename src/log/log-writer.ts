@@ -13,9 +13,11 @@
 // at once where each begins a page, and then around the system's cache: copying a megabyte into fresh pages takes
 // longer than the disk does (docs/decisions/0005).
 //
-// Failure: no space is waited out (the batch stays, in order; see `onSpaceMissing`); any other failure of a
-// write, a datasync or a directory sync stops the writer for good: all waiters get EIO, and nothing is
-// written behind a hole. Recovery decides what survived. (docs/format/ordering.md)
+// Failure: no space is waited out (the batch stays, in order; see `onSpaceMissing`), but not for ever by one who
+// closes: what still finds no room then is given up, from the first such batch on. None of it was acknowledged as
+// written, so what is left is the prefix that was promised. Any other failure of a write, a datasync or a directory
+// sync stops the writer for good: all waiters get EIO, and nothing is written behind a hole. Recovery decides what
+// survived. (docs/format/ordering.md)
 
 import { assert } from "../base/assert.ts";
 import { hasCode, NBD_ERROR, StorageError } from "../base/errors.ts";
@@ -86,6 +88,8 @@ const DIRECT_BYTES_MIN = 256 << 10;
 const WRITES_AT_ONCE = 3;
 const MARKER_DELAY_MS = 50;
 const SPACE_RETRY_MS = 200;
+/** How long one who closes waits: the reserve was given up at the first try, and its room may take a moment to come. */
+const CLOSING_SPACE_MICROS = 3_000_000;
 const ACK_NONE = 0;
 
 export class LogWriter {
@@ -102,7 +106,13 @@ export class LogWriter {
   readonly #sync: SyncQueue;
   /** Writes under way; more than one only where each begins a page. */
   #writeCount = 0;
+  #footerCount = 0;
   #isWaitingForSpace = false;
+  /** From when on what finds no space is given up: never, until the log is about to be closed. */
+  #giveUpMicros = Number.POSITIVE_INFINITY;
+  #isGivenUp = false;
+  /** Why less is durable at the end than was appended, when something was given up. */
+  #lossCause: StorageError | undefined;
   #isCloseScheduled = false;
   /** Batches to come that avoid synchronous writes, because the last one was slow. */
   #slowBatches = 0;
@@ -342,26 +352,53 @@ export class LogWriter {
     return 0;
   }
 
-  /** Everything durable, the log marked, files closed. The writer can't be used afterwards. */
+  /** The log will be closed soon: from now on a full disk is waited out only for a while. */
+  beginClose(): void {
+    const endMicros = this.#options.clock.monotoneMicros() + CLOSING_SPACE_MICROS;
+    this.#giveUpMicros = Math.min(this.#giveUpMicros, endMicros);
+  }
+
+  /**
+   * Everything durable, the log marked, files closed. The writer can't be used afterwards. Throws DISK_FULL when
+   * records had to be given up; then all before them are durable, and files are closed as well.
+   */
   async close(): Promise<void> {
+    this.beginClose();
     this.closeBatch();
-    if (this.#stopCause === undefined) {
+    if (this.#stopCause === undefined) await this.#finish();
+    this.#isClosed = true;
+    while (!this.#isUnused) await this.#turn();
+    await this.#sync.close(this.#stopCause === undefined || this.#isGivenUp);
+    const next = this.#next;
+    if (next !== undefined) {
+      await next.file.close();
+      await this.#options.directory.remove(segmentName(next.number));
+    }
+    if (this.#lossCause !== undefined) throw this.#lossCause;
+  }
+
+  async #finish(): Promise<void> {
+    try {
       await this.durable();
       this.#mark();
-      while (!this.#isAtRest && this.#stopCause === undefined)
-        await new Promise<void>((resolve) => this.#options.clock.afterInput(resolve));
+      while (!this.#isAtRest && this.#stopCause === undefined) await this.#turn();
+    } catch (error) {
+      if (!this.#isGivenUp) throw error;
     }
-    this.#isClosed = true;
-    await this.#sync.close(this.#stopCause === undefined);
-    const next = this.#next;
-    if (next === undefined) return;
-    await next.file.close();
-    await this.#options.directory.remove(segmentName(next.number));
+  }
+
+  #turn(): Promise<void> {
+    return new Promise<void>((resolve) => this.#options.clock.afterInput(resolve));
   }
 
   /** Nothing of what the writer began by itself is under way. */
   get #isAtRest(): boolean {
     return this.#queue.length === 0 && !this.#isPreparing && this.#sync.isQuiet;
+  }
+
+  /** The files may be closed: nothing is written to them, and none is being made. */
+  get #isUnused(): boolean {
+    return this.#writeCount === 0 && this.#footerCount === 0 && !this.#isPreparing;
   }
 
   /** Ends the open batch and says where the log stands: what a checkpoint of this turn is cut at. */
@@ -594,7 +631,8 @@ export class LogWriter {
     }
     // The bytes that a failed write left behind lie beyond the chain: the same batch will overwrite them.
     this.#options.onSpaceMissing();
-    if (this.#isWaitingForSpace) return;
+    if (this.#isWaitingForSpace || this.#stopCause !== undefined) return;
+    if (!this.#mayTryAgain(error)) return;
     this.#isWaitingForSpace = true;
     this.#options.clock.after(SPACE_RETRY_MS, () => {
       this.#isWaitingForSpace = false;
@@ -711,6 +749,8 @@ export class LogWriter {
         if (!hasCode(error, "DISK_FULL")) this.#stop(error);
         else {
           this.#options.onSpaceMissing();
+          // A segment with room left needs no next one to be closed.
+          if (this.#isSegmentFull() && !this.#mayTryAgain(error)) return;
           this.#options.clock.after(SPACE_RETRY_MS, () => this.#prepareNext());
         }
       },
@@ -726,9 +766,14 @@ export class LogWriter {
       segment.isFooterDone = true;
       this.#options.onSegmentSealed({ number, sizeBytes, firstLsn });
     };
+    this.#footerCount += 1;
     segment.file.write(footer, footerOffset).then(
-      () => completed(footerOffset + footer.length),
+      () => {
+        this.#footerCount -= 1;
+        completed(footerOffset + footer.length);
+      },
       (error: unknown) => {
+        this.#footerCount -= 1;
         if (!hasCode(error, "DISK_FULL")) return this.#stop(error);
         this.#options.onSpaceMissing();
         completed(segment.end); // recovery reads its batches instead
@@ -739,15 +784,55 @@ export class LogWriter {
   // ---- stopping
 
   #stop(error: unknown): void {
-    if (this.#stopCause !== undefined) return;
+    if (this.#stopCause !== undefined && !this.#isGivenUp) return;
     if (!(error instanceof StorageError)) throw error;
-    this.#stopCause = error;
-    for (const batch of this.#open === undefined ? this.#queue : [...this.#queue, this.#open]) {
-      for (const waiter of batch.written.splice(0)) waiter.complete(NBD_ERROR.EIO);
+    if (this.#isGivenUp) {
+      // Nothing more is written, but what was may still have been on its way to stable storage.
+      this.#lossCause ??= error;
+      this.#sync.fail();
+      return;
     }
+    this.#stopCause = error;
+    this.#answerUnwritten(NBD_ERROR.EIO);
     this.#sync.fail();
     this.#options.onStopped(error);
     this.#offerRoom();
+  }
+
+  /** Whether one who waits for space may go on waiting. If not, what waits has been given up. */
+  #mayTryAgain(error: StorageError): boolean {
+    if (this.#options.clock.monotoneMicros() < this.#giveUpMicros) return true;
+    if (this.#stopCause === undefined) this.#giveUp(error);
+    return false;
+  }
+
+  /**
+   * The log ends with the last batch that was written; `close` makes that much durable. A write that waited gets
+   * ENOSPC, for nothing but space was wrong with it. A flush that waited gets EIO: no promise of it was kept.
+   */
+  #giveUp(error: StorageError): void {
+    const fromLsn = this.#writtenLsn;
+    const recordCount = this.#nextLsn - fromLsn;
+    this.#isGivenUp = true;
+    this.#stopCause = new StorageError(
+      "DISK_FULL",
+      `log: closed without ${recordCount} records from LSN ${fromLsn} on: no space came, and none of them was acknowledged as written`,
+      { cause: error, data: { recordCount, fromLsn } },
+    );
+    const first = this.#queue[0] ?? this.#open;
+    this.#answerUnwritten(NBD_ERROR.ENOSPC);
+    if (first !== undefined) this.#sync.refuse(first.sequence);
+    // A marker that found no space, with everything written before it, is nothing to speak of.
+    if (recordCount > 0) {
+      this.#lossCause = this.#stopCause;
+      this.#options.onStopped(this.#stopCause);
+    }
+    this.#offerRoom();
+  }
+
+  #answerUnwritten(errno: number): void {
+    for (const batch of this.#open === undefined ? this.#queue : [...this.#queue, this.#open])
+      for (const waiter of batch.written.splice(0)) waiter.complete(errno);
   }
 
   #stopped(): StorageError {

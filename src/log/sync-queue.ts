@@ -43,6 +43,8 @@ export class SyncQueue {
   readonly #waiters: DurableWaiter[] = [];
   #isDirectoryDirty = false;
   #isSyncing = false;
+  /** The latest datasync; it never rejects. */
+  #syncing: Promise<void> = Promise.resolve();
   #isFailed = false;
   #settledLsn: number;
   #settledSequence = 0;
@@ -102,7 +104,7 @@ export class SyncQueue {
     this.#isSyncing = true;
     const target = { lsn: this.#settledLsn, sequence: this.#settledSequence };
     this.#bytesSinceSync = 0;
-    this.#syncFiles().then(
+    this.#syncing = this.#syncFiles().then(
       () => {
         this.#isSyncing = false;
         this.#synced(target);
@@ -112,6 +114,13 @@ export class SyncQueue {
         this.#options.onFailed(error);
       },
     );
+  }
+
+  /** The batches from this sequence on will never be written: whoever waits for one of them gets EIO. */
+  refuse(sequence: number): void {
+    const kept = this.#waiters.findIndex((waiting) => waiting.sequence >= sequence);
+    if (kept < 0) return;
+    for (const { waiter } of this.#waiters.splice(kept)) waiter.complete(NBD_ERROR.EIO);
   }
 
   /** The log has stopped: whoever waits gets EIO, and no file is synced any more. */
@@ -129,6 +138,7 @@ export class SyncQueue {
 
   /** The last sync and the end of all files; nothing may be written any more. */
   async close(isSynced: boolean): Promise<void> {
+    while (this.#isSyncing) await this.#syncing;
     if (isSynced && !this.#isFailed) await this.#syncFiles();
     for (const segment of this.#segments.splice(0)) await segment.file.close();
   }

@@ -305,18 +305,25 @@ export class Pool {
     };
   }
 
-  /** Ends the pool: everything durable, a checkpoint, files closed. Requests must have ended before. */
+  /**
+   * Ends the pool: everything durable, a checkpoint, files closed. Requests must have ended before. Throws DISK_FULL
+   * when the log found no space for its last records, and after a few seconds went without them.
+   */
   async close(): Promise<void> {
     if (this.#isClosed) return;
+    this.log.beginClose();
     if (this.log.stopCause === undefined && this.log.nextLsn > this.#checkpointer.cutLsn) {
       await this.checkpoint().catch((error: unknown) => this.#checkpointFailed(error));
     }
     this.#isClosed = true;
     await this.#space.close();
-    await this.log.close();
-    await this.#segments.closeAll();
-    await this.#runs.closeAll();
-    this.#offerRoom();
+    try {
+      await this.log.close();
+    } finally {
+      await this.#segments.closeAll();
+      await this.#runs.closeAll();
+      this.#offerRoom();
+    }
   }
 
   checkInvariants(): void {

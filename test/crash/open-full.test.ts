@@ -3,11 +3,22 @@
 // Full: by the pool's own limit, and by the file system's. New data is refused or waits; everything else works;
 // space that comes back is used without a restart; what was acknowledged is there.
 
-import { equal, ok } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK, noise, PoolRig, sameBytes, turn, turns } from "./memory-rig.ts";
+import { hasCode } from "../../src/base/errors.ts";
+import {
+  BLOCK,
+  durableFilesOf,
+  Gate,
+  noise,
+  PoolRig,
+  sameBytes,
+  turn,
+  turns,
+} from "./memory-rig.ts";
 
 const MIB = 1 << 20;
+const EIO = 5;
 const ENOSPC = 28;
 
 /** Writes block after block until the answer isn't 0; how many were taken. */
@@ -82,8 +93,7 @@ test("a full file system delays or refuses writes, and loses none that was ackno
     await fill(rig, 0, 8);
     equal(await rig.flush("a"), 0);
     // The pool was told of much more room than there is: somebody else took it.
-    const used = [...rig.host.log.files().values()].reduce((sum, bytes) => sum + bytes.length, 0);
-    rig.host.log.capacityBytes = used + roomBytes;
+    rig.host.log.capacityBytes = usedBytes(rig) + roomBytes;
     const answers: (number | undefined)[] = [];
     for (let block = 8; block < 200; block++) {
       answers[block] = undefined;
@@ -115,8 +125,7 @@ test("space that comes back is used without a restart", async () => {
   const rig = await PoolRig.create();
   await rig.pool.createVolume("a", 16 * MIB);
   await fill(rig, 0, 8);
-  const used = [...rig.host.log.files().values()].reduce((sum, bytes) => sum + bytes.length, 0);
-  rig.host.log.capacityBytes = used + 20_000;
+  rig.host.log.capacityBytes = usedBytes(rig) + 20_000;
   const writes = Array.from({ length: 60 }, (_, at) =>
     rig.write("a", (8 + at) * BLOCK, noise(8 + at, BLOCK)),
   );
@@ -135,4 +144,190 @@ test("space that comes back is used without a restart", async () => {
   const again = await PoolRig.open(await rig.close());
   await expectBlocks(again, 0, 8);
   await again.close();
+});
+
+/** What all files together take. */
+function usedBytes(rig: PoolRig): number {
+  return [...rig.host.log.files().values()].reduce((sum, bytes) => sum + bytes.length, 0);
+}
+
+/** Sends writes of one block each, and a flush, to a pool that has `roomBytes` left. */
+async function overfill(rig: PoolRig, roomBytes: number): Promise<(number | undefined)[]> {
+  rig.host.log.capacityBytes = usedBytes(rig) + roomBytes;
+  const answers: (number | undefined)[] = [];
+  const ask = (answer: Promise<number>): void => {
+    const at = answers.push(undefined) - 1;
+    void answer.then((errno) => {
+      answers[at] = errno;
+    });
+  };
+  for (let block = 0; block < 120; block++) {
+    ask(rig.write("a", block * BLOCK, noise(block, BLOCK)));
+    if (block % 3 === 0) await turn();
+  }
+  ask(rig.flush("a"));
+  await turns(2);
+  return answers;
+}
+
+async function expectPrefix(rig: PoolRig, acknowledged: number): Promise<void> {
+  let count = 0;
+  for (; count < 120; count++) {
+    const found = await rig.read("a", count * BLOCK, BLOCK);
+    if (typeof found === "number" || found.every((byte) => byte === 0)) break;
+    sameBytes(found, noise(count, BLOCK), `block ${count}`);
+  }
+  ok(count >= acknowledged, `${acknowledged} acknowledged, ${count} there`);
+  for (; count < 120; count++)
+    sameBytes(await rig.read("a", count * BLOCK, BLOCK), new Uint8Array(BLOCK), `block ${count}`);
+}
+
+// The reserve is given up first, so room is counted from what it takes.
+for (const roomBytes of [-65536, -65000, -60_000, -45_000, -20_000, 0, 100_000, 300_000]) {
+  for (const syncWriteBytes of [512, 1 << 20]) {
+    test(`a pool ends on a full disk with what it acknowledged: room ${roomBytes}, synchronous to ${syncWriteBytes}`, async () => {
+      const rig = await PoolRig.create({ syncWriteBytes });
+      await rig.pool.createVolume("a", 16 * MIB);
+      await turns(300); // a marker
+      const answers = await overfill(rig, roomBytes);
+      const error = await rig.pool.close().then(
+        () => undefined,
+        (cause: unknown) => cause,
+      );
+      await turns(2);
+      equal(rig.host.log.openCount, 0);
+      equal(rig.pool.state, "closed");
+      const flush = answers.pop();
+      const acknowledged = answers.findIndex((errno) => errno !== 0);
+      const isWhole = error === undefined;
+      ok(isWhole || (hasCode(error, "DISK_FULL") && error === rig.pool.stopCause), String(error));
+      ok(isWhole ? flush === 0 : flush === EIO, `the flush got ${flush}`);
+      ok(
+        answers.slice(acknowledged).every((errno) => errno === ENOSPC),
+        `the first ${acknowledged} of ${answers.join()}`,
+      );
+      const told = rig.host.events.filter(({ event }) => event === "pool.stopped");
+      deepEqual(
+        told.map(({ fields }) => fields.code),
+        isWhole ? [] : ["DISK_FULL"],
+      );
+      const durable = await PoolRig.open(durableFilesOf(rig.host));
+      await expectPrefix(durable, acknowledged);
+      await durable.close();
+      const after = await PoolRig.open(rig.kill());
+      await expectPrefix(after, acknowledged);
+      equal(await after.write("a", 0, noise(500, BLOCK)), 0);
+      await after.close();
+    });
+  }
+}
+
+test("closing waits a while for space, and then nothing is lost", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 16 * MIB);
+  const answers = await overfill(rig, -65_000);
+  equal(answers.at(-1), undefined);
+  const closed = rig.pool.close();
+  rig.host.clock.after(1000, () => {
+    rig.host.log.capacityBytes = Number.POSITIVE_INFINITY;
+  });
+  await closed;
+  equal(answers.at(-1), 0);
+  const refused = answers.findIndex((errno) => errno !== 0);
+  ok(refused > 0);
+  ok(!rig.host.eventNames().includes("pool.stopped"));
+  const after = await PoolRig.open(rig.cutPower());
+  await expectPrefix(after, refused);
+  await after.close();
+});
+
+test("a pool whose every record is durable closes on a full disk without a word", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 16 * MIB);
+  await fill(rig, 0, 8);
+  equal(await rig.flush("a"), 0);
+  rig.host.log.capacityBytes = 0;
+  await rig.pool.close();
+  equal(rig.host.log.openCount, 0);
+  ok(!rig.host.eventNames().includes("pool.stopped"));
+  const after = await PoolRig.open(rig.cutPower());
+  await expectBlocks(after, 0, 8);
+  await after.close();
+});
+
+test("a pool ends when no file can be made for its next segment", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 16 * MIB);
+  rig.host.log.onOperation = ({ kind }) => (kind === "create" ? "ENOSPC" : undefined);
+  const answers = await overfill(rig, 100 * MIB);
+  const acknowledged = answers.findIndex((errno) => errno !== 0);
+  ok(acknowledged > 0);
+  let pending = 0;
+  for (let round = 0; round < 40; round++) {
+    pending += 1;
+    void rig.trim("a", MIB, BLOCK, { isForced: true }).then(() => {
+      pending -= 1;
+    });
+    await turns(4);
+  }
+  ok(pending > 1, "the last segment is full");
+  await rig.pool.close();
+  await turns(2);
+  equal(pending, 0);
+  equal(rig.host.log.openCount, 0);
+  const after = await PoolRig.open(rig.cutPower());
+  await expectPrefix(after, acknowledged);
+  await after.close();
+});
+
+test("a datasync that fails while a log ends on a full disk is told, and never repeated", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 16 * MIB);
+  await turns(300);
+  const gate = new Gate<string | undefined>();
+  let syncCount = 0;
+  rig.host.log.onOperation = ({ kind }) => {
+    if (kind !== "datasync") return undefined;
+    syncCount += 1;
+    return gate.wait;
+  };
+  equal(await rig.write("a", 0, noise(0, BLOCK)), 0);
+  const flush = rig.flush("a");
+  await turns(2);
+  equal(syncCount, 1);
+  rig.host.log.capacityBytes = 0;
+  const write = rig.write("a", BLOCK, noise(1, BLOCK));
+  const closed = rig.pool.close().catch((error: unknown) => error);
+  equal(await write, ENOSPC);
+  gate.open("EIO");
+  equal(await flush, EIO);
+  ok(hasCode(await closed, "DISK_FULL"));
+  equal(syncCount, 1);
+  equal(rig.host.log.openCount, 0);
+  rig.host.stop();
+});
+
+test("a log that ends on a full disk waits for the writes that are under way", async () => {
+  const rig = await PoolRig.create({ syncWriteBytes: 512 });
+  await rig.pool.createVolume("a", 16 * MIB);
+  await turns(300);
+  const gate = new Gate();
+  let writeCount = 0;
+  rig.host.log.onOperation = ({ kind }) => {
+    if (kind !== "write") return undefined;
+    writeCount += 1;
+    return writeCount === 1 ? gate.wait : "ENOSPC";
+  };
+  const first = rig.write("a", 0, noise(0, BLOCK));
+  await turns(2);
+  const second = rig.write("a", BLOCK, noise(1, BLOCK));
+  const closed = rig.pool.close().catch((error: unknown) => error);
+  equal(await second, ENOSPC);
+  equal(await first, ENOSPC);
+  await turns(20);
+  ok(rig.host.log.openCount > 0);
+  gate.open(undefined);
+  ok(hasCode(await closed, "DISK_FULL"));
+  equal(rig.host.log.openCount, 0);
+  rig.host.stop();
 });
