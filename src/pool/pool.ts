@@ -593,7 +593,7 @@ export class Pool {
       Math.min(device.sizeBytes, Math.ceil(sizeBytes / BLOCK_BYTES) * BLOCK_BYTES) - sizeBytes;
     if (lengthBytes === 0) return;
     const request = new PromisedRequest({ offsetBytes: sizeBytes, lengthBytes });
-    device.trim(request);
+    device.writeZeroes(request, { isHoleForbidden: false });
     await request.done;
   }
 

@@ -8,6 +8,11 @@
 // Only the last step is in line. What a change needs to read is read as soon as it comes; when its turn comes, and
 // another change was quicker on the same block, the block's reference differs and it is read again, then from
 // memory. Between that check and the appending nothing awaits. So no lock is held and nothing is lost.
+//
+// On a full pool ranges go on: they take a record, not blocks. Only their edges would be new data, and those depend on
+// who asks. A client's trim leaves them as they are: it is a hint, and half a block is nothing to give back. Zeroes
+// must be zeroes: without room for the edges the whole request is refused, and nothing of it was done. What the pool
+// itself clears (the end of a shrunk volume) is a block in a command, and comes from the reserve.
 
 import { AssertionError } from "../base/assert.ts";
 import { StorageError, spell } from "../base/errors.ts";
@@ -17,7 +22,8 @@ import type { DeviceRequest } from "./device-request.ts";
 /** Largest part of a write that one record takes; a larger request may survive a crash as a prefix. */
 export const WRITE_BYTES_MAX: number = 1 << 20;
 
-export type ChangeKind = "write" | "zero" | "trim";
+/** A zero keeps its blocks allocated; a clear may make holes of them, like a trim, but always reads as zeros. */
+export type ChangeKind = "write" | "zero" | "clear" | "trim";
 
 /** What a queue asks of its volume. */
 export interface ChangeTarget {
@@ -25,15 +31,15 @@ export interface ChangeTarget {
   readonly sizeBytes: number;
   /** Throws what forbids the request. */
   checkWritable(request: DeviceRequest): void;
-  /** Throws POOL_FULL. */
-  checkSpace(blockCount: number): void;
+  /** Whether so many new blocks may be stored. */
+  hasSpace(blockCount: number): boolean;
   hasRoom(blockCount: number): boolean;
   room(blockCount: number): Promise<void>;
   /** Reads blocks one behind the other to `target`; their references, two numbers each. */
   fetch(lbas: readonly number[], target: number): Promise<number[]>;
   isUnchanged(lbas: readonly number[], references: readonly number[]): boolean;
   appendBlocks(lba: number, blockCount: number, address: number): void;
-  appendRange(kind: "zero" | "trim", lba: number, blockCount: number): void;
+  appendRange(kind: "zero" | "clear" | "trim", lba: number, blockCount: number): void;
   acknowledge(request: DeviceRequest): void;
   report(error: StorageError): void;
 }
@@ -44,7 +50,7 @@ interface Pending {
   readonly lba: number;
   readonly endLba: number;
   /** Blocks of which only a part changes: none, the first, the last, or both. */
-  readonly edges: readonly number[];
+  edges: readonly number[];
   /** Two blocks for the edges, then one piece of the write; 0 where nothing is merged. */
   buffer: number;
   references: readonly number[];
@@ -157,7 +163,7 @@ export class ChangeQueue {
       const lengthBytes = left <= WRITE_BYTES_MAX ? left : WRITE_BYTES_MAX - (at % BLOCK_BYTES);
       const blockCount = Math.ceil((at + lengthBytes) / BLOCK_BYTES) - lba;
       const address = request.address + (at - request.offsetBytes);
-      target.checkSpace(blockCount);
+      this.#checkSpace(blockCount);
       await this.#inTurn(pending, blockCount, () => {
         const piece = { at, lengthBytes, lba, blockCount, address };
         const source = pending.edges.length === 0 ? address : this.#compose(pending, piece);
@@ -189,24 +195,32 @@ export class ChangeQueue {
   }
 
   /** Zeroes or trims: a record for the whole blocks, and the zeroed edges as blocks, in one batch. */
-  async #range(pending: Pending, kind: "zero" | "trim"): Promise<void> {
+  async #range(pending: Pending, kind: "zero" | "clear" | "trim"): Promise<void> {
     const target = this.#target;
     const { edges, request } = pending;
     const end = request.offsetBytes + request.lengthBytes;
-    if (edges.length > 0) target.checkSpace(edges.length);
+    const first = edges.includes(pending.lba) ? pending.lba + 1 : pending.lba;
+    const endWhole = edges.includes(pending.endLba - 1) ? pending.endLba - 1 : pending.endLba;
+    if (edges.length > 0 && request.isInternal !== true) {
+      if (kind !== "trim") this.#checkSpace(edges.length);
+      else if (!target.hasSpace(edges.length)) pending.edges = [];
+    }
     await this.#inTurn(pending, 4, () => {
-      for (const [index, lba] of edges.entries()) {
+      for (const [index, lba] of pending.edges.entries()) {
         const block = pending.buffer + index * BLOCK_BYTES;
         const from = Math.max(request.offsetBytes - lba * BLOCK_BYTES, 0);
         const to = Math.min(end - lba * BLOCK_BYTES, BLOCK_BYTES);
         target.memory.bytes.fill(0, block + from, block + to);
         target.appendBlocks(lba, 1, block);
       }
-      const first = edges.includes(pending.lba) ? pending.lba + 1 : pending.lba;
-      const endWhole = edges.includes(pending.endLba - 1) ? pending.endLba - 1 : pending.endLba;
       if (first < endWhole) target.appendRange(kind, first, endWhole - first);
       target.acknowledge(request);
     });
+  }
+
+  #checkSpace(blockCount: number): void {
+    if (!this.#target.hasSpace(blockCount))
+      throw new StorageError("POOL_FULL", "write: refused: the pool is full");
   }
 
   /** Calls `append` in a turn in which there is room and the edges that were read are still the newest. */

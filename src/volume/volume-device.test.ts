@@ -9,6 +9,7 @@ import { BLOCK, noise, PoolRig, sameBytes } from "../../test/crash/memory-rig.ts
 import { spell } from "../base/errors.ts";
 
 const MIB = 1 << 20;
+const ENOSPC = spell("POOL_FULL", "nbd");
 const EPERM = spell("ACCESS_DENIED", "nbd");
 const EINVAL = spell("RANGE_INVALID", "nbd");
 const ZEROS = new Uint8Array(BLOCK);
@@ -204,5 +205,49 @@ test("a request without length isn't looked at again once it is complete", async
     });
   }
   sameBytes(await rig.read("a", 0, BLOCK), noise(1, BLOCK), "nothing was trimmed or written");
+  await rig.close();
+});
+
+test("a trim goes on when the pool is full, and leaves the parts of blocks at its ends as they are", async () => {
+  const rig = await PoolRig.create({ poolSizeBytes: MIB });
+  await rig.pool.createVolume("a", 4 * MIB);
+  await rig.write("a", 0, noise(1, 4 * BLOCK));
+  while (rig.pool.state !== "full") await rig.write("a", MIB, noise(2, BLOCK));
+  const wanted = noise(1, 4 * BLOCK);
+  for (const [offset, length, wholeStart, wholeEnd] of [
+    [100, 50, 0, 0],
+    [512, BLOCK, 0, 0],
+    [BLOCK - 512, BLOCK + 1024, BLOCK, 2 * BLOCK],
+    [2 * BLOCK + 512, 2 * BLOCK - 512, 3 * BLOCK, 4 * BLOCK],
+  ] as const) {
+    equal(await rig.trim("a", offset, length, { isForced: true }), 0);
+    wanted.fill(0, wholeStart, wholeEnd);
+    sameBytes(await rig.read("a", 0, 4 * BLOCK), wanted, `${length} at ${offset}`);
+  }
+  const again = await PoolRig.open(rig.cutPower());
+  sameBytes(await again.read("a", 0, 4 * BLOCK), wanted);
+  await again.close();
+});
+
+test("zeroes on a full pool are written where they take no block, else refused whole", async () => {
+  const rig = await PoolRig.create({ poolSizeBytes: MIB });
+  await rig.pool.createVolume("a", 4 * MIB);
+  await rig.write("a", 0, noise(1, 4 * BLOCK));
+  while (rig.pool.state !== "full") await rig.write("a", MIB, noise(2, BLOCK));
+  const wanted = noise(1, 4 * BLOCK);
+  for (const isHoleForbidden of [false, true]) {
+    equal(await rig.zero("a", 100, 3 * BLOCK, { isHoleForbidden }), ENOSPC);
+    sameBytes(await rig.read("a", 0, 4 * BLOCK), wanted, "nothing of it was done");
+  }
+  for (const block of [1, 2]) {
+    equal(await rig.zero("a", block * BLOCK, BLOCK, { isHoleForbidden: block === 2 }), 0);
+    wanted.fill(0, block * BLOCK, (block + 1) * BLOCK);
+  }
+  sameBytes(await rig.read("a", 0, 4 * BLOCK), wanted);
+  await rig.pool.resizeVolume("a", MIB + 512);
+  await rig.pool.resizeVolume("a", 4 * MIB);
+  const tail = new Uint8Array(BLOCK);
+  tail.set(noise(2, 512));
+  sameBytes(await rig.read("a", MIB, BLOCK), tail, "a volume shrinks on a full pool");
   await rig.close();
 });

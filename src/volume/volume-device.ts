@@ -212,7 +212,7 @@ export class VolumeDevice implements ChangeTarget {
 
   writeZeroes(request: DeviceRequest, options: { isHoleForbidden: boolean }): void {
     this.counters.zeroCount += 1;
-    this.#changes.add(request, options.isHoleForbidden ? "zero" : "trim");
+    this.#changes.add(request, options.isHoleForbidden ? "zero" : "clear");
   }
 
   // ---- what the queue of changes asks (ChangeTarget)
@@ -239,9 +239,8 @@ export class VolumeDevice implements ChangeTarget {
       throw new StorageError("ACCESS_DENIED", "request: refused: the volume is read-only");
   }
 
-  checkSpace(blockCount: number): void {
-    if (!this.#pool.admits(blockCount))
-      throw new StorageError("POOL_FULL", "write: refused: the pool is full");
+  hasSpace(blockCount: number): boolean {
+    return this.#pool.admits(blockCount);
   }
 
   async fetch(lbas: readonly number[], target: number): Promise<number[]> {
@@ -277,7 +276,7 @@ export class VolumeDevice implements ChangeTarget {
     index.applyWrote(this.#directory, { lba, blockCount }, log.referencesAddress);
   }
 
-  appendRange(kind: "zero" | "trim", lba: number, blockCount: number): void {
+  appendRange(kind: "zero" | "clear" | "trim", lba: number, blockCount: number): void {
     const { log, index } = this.#pool;
     const isKept = kind === "zero";
     log.appendRange(isKept ? RECORD_KIND.ZEROED : RECORD_KIND.TRIMMED, this.#directory.branch, {
