@@ -352,6 +352,10 @@ export class Pool {
     return new Promise((resolve, reject) => this.#roomWaiters.push({ resolve, reject }));
   }
 
+  nextTurn(): Promise<void> {
+    return new Promise((resolve) => this.#host.clock.afterInput(resolve));
+  }
+
   report(error: StorageError): void {
     if (error.code === "POOL_FULL" || error.code === "POOL_STOPPED") return; // told once, as a change of state
     this.#tell("error", "request.failed", {

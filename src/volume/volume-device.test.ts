@@ -5,7 +5,7 @@
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK, noise, PoolRig, sameBytes } from "../../test/crash/memory-rig.ts";
+import { BLOCK, noise, PoolRig, sameBytes, turn } from "../../test/crash/memory-rig.ts";
 import { spell } from "../base/errors.ts";
 
 const MIB = 1 << 20;
@@ -249,5 +249,41 @@ test("zeroes on a full pool are written where they take no block, else refused w
   const tail = new Uint8Array(BLOCK);
   tail.set(noise(2, 512));
   sameBytes(await rig.read("a", MIB, BLOCK), tail, "a volume shrinks on a full pool");
+  await rig.close();
+});
+
+test("a status of many pages and blocks lets others have their turns, and ends before it becomes endless", async () => {
+  const rig = await PoolRig.create({ checkpointChanges: 16384 });
+  const size = 2 ** 46;
+  const chunkBytes = 2 ** 31;
+  await rig.pool.createVolume("a", size);
+  // 1024 pages are looked at in each chunk that has a block, 512 blocks in each page that has one.
+  for (let chunk = 0; chunk < 40; chunk++)
+    await rig.write("a", chunk * chunkBytes, noise(1, BLOCK));
+  for (const lengthBytes of [40 * chunkBytes, size]) {
+    const extents = rig.status("a", 0, lengthBytes);
+    let isDone = false;
+    void extents.then(() => {
+      isDone = true;
+    });
+    let served = 0;
+    for (; !isDone; served++) {
+      sameBytes(await rig.read("a", 0, BLOCK), noise(1, BLOCK));
+      await turn();
+    }
+    ok(served >= 10, `${served} reads were served meanwhile`);
+    const told = await extents;
+    equal(told.filter(({ flags }) => flags === 0).length, 40);
+    equal(
+      told.reduce((sum, extent) => sum + extent.lengthBytes, 0),
+      lengthBytes,
+    );
+  }
+  for (let chunk = 40; chunk < 1200; chunk++)
+    await rig.write("a", chunk * chunkBytes, noise(1, BLOCK));
+  const cut = await rig.status("a", 0, size);
+  const covered = cut.reduce((sum, extent) => sum + extent.lengthBytes, 0);
+  ok(covered > 500 * chunkBytes && covered < 1200 * chunkBytes, "the client asks on from there");
+  ok((await rig.status("a", covered, chunkBytes)).length > 0);
   await rig.close();
 });

@@ -51,6 +51,8 @@ export interface DevicePool {
   hasRoom(blockCount: number): boolean;
   /** Resolves when `hasRoom` holds, in order of the calls. Rejects when the pool has stopped. */
   room(blockCount: number): Promise<void>;
+  /** Resolves after the input that is ready now has been handled. */
+  nextTurn(): Promise<void>;
   /** A request failed for a reason that the operator should see. */
   report(error: StorageError): void;
 }
@@ -67,8 +69,11 @@ export interface DeviceCounters {
 
 const FLAG_HOLE = 1;
 const FLAG_ZERO = 2;
-/** A block-status answer covers at most so many blocks: the client asks on from where it ended. */
-const STATUS_BLOCKS_MAX = 1 << 20;
+/** A block-status answer looks at so many blocks, pages and chunks: the client asks on from where it ended. */
+const STATUS_STEPS_MAX = 1 << 20;
+/** Then others have their turn: a third of a millisecond. */
+const STATUS_STEPS_PER_TURN = 4096;
+
 export class VolumeDevice implements ChangeTarget {
   readonly #pool: DevicePool;
   readonly #directory: PageDirectory;
@@ -351,14 +356,12 @@ export class VolumeDevice implements ChangeTarget {
     let lba = Math.floor(request.offsetBytes / BLOCK_BYTES);
     let extentStart = request.offsetBytes;
     let flags = -1;
-    let budget = STATUS_BLOCKS_MAX;
-    while (lba < scanEnd && budget > 0) {
+    for (let step = 1; lba < scanEnd && step <= STATUS_STEPS_MAX; step++) {
+      // What changes meanwhile is told as it is when it is reached.
+      if (step % STATUS_STEPS_PER_TURN === 0) await this.#pool.nextTurn();
       const span = this.#uniformSpan(lba, scanEnd);
       let low = span.low;
-      if (low === NOT_LOADED) {
-        low = this.#pool.index.lookup(this.#directory, lba);
-        budget -= 1;
-      }
+      if (low === NOT_LOADED) low = this.#pool.index.lookup(this.#directory, lba);
       if (low === NOT_LOADED) {
         await this.#pool.index.load(this.#directory, lba);
         continue;
