@@ -15,7 +15,13 @@
 // made up something.
 //
 // An operation that failed is uncertain: it may or may not be there, in whole or in part, until something
-// certain is written over it.
+// certain is written over it. What it covered is not lost with it: where it isn't seen, there is the newest
+// certain content.
+//
+// A store that has stopped after an error of its disk may refuse reads, but nothing that it acknowledged may
+// disappear while its process lives, durable or not: a read that ends well shows, byte by byte, the newest
+// operation called before it that ended well, or a later one, or one that failed or may still fail. Only a
+// crash may lose what was acknowledged and not durable.
 
 import { assert, must } from "../base/assert.ts";
 import { describeContent, SECTOR_BYTES } from "./content.ts";
@@ -67,7 +73,10 @@ export interface ReadTicket {
   readonly offsetBytes: number;
   /** Contents of the range that are right: at the call, and after each later change until the end. */
   readonly contents: Uint8Array[];
-  /** What was certain at the call, where requests under way or failed leave doubt. */
+  /**
+   * Where requests under way or failed left doubt at the call: what was durable then, and what has become
+   * durable since of that which was called before. The other operations lie over it.
+   */
   readonly floor: Uint8Array | undefined;
   readonly calledAt: number;
 }
@@ -233,7 +242,7 @@ export class DiskModel {
   beginRead(volume: VolumeModel, offsetBytes: number, lengthBytes: number): ReadTicket {
     const content = new Uint8Array(lengthBytes);
     volume.current.read(content, offsetBytes);
-    const floor = this.#certainContent(volume, offsetBytes, lengthBytes);
+    const floor = this.#doubtfulFloor(volume, offsetBytes, lengthBytes);
     const read = { volume, offsetBytes, contents: [content], floor, calledAt: ++this.#step };
     this.#reads.add(read);
     return read;
@@ -567,6 +576,7 @@ export class DiskModel {
       }
       applyToShapes(this.#baseShapes, operation);
       applyToContent(this.#volume(operation.volume.id).base, operation);
+      this.#raiseFloors(operation);
       for (const other of open) {
         if (other.outcome !== "failed" || other.volume !== operation.volume) continue;
         const { offsetBytes: start, calledAt } = operation;
@@ -576,6 +586,15 @@ export class DiskModel {
     if (open.length === this.#operations.length) return;
     this.#operations = open;
     this.#forgetVolumes();
+  }
+
+  /** What has become durable leaves the operations; reads called after it must still find it. */
+  #raiseFloors(operation: ModelOperation): void {
+    for (const { volume, offsetBytes, floor, calledAt } of this.#reads) {
+      if (floor === undefined || volume !== operation.volume) continue;
+      if (operation.calledAt < calledAt)
+        applyToPiece(floor, offsetBytes, operation, operation.lengthBytes);
+    }
   }
 
   /** Drops volumes that no state can show any more. */
@@ -632,23 +651,22 @@ export class DiskModel {
     });
   }
 
-  /** The range as certain operations alone have left it; undefined when there are no others. */
-  #certainContent(
+  /** The range as it is durable; undefined when no operation there leaves doubt. */
+  #doubtfulFloor(
     volume: VolumeModel,
     offsetBytes: number,
     lengthBytes: number,
   ): Uint8Array | undefined {
     const end = offsetBytes + lengthBytes;
-    const own = this.#operations.filter(
-      (operation) => operation.volume === volume && touches(operation, offsetBytes, end),
+    const isDoubtful = this.#operations.some(
+      (operation) =>
+        operation.volume === volume &&
+        touches(operation, offsetBytes, end) &&
+        this.#mayHaveFailed(operation),
     );
-    if (!own.some((operation) => this.#mayHaveFailed(operation))) return undefined;
+    if (!isDoubtful) return undefined;
     const content = new Uint8Array(lengthBytes);
     volume.base.read(content, offsetBytes);
-    for (const operation of own) {
-      if (this.#mayHaveFailed(operation)) continue;
-      applyToPiece(content, offsetBytes, operation, operation.lengthBytes);
-    }
     return content;
   }
 

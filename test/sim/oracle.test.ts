@@ -39,6 +39,7 @@ for (const trouble of TROUBLES) {
 /** What it takes to show a fault, where it isn't a disk that works. */
 const NEEDS: { readonly [fault in Fault]?: Trouble } = {
   "trusts a datasync after one that failed": "sync",
+  "shows only what was durable once a datasync has failed": "sync",
 };
 
 for (const fault of FAULTS) {

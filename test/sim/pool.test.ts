@@ -72,6 +72,21 @@ test("a pool with large segments, rare checkpoints and its usual memory passes t
   for (let seed = 1; seed <= 6; seed++) await live(seed, { trouble: "none", driver });
 });
 
+/** Each found a mistake once: of the pool, or of the model beside it. */
+const NAMED_SEEDS: readonly { seed: number; trouble: Trouble; claim: string }[] = [
+  {
+    seed: 20014,
+    trouble: "sync",
+    claim: "a write that fails uncovers the one below it, made durable while the read waited",
+  },
+];
+
+for (const { seed, trouble, claim } of NAMED_SEEDS) {
+  test(`seed ${seed}, trouble ${trouble}: ${claim}`, async () => {
+    await live(seed, { trouble });
+  });
+}
+
 test("one seed is one life of the pool: the same digest twice", async () => {
   for (const trouble of TROUBLES) {
     const first = await live(3, { trouble });

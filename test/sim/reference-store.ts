@@ -31,6 +31,7 @@ export const FAULTS = [
   "forgets part of a trim",
   "loses the volumes made last",
   "trusts a datasync after one that failed",
+  "shows only what was durable once a datasync has failed",
 ] as const;
 export type Fault = (typeof FAULTS)[number];
 
@@ -85,6 +86,8 @@ class ReferenceStore implements PoolUnderTest {
   #nextNumber = 1;
   #queue: Entry[] = [];
   #isDirectoryDirty = false;
+  /** As the last datasync found it: kept for a fault only. */
+  #durableContents: ReadonlyMap<string, SparseBytes> = new Map();
   /** Ends when everything that was asked of the disk so far has been done. */
   #last: Promise<void> = Promise.resolve();
   #isBatchScheduled = false;
@@ -297,6 +300,22 @@ class ReferenceStore implements PoolUnderTest {
 
   async #sync(): Promise<void> {
     if (this.#is("acknowledges a flush without datasync")) return;
+    if (this.#is("shows only what was durable once a datasync has failed")) {
+      const contents = contentsOf(this.#volumes);
+      try {
+        await this.#syncFiles();
+      } catch (error) {
+        for (const [name, content] of this.#durableContents) {
+          const volume = this.#volumes.get(name);
+          if (volume !== undefined) volume.content = content.clone();
+        }
+        throw error;
+      }
+      this.#durableContents = contents;
+    } else await this.#syncFiles();
+  }
+
+  async #syncFiles(): Promise<void> {
     const isNewestOnly = this.#is("syncs only the newest segment");
     for (const segment of isNewestOnly ? this.#segments.slice(-1) : this.#segments) {
       if (!segment.isDirty) continue;
@@ -359,6 +378,7 @@ class ReferenceStore implements PoolUnderTest {
     }
     this.#nextNumber += 1;
     if (!this.#is("never syncs the directory")) await log.sync();
+    this.#durableContents = contentsOf(this.#volumes);
     if (this.#is("loses the volumes made last"))
       this.#volumes.delete([...this.#volumes.keys()][1] ?? "");
   }
@@ -390,6 +410,10 @@ class ReferenceStore implements PoolUnderTest {
   #is(fault: Fault): boolean {
     return this.#fault === fault;
   }
+}
+
+function contentsOf(volumes: ReadonlyMap<string, Volume>): Map<string, SparseBytes> {
+  return new Map([...volumes.values()].map(({ name, content }) => [name, content.clone()]));
 }
 
 function segmentName(number: number): string {
