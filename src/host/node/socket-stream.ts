@@ -14,6 +14,7 @@
 import type { Socket as NetSocket } from "node:net";
 import { Socket as NodeSocket } from "node:net";
 import type { Socket, SocketHandler, TlsServerSettings, TlsSocket } from "../sockets.ts";
+import type { BusyPoll } from "./busy-poll.ts";
 import { peerUidOf } from "./socket-peer.ts";
 import { startTlsServer } from "./socket-tls.ts";
 
@@ -37,6 +38,7 @@ export class StreamSocket implements Socket {
   /** Set by the shortcut: reads go to the handler without events. */
   #isDirect = false;
   readonly #isShortcutWanted: boolean;
+  readonly #poll: BusyPoll | undefined;
   #handler: SocketHandler | undefined;
   #isPaused = false;
   /** Delivered by the plain way while paused, or not taken in one go. */
@@ -55,10 +57,14 @@ export class StreamSocket implements Socket {
     if (!this.#stream.destroyed) this.#handler?.sent();
   };
 
-  constructor(accepted: NetSocket, isShortcutWanted = true) {
+  constructor(
+    accepted: NetSocket,
+    options: { readonly isShortcutWanted?: boolean; readonly poll?: BusyPoll } = {},
+  ) {
+    this.#poll = options.poll;
     this.peerAddress = addressOf(accepted);
     this.peer = peerOf(accepted, this.peerAddress);
-    this.#isShortcutWanted = isShortcutWanted;
+    this.#isShortcutWanted = options.isShortcutWanted ?? true;
     this.#stream = accepted;
   }
 
@@ -182,6 +188,7 @@ export class StreamSocket implements Socket {
         buffer: () => (this.#handler === undefined ? SPARE : handler.target()),
         callback: (count: number) => {
           this.#handler?.received(count);
+          this.#poll?.touch();
           return !this.#isPaused;
         },
       },
@@ -209,7 +216,7 @@ class SecureSocket extends StreamSocket implements TlsSocket {
       protocol: string;
     },
   ) {
-    super(stream, false);
+    super(stream, { isShortcutWanted: false });
     this.peer = peer;
     this.certificateName = proved.certificateName;
     this.pskIdentity = proved.pskIdentity;

@@ -6,7 +6,7 @@
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type Socket as NetSocket, connect as netConnect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -177,7 +177,7 @@ describe("sockets", () => {
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }).listen(path);
     const client = netConnect(path);
     const [accepted] = (await once(server, "connection")) as [NetSocket];
-    const socket = new StreamSocket(accepted, false);
+    const socket = new StreamSocket(accepted, { isShortcutWanted: false });
     const recorder = new Recorder();
     recorder.onReceived = () => {
       if (recorder.bytes.length === 50_000) socket.pause();
@@ -305,7 +305,9 @@ describe("sockets", () => {
     const tcp = await pair({ kind: "tcp", host: "127.0.0.1", port: 0 });
     equal(await tcp.socket.peerUid(), undefined);
     await close(tcp);
-    equal(await peerUidOf(0), undefined, "what isn't a Unix socket has no peer");
+    const file = openSync("/dev/null", "r");
+    equal(await peerUidOf(file), undefined, "what isn't a Unix socket has no peer");
+    closeSync(file);
   });
 
   test("nothing to connect to is an error that says where", async () => {
