@@ -7,6 +7,8 @@ import type { Directory, DiskFile } from "../host/ports.ts";
 
 interface Entry {
   readonly opening: Promise<DiskFile>;
+  /** Once it is open. */
+  file: DiskFile | undefined;
   readers: number;
   /** Forgotten or pushed out: closed when the last read ends. */
   isGone: boolean;
@@ -37,6 +39,12 @@ export class FileStore {
     }
   }
 
+  /** Reads without waiting, if the file is open already; else -1. Throws DISK_IO. */
+  readNow(number: number, target: Uint8Array, position: number): number {
+    const file = this.#entries.get(number)?.file;
+    return file === undefined ? -1 : file.readSync(target, position);
+  }
+
   /** The file is about to be removed. */
   async forget(number: number): Promise<void> {
     const entry = this.#entries.get(number);
@@ -59,11 +67,17 @@ export class FileStore {
     }
     const entry: Entry = {
       opening: this.#directory.open(this.#nameOf(number), "read"),
+      file: undefined,
       readers: 0,
       isGone: false,
     };
-    // A failed open is not kept; the read that asked for it reports it.
-    entry.opening.catch(() => this.#entries.delete(number));
+    entry.opening.then(
+      (file) => {
+        entry.file = file;
+      },
+      // A failed open is not kept; the read that asked for it reports it.
+      () => this.#entries.delete(number),
+    );
     this.#entries.set(number, entry);
     if (this.#entries.size > this.#openMax) this.#pushOut(number);
     return entry;

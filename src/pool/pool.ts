@@ -424,6 +424,7 @@ export class Pool {
       slots: this.index.slots,
       log: this.log,
       segments: this.#segments,
+      clock: this.#host.clock,
     });
     await this.#space.start();
     for (const volume of this.#catalog.volumes.values()) this.#addDevice(volume);

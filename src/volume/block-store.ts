@@ -5,6 +5,7 @@
 
 import { assert } from "../base/assert.ts";
 import { StorageError } from "../base/errors.ts";
+import type { Clock } from "../host/ports.ts";
 import type { SlotCache } from "../index/slot-cache.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogWriter } from "../log/log-writer.ts";
@@ -16,6 +17,7 @@ import {
   FRAME_OPEN_RESULT,
   RAW_FRAME_BYTES,
 } from "../reduce/block-memory.ts";
+import { QuickReads } from "./quick-reads.ts";
 
 /** Frames further apart than this are read apart. */
 const GAP_BYTES_MAX = 16 << 10;
@@ -23,6 +25,8 @@ const READ_BYTES_MAX = 1_280 << 10;
 /** Larger reads pass by the cache: a scan is not worth what it would push out. */
 const CACHE_BLOCKS_MAX = 32;
 
+/** Behind what hashes and headers use of the scratch. */
+const FRAME_IN_SCRATCH = 32768;
 /** Blocks wanted from the disk: parallel lists, in the order of the request. */
 export class Wanted {
   readonly segments: number[] = [];
@@ -42,6 +46,11 @@ export class BlockStore {
   readonly #slots: SlotCache;
   readonly #log: LogWriter;
   readonly #segments: FileStore;
+  readonly #clock: Clock;
+  /** Where a frame lands that is read without waiting. */
+  readonly #frameAddress: number;
+  readonly #frame: Uint8Array;
+  readonly #quickReads: QuickReads = new QuickReads();
   hitCount = 0;
   missCount = 0;
 
@@ -50,8 +59,15 @@ export class BlockStore {
     slots: SlotCache;
     log: LogWriter;
     segments: FileStore;
+    clock: Clock;
   }) {
     this.#memory = parts.memory;
+    this.#clock = parts.clock;
+    this.#frameAddress = parts.memory.scratchAddress + FRAME_IN_SCRATCH;
+    this.#frame = parts.memory.bytes.subarray(
+      this.#frameAddress,
+      this.#frameAddress + RAW_FRAME_BYTES,
+    );
     this.#slots = parts.slots;
     this.#log = parts.log;
     this.#segments = parts.segments;
@@ -74,6 +90,29 @@ export class BlockStore {
     }
     this.hitCount += 1;
     bytes.copyWithin(target, source, source + BLOCK_BYTES);
+    return true;
+  }
+
+  /**
+   * Reads the block to `target` before it returns, where that is likely to be quick. False: nothing was read, or not what
+   * was asked for; `read` will tell.
+   */
+  readNow(segment: number, low: number, target: number): boolean {
+    if (!this.#quickReads.mayTry()) return false;
+    const begin = this.#clock.monotoneMicros();
+    try {
+      const readBytes = this.#segments.readNow(segment, this.#frame, offset8Of(low) * 8);
+      if (readBytes < 0) return false;
+      const { kernel } = this.#memory;
+      if (kernel.openFrame(this.#frameAddress, readBytes, segment, offset8Of(low), target) !== 0)
+        return false;
+    } catch (error) {
+      if (error instanceof StorageError) return false;
+      throw error;
+    }
+    this.#quickReads.took(this.#clock.monotoneMicros() - begin);
+    this.missCount += 1;
+    this.#keep(segment, low, target);
     return true;
   }
 

@@ -67,6 +67,8 @@ export interface DeviceCounters {
   flushCount: number;
 }
 
+/** Larger reads go to the disk in pieces of neighbours, through the thread pool. */
+const READ_NOW_BYTES_MAX: number = 4 * BLOCK_BYTES;
 const FLAG_HOLE = 1;
 const FLAG_ZERO = 2;
 /** A block-status answer looks at so many blocks, pages and chunks: the client asks on from where it ended. */
@@ -119,9 +121,13 @@ export class VolumeDevice implements ChangeTarget {
     let lba = offsetBytes / BLOCK_BYTES;
     const end = lba + lengthBytes / BLOCK_BYTES;
     if (!this.#changes.isEmpty && this.#changes.overlapping(lba, end) !== undefined) return false;
+    const isSmall = lengthBytes <= READ_NOW_BYTES_MAX;
     for (let target = address; lba < end; lba++, target += BLOCK_BYTES) {
       const low = index.lookup(this.#directory, lba);
-      if (low === NOT_LOADED || !blocks.copyNow(index.foundSegment, low, target)) return false;
+      if (low === NOT_LOADED) return false;
+      const segment = index.foundSegment;
+      if (blocks.copyNow(segment, low, target)) continue;
+      if (!isSmall || !blocks.readNow(segment, low, target)) return false;
     }
     this.counters.readCount += 1;
     this.counters.readBytes += lengthBytes;
