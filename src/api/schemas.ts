@@ -24,6 +24,10 @@ const string: Schema = { type: "string" };
 const boolean: Schema = { type: "boolean" };
 const count: Schema = { type: "integer", minimum: 0 };
 const bytes: Schema = { type: "integer", minimum: 0, description: "bytes" };
+const storedBytes: Schema = {
+  ...bytes,
+  description: "bytes that the pool takes on the disk: log, index and reserve",
+};
 const milliseconds: Schema = { type: "number", minimum: 0, description: "milliseconds" };
 const time: Schema = { type: "string", format: "date-time" };
 
@@ -124,7 +128,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     listeners: list(string),
     volumeCount: count,
     clientCount: count,
-    storedBytes: bytes,
+    storedBytes,
     capacityBytes: bytes,
     memoryUsedBytes: bytes,
     memoryLimitBytes: bytes,
@@ -145,7 +149,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
   Statistics: object({
     uptimeMs: milliseconds,
     state: poolState,
-    storedBytes: bytes,
+    storedBytes,
     capacityBytes: bytes,
     segmentCount: count,
     headLsn: count,

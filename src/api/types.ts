@@ -38,6 +38,7 @@ export interface PoolJson {
   readonly listeners: readonly string[];
   readonly volumeCount: number;
   readonly clientCount: number;
+  /** What the pool takes on the disk: log, index and reserve. */
   readonly storedBytes: number;
   /** What storedBytes runs against: --pool-size, or what the file system allows. */
   readonly capacityBytes: number;

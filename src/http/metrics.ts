@@ -16,7 +16,7 @@ interface MetricRow<T> {
 const STATES = ["open", "full", "stopped", "closed"] as const;
 
 export const POOL_METRICS: readonly MetricRow<StatisticsJson>[] = [
-  row("varve_stored_bytes", "What the pool occupies: log and index", (s) => s.storedBytes),
+  row("varve_stored_bytes", "What the pool takes on the disk", (s) => s.storedBytes),
   row("varve_capacity_bytes", "What stored bytes run against", (s) => s.capacityBytes),
   row("varve_segments_count", "Segments of the log", (s) => s.segmentCount),
   row("varve_head_lsn", "LSN of the newest record", (s) => s.headLsn),

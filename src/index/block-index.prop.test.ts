@@ -78,7 +78,7 @@ class Rig {
         snapshotCatalog: () => ({}),
         forgetRun: (run) => this.files.forget(run),
       },
-      { sequence: 0, lastRun: 0, runs: [], previousRuns: new Set() },
+      { sequence: 0, lastRun: 0, runs: [], previousRuns: [] },
       1,
     );
   }

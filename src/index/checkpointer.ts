@@ -77,7 +77,7 @@ export interface CheckpointState {
   lastRun: number;
   runs: readonly RunEntry[];
   /** Runs that the slot before the newest needs. */
-  previousRuns: ReadonlySet<number>;
+  previousRuns: readonly RunEntry[];
 }
 
 /** Pages between two turns of the event loop. */
@@ -133,9 +133,11 @@ export class Checkpointer {
     return this.#running !== undefined;
   }
 
-  /** Bytes of the runs in use. */
+  /** Bytes of the runs that either slot needs. */
   get storedBytes(): number {
-    return this.#state.runs.reduce((sum, run) => sum + run.sizeBytes, 0);
+    const { runs, previousRuns } = this.#state;
+    const sizes = new Map([...previousRuns, ...runs].map((run) => [run.number, run.sizeBytes]));
+    return [...sizes.values()].reduce((sum, sizeBytes) => sum + sizeBytes, 0);
   }
 
   /** Takes a checkpoint; joins one that is under way. Throws DISK_FULL, DISK_IO: the old one stays valid. */
@@ -422,14 +424,12 @@ export class Checkpointer {
     await writeSlot(memory, directory, poolId, slot);
     // Published: from here recovery begins at the cut.
     const used = [...runs, { number: work.writer.number, nodeCount, sizeBytes: written.sizeBytes }];
-    const obsolete = this.#state.runs
-      .map((run) => run.number)
-      .concat([...this.#state.previousRuns]);
+    const obsolete = [...this.#state.runs, ...this.#state.previousRuns].map((run) => run.number);
     const keep = new Set([
       ...used.map((run) => run.number),
       ...this.#state.runs.map((run) => run.number),
     ]);
-    this.#state.previousRuns = new Set(this.#state.runs.map((run) => run.number));
+    this.#state.previousRuns = this.#state.runs;
     this.#state.runs = used;
     this.#state.sequence = sequence;
     this.checkpointCount += 1;

@@ -71,6 +71,7 @@ export interface LogWriterOptions {
   /** The file system is full. May free a reserve; the write is tried again after `SPACE_RETRY_MS`. */
   readonly onSpaceMissing: () => void;
   readonly onStopped: (cause: StorageError) => void;
+  /** Called in the turn in which a segment gets its last batch; its footer follows, unless the disk is full. */
   readonly onSegmentSealed: (segment: SealedSegment) => void;
 }
 
@@ -761,22 +762,22 @@ export class LogWriter {
   #writeFooter(segment: OpenSegment): void {
     const { number, firstLsn, footerOffset } = segment;
     const footer = segment.buildFooter();
-    const completed = (sizeBytes: number): void => {
+    const completed = (): void => {
       segment.isDirty = true;
       segment.isFooterDone = true;
-      this.#options.onSegmentSealed({ number, sizeBytes, firstLsn });
     };
+    this.#options.onSegmentSealed({ number, sizeBytes: footerOffset + footer.length, firstLsn });
     this.#footerCount += 1;
     segment.file.write(footer, footerOffset).then(
       () => {
         this.#footerCount -= 1;
-        completed(footerOffset + footer.length);
+        completed();
       },
       (error: unknown) => {
         this.#footerCount -= 1;
         if (!hasCode(error, "DISK_FULL")) return this.#stop(error);
         this.#options.onSpaceMissing();
-        completed(segment.end); // recovery reads its batches instead
+        completed(); // recovery reads its batches instead
       },
     );
   }

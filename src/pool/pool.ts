@@ -20,7 +20,7 @@ import {
 } from "../index/checkpoint-loader.ts";
 import { Checkpointer, type CheckpointLog, type CheckpointState } from "../index/checkpointer.ts";
 import { LeafRepair } from "../index/leaf-repair.ts";
-import { runName, runNumberOf } from "../index/run-file.ts";
+import { RUN_TRAILER_BYTES, runName, runNumberOf } from "../index/run-file.ts";
 import { FileStore } from "../log/file-store.ts";
 import { LogWriter } from "../log/log-writer.ts";
 import { encodeJsonRecord, RECORD_KIND } from "../log/record.ts";
@@ -107,9 +107,10 @@ export class Pool {
   blocks!: BlockStore;
   #checkpointer!: Checkpointer;
   #space!: SpaceGuard;
-  /** Bytes and number of sealed segments. */
+  /** Bytes and number of the sealed segments; those of the opening are counted below this one. */
   #segmentBytes = 0;
   #segmentCount = 0;
+  #countedBelow = 0;
   #isClosed = false;
   #isCheckpointBlocked = false;
   #recovery: RecoveryResult | undefined;
@@ -278,7 +279,7 @@ export class Pool {
     }));
     return {
       state: this.state,
-      storedBytes: this.#storedBytes(),
+      storedBytes: this.#space.storedBytes,
       capacityBytes: this.#space.capacityBytes,
       segmentCount: this.#segmentCount + 1,
       headLsn: log.nextLsn,
@@ -397,7 +398,7 @@ export class Pool {
       random: this.#host.random,
       poolSizeBytes: this.#settings.poolSizeBytes,
       segmentBytes: this.#settings.segmentBytes,
-      storedBytes: () => this.#storedBytes(),
+      contentBytes: () => this.#contentBytes(),
       onEvent: (level, event, fields) => this.#tell(level, event, fields),
     });
     this.log = await LogWriter.open({
@@ -479,6 +480,7 @@ export class Pool {
 
   /** Replays the log from `start`; long replays take checkpoints on their way. */
   async #replay(start: ReplayStart, poolId: Uint8Array): Promise<RecoveryResult["position"]> {
+    this.#countedBelow = start.segmentNumber;
     const result = await recoverLog({
       memory: this.memory,
       directory: this.#host.log,
@@ -489,13 +491,11 @@ export class Pool {
       onStanding: (at, makeDurable) => {
         if (this.index.ring.room > this.index.ring.capacity / 2) return undefined;
         this.#checkpointer.log = standingAt(at, makeDurable);
-        return this.#checkpointer.take();
+        return this.#countSegments(at.segmentNumber).then(() => this.#checkpointer.take());
       },
     });
     this.#recovery = result;
-    const sizes = await Promise.all(result.visited.map((number) => this.#sizeOf(number)));
-    this.#segmentBytes += sizes.reduce((sum, size) => sum + size, 0);
-    this.#segmentCount += sizes.length;
+    await this.#countSegments(result.position.segmentNumber);
     if (result.tornReason !== undefined || result.leftovers.length > 0) {
       this.#tell("info", "pool.recovered", {
         lsn: result.position.nextLsn,
@@ -507,11 +507,17 @@ export class Pool {
     return result.position;
   }
 
-  async #sizeOf(segmentNumber: number): Promise<number> {
-    const file = await this.#host.log.open(segmentName(segmentNumber), "read");
-    const sizeBytes = await file.sizeBytes();
-    await file.close();
-    return sizeBytes;
+  /** Counts the segments below `end` that aren't counted yet: a checkpoint says what all before its cut's take. */
+  async #countSegments(end: number): Promise<void> {
+    for (const name of await this.#host.log.list()) {
+      const number = segmentNumberOf(name);
+      if (number < this.#countedBelow || number >= end) continue;
+      const file = await this.#host.log.open(name, "read");
+      this.#segmentBytes += await file.sizeBytes();
+      this.#segmentCount += 1;
+      await file.close();
+    }
+    this.#countedBelow = end;
   }
 
   #makeCheckpointer(poolId: Uint8Array, state: CheckpointState, start: ReplayStart): Checkpointer {
@@ -687,7 +693,7 @@ export class Pool {
     }
   }
 
-  #storedBytes(): number {
+  #contentBytes(): number {
     return this.#segmentBytes + (this.log?.tailBytes ?? 0) + this.#checkpointer.storedBytes;
   }
 
@@ -714,28 +720,20 @@ function stateFrom(
 ): CheckpointState {
   const [newest, previous] = checkpoints;
   const lastRun = names.reduce((highest, name) => Math.max(highest, runNumberOf(name)), 0);
-  const runsOf = (checkpoint: LoadedCheckpoint | undefined): CheckpointBody["runs"] =>
-    checkpoint?.body.runs ?? [];
-  const own =
-    newest === undefined
-      ? []
-      : [
-          {
-            number: newest.slot.run,
-            nodeCount: newest.body.nodeCount,
-            sizeBytes: newest.slot.bodyOffset + newest.slot.bodyBytes,
-          },
-        ];
   return {
     sequence: newest?.slot.sequence ?? 0,
     lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
-    runs: [...runsOf(newest), ...own],
-    previousRuns: new Set(
-      previous === undefined
-        ? []
-        : [previous.slot.run, ...runsOf(previous).map((run) => run.number)],
-    ),
+    runs: allRunsOf(newest),
+    previousRuns: allRunsOf(previous),
   };
+}
+
+/** The runs that a checkpoint needs, its own last. */
+function allRunsOf(checkpoint: LoadedCheckpoint | undefined): CheckpointBody["runs"] {
+  if (checkpoint === undefined) return [];
+  const { body, slot } = checkpoint;
+  const sizeBytes = slot.bodyOffset + slot.bodyBytes + RUN_TRAILER_BYTES;
+  return [...body.runs, { number: slot.run, nodeCount: body.nodeCount, sizeBytes }];
 }
 
 function checkSettings(settings: PoolSettings): void {

@@ -16,28 +16,30 @@ interface Rig {
   readonly host: MemoryHost;
   readonly guard: SpaceGuard;
   readonly events: string[];
-  storedBytes: number;
+  contentBytes: number;
 }
 
-async function guarded(options: {
-  poolSizeBytes?: number;
-  capacityBytes?: number;
-  storedBytes?: number;
-}): Promise<Rig> {
-  const host = newHost();
+async function guarded(
+  options: {
+    poolSizeBytes?: number;
+    capacityBytes?: number;
+    contentBytes?: number;
+  },
+  host: MemoryHost = newHost(),
+): Promise<Rig> {
   host.log.capacityBytes = options.capacityBytes ?? Number.POSITIVE_INFINITY;
   const events: string[] = [];
   const rig: Rig = {
     host,
     events,
-    storedBytes: options.storedBytes ?? 0,
+    contentBytes: options.contentBytes ?? 0,
     guard: new SpaceGuard({
       directory: host.log,
       clock: host.clock,
       random: host.random,
       poolSizeBytes: options.poolSizeBytes ?? 0,
       segmentBytes: SEGMENT,
-      storedBytes: () => rig.storedBytes,
+      contentBytes: () => rig.contentBytes,
       onEvent: (_level, event) => events.push(event),
     }),
   };
@@ -53,17 +55,17 @@ async function poll({ host }: Rig): Promise<void> {
 }
 
 test("a limit refuses what doesn't fit in front of the reserve, and takes what is smaller", async () => {
-  const rig = await guarded({ poolSizeBytes: 1024 * KIB, storedBytes: 900 * KIB });
+  const rig = await guarded({ poolSizeBytes: 1024 * KIB, contentBytes: 900 * KIB });
   equal(rig.guard.capacityBytes, 1024 * KIB);
   ok(rig.guard.admits(60 * KIB));
   equal(rig.guard.isFull, false);
   equal(rig.guard.admits(61 * KIB), false);
   ok(rig.guard.isFull);
   deepEqual(rig.events, ["pool.watermark", "pool.full"]);
-  rig.storedBytes = 950 * KIB;
+  rig.contentBytes = 950 * KIB;
   await poll(rig);
   ok(rig.guard.isFull, "no way back without twice the reserve");
-  rig.storedBytes = 800 * KIB;
+  rig.contentBytes = 800 * KIB;
   await poll(rig);
   equal(rig.guard.isFull, false);
   const states = rig.events.filter((event) => event !== "pool.watermark");
@@ -75,7 +77,7 @@ test("a limit refuses what doesn't fit in front of the reserve, and takes what i
 test("each watermark is told once on the way up, and again after it was left", async () => {
   const rig = await guarded({ poolSizeBytes: 1000 * KIB });
   for (const share of [0.5, 0.85, 0.86, 0.95, 0.96, 0.7, 0.85]) {
-    rig.storedBytes = share * 1000 * KIB;
+    rig.contentBytes = share * 1000 * KIB - SEGMENT; // and the reserve
     await poll(rig);
   }
   deepEqual(rig.events, ["pool.watermark", "pool.watermark", "pool.watermark"]);
@@ -128,5 +130,52 @@ test("a file system that can't be asked changes nothing, and closing ends the lo
   const count = rig.host.log.operationCount;
   for (let at = 0; at < 20; at++) await turn();
   equal(rig.host.log.operationCount, count);
+  rig.host.stop();
+});
+
+test("what is stored is content and reserve, as much of it as there is", async () => {
+  const rig = await guarded({ capacityBytes: 1024 * KIB, contentBytes: 300 * KIB });
+  equal(rig.guard.storedBytes, 300 * KIB + SEGMENT);
+  await poll(rig);
+  equal(rig.guard.capacityBytes, 300 * KIB + 1024 * KIB);
+  rig.guard.spaceMissing();
+  equal(rig.guard.storedBytes, 300 * KIB);
+  await rig.guard.close();
+  rig.host.stop();
+});
+
+test("a reserve that an earlier opening left, whole or in part, is given up on a disk too full to make one", async () => {
+  for (const sizeBytes of [1000, SEGMENT]) {
+    const host = newHost();
+    const left = await host.log.open(RESERVE_NAME, "create");
+    await left.write(new Uint8Array(sizeBytes), 0);
+    await left.close();
+    const rig = await guarded({ capacityBytes: sizeBytes + 10 }, host);
+    equal(rig.guard.storedBytes, sizeBytes);
+    rig.guard.spaceMissing();
+    await turn();
+    equal(host.log.files().has(RESERVE_NAME), false);
+    equal(rig.guard.storedBytes, 0);
+    await rig.guard.close();
+    host.stop();
+  }
+});
+
+test("a reserve that found no space halfway is counted, and made whole when there is room", async () => {
+  const rig = await guarded({ capacityBytes: 100 * KIB });
+  equal(rig.host.log.files().has(RESERVE_NAME), false);
+  rig.host.log.capacityBytes = 2048 * KIB;
+  rig.host.log.onOperation = ({ kind }) => (kind === "datasync" ? "ENOSPC" : undefined);
+  while (rig.guard.storedBytes === 0) await turn();
+  equal(rig.guard.storedBytes, SEGMENT);
+  rig.host.clock.isFrozen = true;
+  rig.guard.spaceMissing();
+  await turn();
+  equal(rig.host.log.files().has(RESERVE_NAME), false);
+  rig.host.log.onOperation = undefined;
+  rig.host.clock.isFrozen = false;
+  while (rig.guard.isFull) await poll(rig);
+  equal(rig.host.log.files().get(RESERVE_NAME)?.length, SEGMENT);
+  await rig.guard.close();
   rig.host.stop();
 });

@@ -20,8 +20,8 @@ export interface SpaceGuardOptions {
   /** 0: as much as the file system has. */
   readonly poolSizeBytes: number;
   readonly segmentBytes: number;
-  /** What the pool stores now. */
-  readonly storedBytes: () => number;
+  /** What log and index take now. */
+  readonly contentBytes: () => number;
   readonly onEvent: (
     level: "info" | "warn" | "error",
     event: string,
@@ -42,7 +42,10 @@ export class SpaceGuard {
   /** Bytes admitted since the file system was last asked. */
   #admittedBytes = 0;
   #isDiskFull = false;
+  /** The reserve is whole and durable. */
   #isReserveThere = false;
+  /** What there is of it: a part, if the disk became full while it was made. */
+  #reserveFileBytes = 0;
   #isFull = false;
   #watermark = 0;
   #isClosed = false;
@@ -55,6 +58,7 @@ export class SpaceGuard {
   }
 
   async start(): Promise<void> {
+    await this.#undisturbed(() => this.#findReserve());
     await this.#poll();
   }
 
@@ -62,10 +66,15 @@ export class SpaceGuard {
     return this.#isFull;
   }
 
+  /** What the pool takes on the disk. */
+  get storedBytes(): number {
+    return this.#options.contentBytes() + this.#reserveFileBytes;
+  }
+
   /** The limit that `storedBytes` runs against. */
   get capacityBytes(): number {
     const { poolSizeBytes } = this.#options;
-    const byDisk = this.#options.storedBytes() + this.#freeBytes;
+    const byDisk = this.storedBytes + this.#freeBytes;
     return poolSizeBytes > 0 ? Math.min(poolSizeBytes, byDisk) : byDisk;
   }
 
@@ -74,7 +83,7 @@ export class SpaceGuard {
     const { poolSizeBytes, segmentBytes } = this.#options;
     const isWithinPool =
       poolSizeBytes === 0 ||
-      this.#options.storedBytes() + lengthBytes + this.#reserveBytes <= poolSizeBytes;
+      this.#options.contentBytes() + lengthBytes + this.#reserveBytes <= poolSizeBytes;
     const isWithinDisk =
       !this.#isDiskFull &&
       this.#freeBytes - this.#admittedBytes - lengthBytes > this.#reserveBytes + segmentBytes;
@@ -90,7 +99,8 @@ export class SpaceGuard {
   spaceMissing(): void {
     this.#isDiskFull = true;
     this.#setFull(true);
-    if (!this.#isReserveThere) return;
+    if (this.#reserveFileBytes === 0) return;
+    this.#reserveFileBytes = 0;
     this.#isReserveThere = false;
     this.#options.directory.remove(RESERVE_NAME).catch(() => undefined);
   }
@@ -110,7 +120,7 @@ export class SpaceGuard {
 
   /** Looks at the file system, re-makes the reserve, moves between the states. A failure here changes nothing. */
   async #poll(): Promise<void> {
-    try {
+    await this.#undisturbed(async () => {
       const admitted = this.#admittedBytes;
       this.#freeBytes = await this.#options.directory.freeBytes();
       this.#admittedBytes -= admitted;
@@ -126,29 +136,49 @@ export class SpaceGuard {
         !this.#isDiskFull &&
         roomOnDisk > 0 &&
         (poolSizeBytes === 0 ||
-          this.#options.storedBytes() + 2 * this.#reserveBytes <= poolSizeBytes);
+          this.#options.contentBytes() + 2 * this.#reserveBytes <= poolSizeBytes);
       if (isRoomy) this.#setFull(false);
       this.#tellWatermark();
+    });
+    this.#schedule();
+  }
+
+  async #undisturbed(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
     } catch (error) {
       if (!hasCode(error, "DISK_IO") && !hasCode(error, "DISK_FULL")) throw error;
     }
-    this.#schedule();
+  }
+
+  /** What an earlier opening left can be given up even when the disk has too little room to make it. */
+  async #findReserve(): Promise<void> {
+    const { directory } = this.#options;
+    if (!(await directory.list()).includes(RESERVE_NAME)) return;
+    const file = await directory.open(RESERVE_NAME, "read");
+    try {
+      this.#reserveFileBytes = await file.sizeBytes();
+      this.#isReserveThere = this.#reserveFileBytes >= this.#reserveBytes;
+    } finally {
+      await file.close();
+    }
   }
 
   async #makeReserve(): Promise<void> {
     const { directory, random } = this.#options;
     const isThere = (await directory.list()).includes(RESERVE_NAME);
     const file = await directory.open(RESERVE_NAME, isThere ? "write" : "create");
+    let at = 0;
+    this.#reserveFileBytes = 0; // while it is being made nobody gives it up
     try {
       const piece = new Uint8Array(Math.min(PIECE_BYTES, this.#reserveBytes));
       random.fill(piece);
-      if (!isThere || (await file.sizeBytes()) < this.#reserveBytes) {
-        for (let at = 0; at < this.#reserveBytes; at += piece.length) await file.write(piece, at);
-        await file.datasync();
-      }
+      for (; at < this.#reserveBytes; at += piece.length) await file.write(piece, at);
+      await file.datasync();
       this.#isReserveThere = true;
     } finally {
       await file.close();
+      this.#reserveFileBytes = at;
     }
   }
 
@@ -156,7 +186,7 @@ export class SpaceGuard {
     if (this.#isFull === isFull) return;
     this.#isFull = isFull;
     const fields = {
-      storedBytes: this.#options.storedBytes(),
+      storedBytes: this.storedBytes,
       capacityBytes: this.capacityBytes,
       freeBytes: this.#freeBytes,
     };
@@ -165,7 +195,7 @@ export class SpaceGuard {
   }
 
   #tellWatermark(): void {
-    const used = this.#options.storedBytes() / Math.max(1, this.capacityBytes);
+    const used = this.storedBytes / Math.max(1, this.capacityBytes);
     const watermark = WATERMARKS.filter((mark) => used >= mark).length;
     if (watermark > this.#watermark)
       this.#options.onEvent("warn", "pool.watermark", {

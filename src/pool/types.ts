@@ -56,7 +56,7 @@ export type PoolState = "open" | "full" | "stopped" | "closed";
 
 export interface PoolStatistics {
   readonly state: PoolState;
-  /** What the pool occupies: log and index, in bytes. */
+  /** What the pool takes on the disk: the log, the runs that either checkpoint needs, and the reserve. */
   readonly storedBytes: number;
   /** The limit that storedBytes runs against: --pool-size, or what the file system allows. */
   readonly capacityBytes: number;

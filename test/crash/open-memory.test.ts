@@ -3,12 +3,12 @@
 // Replays that are longer than the memory for changes: with a smaller budget than the log was written with, and by
 // `varve check`, which compares each checkpoint with the whole log.
 
-import { deepEqual, equal } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
 import { catVolume } from "../../src/log/log-dump.ts";
 import { poolIdBytes, readIdentity } from "../../src/pool/identity.ts";
 import { checkPool } from "../../src/pool/pool-check.ts";
-import { newHost, noise, type PoolFiles, PoolRig, sameBytes, turns } from "./memory-rig.ts";
+import { BLOCK, newHost, noise, type PoolFiles, PoolRig, sameBytes, turns } from "./memory-rig.ts";
 
 const MIB = 1 << 20;
 
@@ -72,3 +72,44 @@ test("a checkpoint comes before the memory for changes is full, however far apar
   equal(rig.pool.stats().checkpointCount, 1, "writes need not wait for it");
   await rig.close();
 });
+
+test("what a pool stores is what its files take, also after checkpoints that were taken during a replay", async () => {
+  const small = { segmentBytes: 64 << 10 };
+  const made = await PoolRig.create({ memoryBytes: 256 * MIB, ...small });
+  await made.pool.createVolume("a", 2 ** 30);
+  for (let at = 0; at < 60; at++) await made.write("a", at * BLOCK, noise(at, BLOCK));
+  await made.pool.checkpoint();
+  for (let at = 0; at < 300; at++) {
+    await made.write("a", at * MIB, new Uint8Array(MIB));
+    if (at % 3 === 0) await made.write("a", at * BLOCK, noise(at, 4 * BLOCK));
+  }
+  const isRolling = made.pool.stats().segmentCount;
+  expectStored(made);
+  let files = made.kill();
+  for (let life = 0; life < 3; life++) {
+    const rig = await PoolRig.open(files, small);
+    equal(rig.pool.stats().checkpointCount > 0, life === 0, "only the first replay is long");
+    ok(rig.pool.stats().segmentCount > isRolling);
+    expectStored(rig);
+    for (let at = 0; at < 40; at++) await rig.write("a", at * BLOCK, noise(at, BLOCK));
+    await rig.flush("a");
+    if (life === 1) await rig.pool.checkpoint();
+    expectStored(rig);
+    files = rig.kill();
+  }
+});
+
+/** Log and reserve to the byte; runs but for what nothing needs any more, and slots. */
+function expectStored(rig: PoolRig): void {
+  const files = rig.host.log.files();
+  const bytesOf = (isMeant: (name: string) => boolean): number =>
+    [...files].reduce((sum, [name, bytes]) => sum + (isMeant(name) ? bytes.length : 0), 0);
+  equal(
+    rig.pool.stats().storedBytes,
+    bytesOf((name) => /\.(seg|run)$|^reserve$/.test(name)),
+  );
+  const segmentNames = [...files].filter(
+    ([name, { length }]) => name.endsWith(".seg") && length > 0,
+  );
+  equal(rig.pool.stats().segmentCount, segmentNames.length);
+}
