@@ -7,13 +7,13 @@
 
 import { match } from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { programEnv, run } from "../interop/command.ts";
 import { requires } from "../interop/requires.ts";
 import { Scratch } from "../interop/scratch.ts";
 import { KIND_UNDER_TEST, Server } from "../interop/server.ts";
+import { freePort } from "./free-port.ts";
 
 const SIZE = 512 * 2 ** 20;
 const TIMEOUT_SECONDS = 180;
@@ -47,16 +47,4 @@ async function serve(scratch: Scratch, port: number): Promise<void> {
   const args = ["--foreground", "--ipaddr", "127.0.0.1", "--port", `${port}`, "file", disk];
   const child: ChildProcess = spawn("nbdkit", args, { env: programEnv(), stdio: "ignore" });
   scratch.defer("server", async () => child.kill("SIGKILL"));
-}
-
-/** A port that nobody listens on at the moment. */
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address ? address.port : 0));
-    });
-  });
 }
