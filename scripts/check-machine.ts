@@ -2,7 +2,8 @@
 //
 // npm run check:machine: what needs more than this machine has: guests with kernels of their own, and
 // newer programs than its distribution's. The tools that bring them are looked for on PATH and in the
-// directory VARVE_TOOLS; tests that need one which is missing are skipped, and this says which.
+// directory VARVE_TOOLS, other programs where VARIABLES say; tests that need one which is missing are
+// skipped, and this says which.
 
 import { delimiter } from "node:path";
 import { findProgram } from "./packages.ts";
@@ -15,6 +16,10 @@ const TOOLS: readonly (readonly [program: string, purpose: string])[] = [
   ["vm-run", "runs a script in an emulated machine with a stock kernel"],
 ];
 
+const VARIABLES: readonly (readonly [variable: string, purpose: string])[] = [
+  ["VARVE_QEMU", "directory of the programs of QEMU 8.2 or newer; else PATH's are tried"],
+];
+
 const folder = process.env.VARVE_TOOLS;
 const path = [...(folder === undefined ? [] : [folder]), process.env.PATH ?? ""].join(delimiter);
 process.env.PATH = path;
@@ -22,6 +27,9 @@ process.env.PATH = path;
 for (const [program, purpose] of TOOLS) {
   const where = findProgram(program, path);
   console.log(`${program.padEnd(18)} ${where ?? `missing: ${purpose}`}`);
+}
+for (const [variable, purpose] of VARIABLES) {
+  console.log(`${variable.padEnd(18)} ${process.env[variable] ?? `not set: ${purpose}`}`);
 }
 if (folder === undefined) {
   console.log("VARVE_TOOLS isn't set: only PATH was searched");
