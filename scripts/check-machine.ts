@@ -18,6 +18,7 @@ const TOOLS: readonly (readonly [program: string, purpose: string])[] = [
 
 const VARIABLES: readonly (readonly [variable: string, purpose: string])[] = [
   ["VARVE_QEMU", "directory of the programs of QEMU 8.2 or newer; else PATH's are tried"],
+  ["VARVE_NBD_TESTER", "nbd-tester-client of nbd-server's source, integrity-test.tr beside it"],
 ];
 
 const folder = process.env.VARVE_TOOLS;
