@@ -67,3 +67,7 @@ export function describeContent(sector: Uint8Array): string {
   if (words[0] !== MAGIC) return "bytes that no client wrote as a whole sector";
   return `the content of #${words[1]} for sector ${words[2]} of volume ${words[3]}`;
 }
+
+export function isEqual(one: Uint8Array, other: Uint8Array): boolean {
+  return Buffer.compare(one, other) === 0;
+}

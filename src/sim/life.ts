@@ -7,11 +7,11 @@
 
 import { type FaultRatios, failAtRandom } from "./faults.ts";
 import type { CrashKind, SimMachine } from "./machine.ts";
-import type { Violation } from "./model.ts";
 import type { PoolDriver, PoolUnderTest } from "./pool-under-test.ts";
 import type { Prng } from "./prng.ts";
 import { openFailure, Rig, Stop, violationOf } from "./rig.ts";
 import type { Pump } from "./scheduler.ts";
+import type { Violation } from "./violation.ts";
 import { drawProfile, Workload, type WorkloadProfile } from "./workload.ts";
 
 export interface LifeOptions {

@@ -67,6 +67,19 @@ export function covers(operation: ModelOperation, start: number, end: number): b
   return operation.offsetBytes < end && operationEnd > start;
 }
 
+/** Does it change any byte of [start, end)? A shrink changes what it cuts off. */
+export function touches(operation: ModelOperation, start: number, end: number): boolean {
+  if (operation.change.kind === "resize") return operation.change.sizeBytes < end;
+  return covers(operation, start, end);
+}
+
+/** Did something certain that was called before step `before` overwrite a failed operation at this byte? */
+export function isMasked({ masks }: ModelOperation, position: number, before: number): boolean {
+  return masks.some(
+    ({ start, end, calledAt }) => calledAt < before && position >= start && position < end,
+  );
+}
+
 /** Do the sectors of an operation and of the first `otherBytes` of another one meet? */
 export function overlap(
   one: ModelOperation,

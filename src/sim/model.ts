@@ -7,12 +7,8 @@
 //     base ── what is certainly durable ──┬─ operations since, in the order of calls ─┬── current
 //                                         └ after a crash: which of these survived?   ┘
 //
-// The answer is found from the content. Start with what must be there (acknowledged before the last
-// acknowledged flush; after a mere kill, everything acknowledged), add what must come before it, and
-// compare. A sector that differs must show a later operation of its volume; that one was there too, and
-// brings with it all that comes before. Repeat. Each step is forced, so what is found is the smallest
-// explanation, and when a step has no candidate there is none: the store has lost, torn, reordered or
-// made up something.
+// Here the books are kept. What a read may show is judged in read-under-way.ts, what a crash may leave in
+// crash-explanation.ts.
 //
 // An operation that failed is uncertain: it may or may not be there, in whole or in part, until something
 // certain is written over it. What it covered is not lost with it: where it isn't seen, there is the newest
@@ -24,62 +20,33 @@
 // crash may lose what was acknowledged and not durable.
 
 import { assert, must } from "../base/assert.ts";
-import { describeContent, SECTOR_BYTES } from "./content.ts";
-import { explainBytes, type Step } from "./doubt.ts";
+import { explainCrash } from "./crash-explanation.ts";
 import type { CrashKind, CrashReport } from "./machine.ts";
 import {
   applyToContent,
-  applyToPiece,
   type Change,
   covers,
-  describeOperation,
   isCatalogChange,
   type ModelOperation,
   overlap,
-  Survivors,
+  type Survivors,
 } from "./model-operation.ts";
+import {
+  applyToShapes,
+  type CatalogHistory,
+  catalogViolation,
+  matches,
+  type ObservedVolume,
+  type Shapes,
+  shapesOf,
+  shapesWith,
+  uncertainChoices,
+  type VolumeModel,
+} from "./model-volume.ts";
 import type { VolumeShape } from "./pool-under-test.ts";
+import { type OpenOperations, ReadUnderWay } from "./read-under-way.ts";
 import { CHUNK_BYTES, SparseBytes } from "./sparse-bytes.ts";
-
-/** A check that failed. */
-export interface Violation {
-  readonly check: string;
-  readonly volume: string;
-  /** Number of the 512-byte sector; -1 where it isn't about one. */
-  readonly sector: number;
-  readonly expected: string;
-  readonly found: string;
-}
-
-export interface VolumeModel {
-  readonly id: number;
-  name: string;
-  sizeBytes: number;
-  /** Durable for sure. */
-  base: SparseBytes;
-  /** After all operations in the order of calls. */
-  current: SparseBytes;
-  /** Chunks that ever held data: what a check has to look at. */
-  readonly touchedChunks: Set<number>;
-}
-
-/** A volume as it is found after a crash: its shape, and the chunks that the model asked for. */
-export interface ObservedVolume extends VolumeShape {
-  readonly chunks: ReadonlyMap<number, Uint8Array>;
-}
-
-export interface ReadTicket {
-  readonly volume: VolumeModel;
-  readonly offsetBytes: number;
-  /** Contents of the range that are right: at the call, and after each later change until the end. */
-  readonly contents: Uint8Array[];
-  /**
-   * Where requests under way or failed left doubt at the call: what was durable then, and what has become
-   * durable since of that which was called before. The other operations lie over it.
-   */
-  readonly floor: Uint8Array | undefined;
-  readonly calledAt: number;
-}
+import type { Violation } from "./violation.ts";
 
 export interface FlushTicket {
   readonly calledAt: number;
@@ -91,12 +58,7 @@ export interface ModelOptions {
   readonly isOrderOfCalls?: boolean;
 }
 
-type Shapes = Map<number, { name: string; sizeBytes: number }>;
-
-const UNCERTAIN_CATALOG_MAX = 4;
 const NEVER = Number.POSITIVE_INFINITY;
-/** A sector that a failed operation explains. */
-const UNCERTAIN = "uncertain";
 
 export class DiskModel {
   /** Requests may fail: what one that is under way will leave is then not known before it ends. */
@@ -106,7 +68,7 @@ export class DiskModel {
   #baseShapes: Shapes = new Map();
   #currentShapes: Shapes = new Map();
   #operations: ModelOperation[] = [];
-  readonly #reads = new Set<ReadTicket>();
+  readonly #reads = new Set<ReadUnderWay>();
   #sequence = 0;
   #step = 0;
   #nextVolumeId = 1;
@@ -191,7 +153,7 @@ export class DiskModel {
         volume.touchedChunks.add(chunk);
       }
     }
-    this.#widenReads(operation);
+    for (const read of this.#reads) read.widen(operation);
     return operation;
   }
 
@@ -202,7 +164,7 @@ export class DiskModel {
     operation.outcome = errno === 0 ? "done" : "failed";
     if (errno !== 0) {
       this.#rebuildCurrent();
-      this.#widenReads(operation);
+      for (const read of this.#reads) read.widen(operation);
       return;
     }
     if (operation.isForceUnitAccess) {
@@ -215,9 +177,9 @@ export class DiskModel {
 
   /** A change of the catalog failed, and this is what the store says is there. */
   settleCatalog(observed: readonly VolumeShape[]): Violation | undefined {
-    const uncertain = this.#operations.filter(isUncertainCatalog).slice(-UNCERTAIN_CATALOG_MAX);
-    for (const chosen of subsets(uncertain)) {
-      const shapes = this.#shapesWith(
+    for (const chosen of uncertainChoices(this.#operations)) {
+      const shapes = shapesWith(
+        this.#history,
         (operation) => operation.outcome !== "failed" || chosen.has(operation),
       );
       if (shapes === undefined || !matches(shapes, observed)) continue;
@@ -239,44 +201,20 @@ export class DiskModel {
     this.#fold();
   }
 
-  beginRead(volume: VolumeModel, offsetBytes: number, lengthBytes: number): ReadTicket {
-    const content = new Uint8Array(lengthBytes);
-    volume.current.read(content, offsetBytes);
-    const floor = this.#doubtfulFloor(volume, offsetBytes, lengthBytes);
-    const read = { volume, offsetBytes, contents: [content], floor, calledAt: ++this.#step };
+  beginRead(volume: VolumeModel, offsetBytes: number, lengthBytes: number): ReadUnderWay {
+    const call = { ...this.#open, calledAt: ++this.#step };
+    const read = new ReadUnderWay(volume, { offsetBytes, lengthBytes }, call);
     this.#reads.add(read);
     return read;
   }
 
   /** A read ended well and returned `bytes`. */
-  endRead(read: ReadTicket, bytes: Uint8Array): Violation | undefined {
+  endRead(read: ReadUnderWay, bytes: Uint8Array): Violation | undefined {
     this.#reads.delete(read);
-    const [first] = read.contents;
-    if (isEqual(bytes, must(first, "a read has a content"))) return undefined;
-    const start = read.offsetBytes;
-    const end = start + bytes.length;
-    for (let at = start; at < end; ) {
-      const stop = Math.min(end, (Math.floor(at / SECTOR_BYTES) + 1) * SECTOR_BYTES);
-      const found = bytes.subarray(at - start, stop - start);
-      const isRight = read.contents.some((content) =>
-        isEqual(found, content.subarray(at - start, stop - start)),
-      );
-      if (!isRight && !this.#isUncertainContent(read, { start: at, end: stop, found })) {
-        const expected = must(first, "a read has a content").subarray(at - start, stop - start);
-        return {
-          check: "a read returns the newest content",
-          volume: read.volume.name,
-          sector: Math.floor(at / SECTOR_BYTES),
-          expected: describeContent(expected),
-          found: describeContent(found),
-        };
-      }
-      at = stop;
-    }
-    return undefined;
+    return read.judge(bytes, this.#open);
   }
 
-  endFailedRead(read: ReadTicket): void {
+  endFailedRead(read: ReadUnderWay): void {
     this.#reads.delete(read);
   }
 
@@ -307,210 +245,16 @@ export class DiskModel {
   /** What is there after the crashes since the last call. The model goes on from it if it is right. */
   recovered(observed: readonly ObservedVolume[]): Violation | undefined {
     const crash = this.#crash ?? "kill";
-    const required = new Survivors(this.#operations, this.#options.isOrderOfCalls ?? false);
-    const isKillSafe = crash === "kill" && this.#isCacheWhole && this.#options.ack !== "memory";
-    this.#operations.forEach((operation, index) => {
-      if (operation.isDurable)
-        required.add(index, "a flush (or its own FUA) was acknowledged after it");
-      if (isKillSafe && operation.outcome === "done") {
-        required.add(index, "it was acknowledged, and only the process died");
-      }
-    });
-    required.close();
-
-    let violation: Violation | undefined;
-    for (const chosen of this.#catalogChoices(required)) {
-      const result = this.#explain(observed, required, chosen);
-      if (!("check" in result)) {
-        this.#goOn(crash, observed, result);
-        return undefined;
-      }
-      violation ??= result;
-    }
-    return violation ?? catalogViolation(this.#shapesOf(required), observed);
-  }
-
-  // --- explaining what is there
-
-  /** Which changes of the catalog there may have been, fewest first. */
-  *#catalogChoices(required: Survivors): Generator<Set<ModelOperation>> {
-    const changes = this.#operations.filter(({ change }) => isCatalogChange(change));
-    const certain = changes.filter(({ outcome }) => outcome !== "failed");
-    const uncertain = changes.filter(isUncertainCatalog).slice(-UNCERTAIN_CATALOG_MAX);
-    const isRequired = (operation: ModelOperation): boolean => {
-      return required.has(this.#operations.indexOf(operation));
+    const state = {
+      ...this.#history,
+      volumes: this.#volumes,
+      isOrderOfCalls: this.#options.isOrderOfCalls ?? false,
+      isKillSafe: crash === "kill" && this.#isCacheWhole && this.#options.ack !== "memory",
     };
-    let count = certain.length;
-    while (count > 0 && !isRequired(certain[count - 1] as ModelOperation)) count -= 1;
-    for (; count <= certain.length; count++) {
-      for (const subset of subsets(uncertain)) {
-        yield new Set([...certain.slice(0, count), ...subset]);
-      }
-    }
-  }
-
-  #explain(
-    observed: readonly ObservedVolume[],
-    required: Survivors,
-    catalog: ReadonlySet<ModelOperation>,
-  ): Survivors | Violation {
-    const shapes = this.#shapesWith((operation) => catalog.has(operation));
-    if (shapes === undefined || !matches(shapes, observed)) {
-      return catalogViolation(this.#shapesOf(required), observed);
-    }
-    const survivors = new Survivors(this.#operations, this.#options.isOrderOfCalls ?? false);
-    this.#operations.forEach((operation, index) => {
-      if (required.has(index)) survivors.add(index, required.reason(index));
-      if (catalog.has(operation)) survivors.add(index, "the list of volumes shows it");
-    });
-    survivors.close();
-    const isFound = new Map(observed.map((volume) => [volume.name, volume]));
-    // What a round adds may explain many sectors of that round; the next one starts from its state.
-    const added = new Set<number>();
-    let isNews = true;
-    while (isNews) {
-      isNews = false;
-      added.clear();
-      for (const [id, { name }] of shapes) {
-        const found = must(isFound.get(name), "shapes match");
-        const result = this.#compare(this.#volume(id), found, { survivors, added });
-        if (typeof result !== "boolean") return result;
-        isNews = result || isNews;
-      }
-      survivors.close();
-    }
-    const surprise = this.#operations.find(
-      (operation, index) =>
-        isCatalogChange(operation.change) && survivors.has(index) && !catalog.has(operation),
-    );
-    if (surprise === undefined) return survivors;
-    return catalogViolation(this.#shapesOf(survivors), observed);
-  }
-
-  /** Compares one volume with base and survivors; adds survivors that it sees. True if there were any. */
-  #compare(
-    volume: VolumeModel,
-    observed: ObservedVolume,
-    { survivors, added }: { readonly survivors: Survivors; readonly added: Set<number> },
-  ): boolean | Violation {
-    let isNews = false;
-    const expected = new Uint8Array(CHUNK_BYTES);
-    for (const [chunk, found] of observed.chunks) {
-      const position = chunk * CHUNK_BYTES;
-      const base = volume.base.chunks.get(chunk);
-      if (base === undefined) expected.fill(0);
-      else expected.set(base);
-      this.#operations.forEach((operation, index) => {
-        if (operation.volume !== volume || !survivors.has(index)) return;
-        applyToPiece(expected, position, operation, survivors.includedBytes(index));
-      });
-      if (isEqual(expected.subarray(0, found.length), found)) continue;
-      for (let at = 0; at < found.length; at += SECTOR_BYTES) {
-        const wanted = expected.subarray(at, at + SECTOR_BYTES);
-        const seen = found.subarray(at, at + SECTOR_BYTES);
-        if (isEqual(wanted, seen)) continue;
-        const place = { volume, start: position + at, wanted, seen };
-        const cause = this.#explainSector(place, survivors, added);
-        if (cause === undefined) return this.#violation(place, survivors);
-        if (cause === UNCERTAIN) continue;
-        added.add(cause);
-        isNews = true;
-      }
-    }
-    return isNews;
-  }
-
-  /** Finds which operation makes a sector what it is, and adds it; undefined if none does. */
-  #explainSector(
-    place: {
-      readonly volume: VolumeModel;
-      readonly start: number;
-      readonly wanted: Uint8Array;
-      readonly seen: Uint8Array;
-    },
-    survivors: Survivors,
-    added: ReadonlySet<number>,
-  ): number | typeof UNCERTAIN | undefined {
-    const { volume, start, seen } = place;
-    const end = start + SECTOR_BYTES;
-    const isDoubtful = this.#operations.some((operation) =>
-      isInDoubt(operation, volume, start, end),
-    );
-    if (isDoubtful && this.#isDoubtExplained(place, survivors, -1)) return UNCERTAIN;
-    // The sector's versions in the order of calls, from the base on: all operations that are certain.
-    const version = new Uint8Array(SECTOR_BYTES);
-    volume.base.read(version, start);
-    for (let index = 0; index < this.#operations.length; index++) {
-      const operation = this.#operations[index] as ModelOperation;
-      if (operation.volume !== volume || !touches(operation, start, end)) continue;
-      if (operation.outcome === "failed") continue;
-      applyToPiece(version, start, operation, operation.lengthBytes);
-      const isKnown =
-        !added.has(index) &&
-        survivors.has(index) &&
-        start < operation.offsetBytes + survivors.includedBytes(index);
-      if (isKnown) continue;
-      const isShown =
-        isEqual(version, seen) || (isDoubtful && this.#isDoubtExplained(place, survivors, index));
-      if (!isShown) continue;
-      const reason = `sector ${start / SECTOR_BYTES} of volume ${volume.id} shows it`;
-      survivors.add(index, reason, Math.min(end, operation.offsetBytes + operation.lengthBytes));
-      return index;
-    }
+    const result = explainCrash(state, observed);
+    if ("check" in result) return result;
+    this.#goOn(crash, observed, result);
     return undefined;
-  }
-
-  /** Do failed operations explain a sector, if of the others there are the survivors and all up to `last`? */
-  #isDoubtExplained(
-    place: { readonly volume: VolumeModel; readonly start: number; readonly seen: Uint8Array },
-    survivors: Survivors,
-    last: number,
-  ): boolean {
-    const { volume, start, seen } = place;
-    const base = new Uint8Array(seen.length);
-    volume.base.read(base, start);
-    const steps: Step[] = [];
-    this.#operations.forEach((operation, index) => {
-      if (operation.volume !== volume || !touches(operation, start, start + seen.length)) return;
-      const isCertain = operation.outcome !== "failed" || survivors.has(index);
-      if (isCertain && index > last && !survivors.has(index)) return;
-      const lengthBytes = index <= last ? operation.lengthBytes : survivors.includedBytes(index);
-      const mayShowAt = (position: number): boolean => !isMasked(operation, position, NEVER);
-      steps.push({
-        operation,
-        lengthBytes: isCertain ? lengthBytes : operation.lengthBytes,
-        isCertain,
-        mayShowAt,
-      });
-    });
-    const isRight = base.map((byte, at) => (byte === seen[at] ? 1 : 0));
-    return explainBytes({ start, seen, isRight }, steps).every((right) => right === 1);
-  }
-
-  #violation(
-    place: {
-      readonly volume: VolumeModel;
-      readonly start: number;
-      readonly wanted: Uint8Array;
-      readonly seen: Uint8Array;
-    },
-    survivors: Survivors,
-  ): Violation {
-    const { volume, start, wanted, seen } = place;
-    let why = "nothing was written there since the last durable state";
-    this.#operations.forEach((operation, index) => {
-      const isThere = operation.volume === volume && survivors.has(index);
-      if (!isThere || !touches(operation, start, start + SECTOR_BYTES)) return;
-      why = `${describeOperation(operation)} must be there: ${survivors.reason(index)}`;
-    });
-    return {
-      check:
-        "after a crash a volume is the state after a prefix of its order, with all that was promised",
-      volume: volume.name,
-      sector: start / SECTOR_BYTES,
-      expected: `${describeContent(wanted)}; ${why}`,
-      found: describeContent(seen),
-    };
   }
 
   /** Takes what was found as the truth. */
@@ -519,7 +263,7 @@ export class DiskModel {
     this.#crash = undefined;
     this.#isCacheWhole = true;
     if (crash === "power") {
-      this.#baseShapes = this.#shapesOf(survivors);
+      this.#baseShapes = shapesOf(this.#history, survivors);
       for (const [id, { name }] of this.#baseShapes) {
         const volume = this.#volume(id);
         const found = observed.find((one) => one.name === name);
@@ -544,7 +288,7 @@ export class DiskModel {
       this.#fold();
     }
     this.#currentShapes = must(
-      this.#shapesWith(({ outcome }) => outcome !== "failed"),
+      shapesWith(this.#history, ({ outcome }) => outcome !== "failed"),
       "survivors fit",
     );
     this.#forgetVolumes();
@@ -576,7 +320,7 @@ export class DiskModel {
       }
       applyToShapes(this.#baseShapes, operation);
       applyToContent(this.#volume(operation.volume.id).base, operation);
-      this.#raiseFloors(operation);
+      for (const read of this.#reads) read.raiseFloor(operation);
       for (const other of open) {
         if (other.outcome !== "failed" || other.volume !== operation.volume) continue;
         const { offsetBytes: start, calledAt } = operation;
@@ -586,15 +330,6 @@ export class DiskModel {
     if (open.length === this.#operations.length) return;
     this.#operations = open;
     this.#forgetVolumes();
-  }
-
-  /** What has become durable leaves the operations; reads called after it must still find it. */
-  #raiseFloors(operation: ModelOperation): void {
-    for (const { volume, offsetBytes, floor, calledAt } of this.#reads) {
-      if (floor === undefined || volume !== operation.volume) continue;
-      if (operation.calledAt < calledAt)
-        applyToPiece(floor, offsetBytes, operation, operation.lengthBytes);
-    }
   }
 
   /** Drops volumes that no state can show any more. */
@@ -615,84 +350,6 @@ export class DiskModel {
     }
   }
 
-  /** Reads that are under way may see the state that has just become current. */
-  #widenReads(operation: ModelOperation): void {
-    for (const read of this.#reads) {
-      const length = must(read.contents[0], "a read has a content").length;
-      const end = read.offsetBytes + length;
-      if (read.volume !== operation.volume || !touches(operation, read.offsetBytes, end)) continue;
-      const content = new Uint8Array(length);
-      read.volume.current.read(content, read.offsetBytes);
-      read.contents.push(content);
-    }
-  }
-
-  /** May a read have seen what failed operations left, and those that may still fail? */
-  #isUncertainContent(
-    read: ReadTicket,
-    place: { readonly start: number; readonly end: number; readonly found: Uint8Array },
-  ): boolean {
-    const { start, end, found } = place;
-    const { volume, offsetBytes, contents, floor, calledAt } = read;
-    const at = start - offsetBytes;
-    const steps: Step[] = [];
-    for (const operation of this.#operations) {
-      if (operation.volume !== volume || !touches(operation, start, end)) continue;
-      const isCertain = operation.calledAt < calledAt && !this.#mayHaveFailed(operation);
-      const { lengthBytes } = operation;
-      const mayShowAt = (position: number): boolean => !isMasked(operation, position, calledAt);
-      steps.push({ operation, lengthBytes, isCertain, mayShowAt });
-    }
-    if (floor === undefined && steps.every(({ isCertain }) => isCertain)) return false;
-    const isRight = found.map((byte, index) => (floor?.[at + index] === byte ? 1 : 0));
-    const shown = explainBytes({ start, seen: found, isRight }, steps);
-    return found.every((byte, index) => {
-      return shown[index] === 1 || contents.some((content) => content[at + index] === byte);
-    });
-  }
-
-  /** The range as it is durable; undefined when no operation there leaves doubt. */
-  #doubtfulFloor(
-    volume: VolumeModel,
-    offsetBytes: number,
-    lengthBytes: number,
-  ): Uint8Array | undefined {
-    const end = offsetBytes + lengthBytes;
-    const isDoubtful = this.#operations.some(
-      (operation) =>
-        operation.volume === volume &&
-        touches(operation, offsetBytes, end) &&
-        this.#mayHaveFailed(operation),
-    );
-    if (!isDoubtful) return undefined;
-    const content = new Uint8Array(lengthBytes);
-    volume.base.read(content, offsetBytes);
-    return content;
-  }
-
-  #mayHaveFailed({ outcome }: ModelOperation): boolean {
-    return outcome === "failed" || (outcome === "pending" && this.areFailuresExpected);
-  }
-
-  /** Base and those changes of the catalog that `isThere`; undefined if they don't fit. */
-  #shapesWith(isThere: (operation: ModelOperation) => boolean): Shapes | undefined {
-    const shapes: Shapes = new Map(this.#baseShapes);
-    for (const operation of this.#operations) {
-      if (!isCatalogChange(operation.change) || !isThere(operation)) continue;
-      if (operation.change.kind !== "create" && !shapes.has(operation.volume.id)) return undefined;
-      applyToShapes(shapes, operation);
-    }
-    return shapes;
-  }
-
-  #shapesOf(survivors: Survivors): Shapes {
-    const shapes: Shapes = new Map(this.#baseShapes);
-    this.#operations.forEach((operation, index) => {
-      if (survivors.has(index)) applyToShapes(shapes, operation);
-    });
-    return shapes;
-  }
-
   /** Puts names and sizes of the current state where clients look. */
   #syncShapes(): void {
     for (const [id, { name, sizeBytes }] of this.#currentShapes) {
@@ -702,88 +359,15 @@ export class DiskModel {
     }
   }
 
+  get #open(): OpenOperations {
+    return { operations: this.#operations, areFailuresExpected: this.areFailuresExpected };
+  }
+
+  get #history(): CatalogHistory {
+    return { baseShapes: this.#baseShapes, operations: this.#operations };
+  }
+
   #volume(id: number): VolumeModel {
     return must(this.#volumes.get(id), "a volume that some state shows is known");
   }
-}
-
-function isUncertainCatalog({ change, outcome }: ModelOperation): boolean {
-  return outcome === "failed" && isCatalogChange(change);
-}
-
-function applyToShapes(shapes: Shapes, { change, volume }: ModelOperation): void {
-  const shape = shapes.get(volume.id);
-  switch (change.kind) {
-    case "create":
-      shapes.set(volume.id, { name: change.name, sizeBytes: change.sizeBytes });
-      return;
-    case "remove":
-      shapes.delete(volume.id);
-      return;
-    case "rename":
-      if (shape !== undefined) shapes.set(volume.id, { ...shape, name: change.name });
-      return;
-    case "resize":
-      if (shape !== undefined) shapes.set(volume.id, { ...shape, sizeBytes: change.sizeBytes });
-      return;
-    case "write":
-    case "zero":
-      return;
-    default:
-      change satisfies never;
-  }
-}
-
-function matches(shapes: Shapes, observed: readonly VolumeShape[]): boolean {
-  if (shapes.size !== observed.length) return false;
-  const sizes = new Map(observed.map(({ name, sizeBytes }) => [name, sizeBytes]));
-  return [...shapes.values()].every(({ name, sizeBytes }) => sizes.get(name) === sizeBytes);
-}
-
-function catalogViolation(shapes: Shapes, observed: readonly VolumeShape[]): Violation {
-  const list = (volumes: Iterable<VolumeShape>): string =>
-    [...volumes].map(({ name, sizeBytes }) => `${name} of ${sizeBytes} bytes`).join(", ") || "none";
-  return {
-    check: "the list of volumes is the one after a prefix of the order",
-    volume: "",
-    sector: -1,
-    expected: `at least these changes: ${list(shapes.values())}`,
-    found: list(observed),
-  };
-}
-
-/** All subsets, the empty one first, in the order of the bits. */
-function subsets(operations: readonly ModelOperation[]): Set<ModelOperation>[] {
-  const sets: Set<ModelOperation>[] = [];
-  for (let bits = 0; bits < 1 << operations.length; bits++) {
-    sets.push(new Set(operations.filter((_, index) => (bits & (1 << index)) !== 0)));
-  }
-  return sets;
-}
-
-function isInDoubt(
-  operation: ModelOperation,
-  volume: VolumeModel,
-  start: number,
-  end: number,
-): boolean {
-  const { outcome } = operation;
-  return outcome === "failed" && operation.volume === volume && touches(operation, start, end);
-}
-
-/** Did something certain that was called before step `before` overwrite a failed operation at this byte? */
-function isMasked({ masks }: ModelOperation, position: number, before: number): boolean {
-  return masks.some(
-    ({ start, end, calledAt }) => calledAt < before && position >= start && position < end,
-  );
-}
-
-/** Does it change any byte of [start, end)? A shrink changes what it cuts off. */
-function touches(operation: ModelOperation, start: number, end: number): boolean {
-  if (operation.change.kind === "resize") return operation.change.sizeBytes < end;
-  return covers(operation, start, end);
-}
-
-function isEqual(one: Uint8Array, other: Uint8Array): boolean {
-  return Buffer.compare(one, other) === 0;
 }

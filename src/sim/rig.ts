@@ -8,17 +8,13 @@
 import { AssertionError, assert, must } from "../base/assert.ts";
 import { fillContent } from "./content.ts";
 import { SimMachine } from "./machine.ts";
-import {
-  DiskModel,
-  type ModelOptions,
-  type ObservedVolume,
-  type Violation,
-  type VolumeModel,
-} from "./model.ts";
+import { DiskModel, type ModelOptions } from "./model.ts";
 import type { CatalogChange, ModelOperation } from "./model-operation.ts";
+import type { ObservedVolume, VolumeModel } from "./model-volume.ts";
 import type { PoolDriver, PoolUnderTest, StoreRequest, VolumeShape } from "./pool-under-test.ts";
 import type { Pump } from "./scheduler.ts";
 import { CHUNK_BYTES } from "./sparse-bytes.ts";
+import type { Violation } from "./violation.ts";
 
 /** Virtual time without any progress after which a store counts as hanging. */
 const HANG_MICROS = 120_000_000;

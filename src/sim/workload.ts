@@ -8,11 +8,13 @@
 import { AssertionError, assert, must } from "../base/assert.ts";
 import { type ContentPattern, fillContent, SECTOR_BYTES } from "./content.ts";
 import type { SimMachine } from "./machine.ts";
-import type { DiskModel, Violation, VolumeModel } from "./model.ts";
+import type { DiskModel } from "./model.ts";
 import type { CatalogChange } from "./model-operation.ts";
+import type { VolumeModel } from "./model-volume.ts";
 import type { PoolUnderTest, StoreRequest } from "./pool-under-test.ts";
 import type { Prng } from "./prng.ts";
 import { bug, callCatalog, violationOf } from "./rig.ts";
+import type { Violation } from "./violation.ts";
 
 /** How the clients of one life behave. */
 export interface WorkloadProfile {

@@ -6,8 +6,10 @@
 import { equal, notEqual } from "node:assert/strict";
 import { test } from "node:test";
 import { fillContent, SECTOR_BYTES } from "../../src/sim/content.ts";
-import { DiskModel, type Violation, type VolumeModel } from "../../src/sim/model.ts";
+import { DiskModel } from "../../src/sim/model.ts";
 import type { ModelOperation } from "../../src/sim/model-operation.ts";
+import type { VolumeModel } from "../../src/sim/model-volume.ts";
+import type { Violation } from "../../src/sim/violation.ts";
 
 const EIO = 5;
 
