@@ -10,8 +10,8 @@ import type { MemorySocket } from "../sim/memory-socket.ts";
 import { NbdDoorInMemory } from "../sim/nbd-door.ts";
 import { NbdClient } from "./client.ts";
 import { HANDSHAKE_MS_MAX } from "./connection.ts";
+import { BYTES_IN_FLIGHT_MAX } from "./in-flight.ts";
 import { CONNECTIONS_MAX, STALL_MS_MAX } from "./server.ts";
-import { BYTES_IN_FLIGHT_MAX } from "./session.ts";
 
 const MIB = 1 << 20;
 

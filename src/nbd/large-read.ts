@@ -11,10 +11,10 @@
 // for each other's memory.
 
 import { ALLOCATION, type ExtentSink, MAX_SLAB_PIECE_BYTES } from "./block-device.ts";
-import { BASE_ALLOCATION, BLOCK_SIZE } from "./constants.ts";
+import { BASE_ALLOCATION } from "./constants.ts";
 import type { MemoryWaiter } from "./door-memory.ts";
-import { ANSWER, type Request, type RequestOwner } from "./request.ts";
-import type { Session } from "./session.ts";
+import type { InFlight } from "./in-flight.ts";
+import { ANSWER, partBytesMax, type Request, type RequestOwner } from "./request.ts";
 
 /** Pieces of one streamed read that are being read or wait to be sent. */
 const PARTS_AHEAD_MAX = 4;
@@ -24,15 +24,15 @@ const HOLE_BYTES_MIN: number = 64 << 10;
 const EXTENT_COUNT_MAX = 1024;
 
 /** False: there is no memory for all of it now, and nothing was begun. */
-export function beginGatheredRead(session: Session, subject: Request): boolean {
-  const { memory, requests, device } = session;
+export function beginGatheredRead(inFlight: InFlight, subject: Request): boolean {
+  const { memory, requests, device } = inFlight;
   const parts: Request[] = [];
   const end = subject.offsetBytes + subject.lengthBytes;
   for (let offset = subject.offsetBytes; offset < end; ) {
-    const lengthBytes = Math.min(partBytes(offset), end - offset);
+    const lengthBytes = Math.min(partBytesMax(offset), end - offset);
     const piece = memory.take(lengthBytes);
     if (piece < 0) {
-      for (const part of parts) giveBack(session, part);
+      for (const part of parts) inFlight.givePart(part);
       return false;
     }
     const part = requests.take();
@@ -43,7 +43,7 @@ export function beginGatheredRead(session: Session, subject: Request): boolean {
     parts.push(part);
     offset += lengthBytes;
   }
-  const gathering = new Gathering(session, subject, parts);
+  const gathering = new Gathering(inFlight, subject, parts);
   for (const part of parts) part.owner = gathering;
   for (const part of parts) {
     if (device.readNow(part.offsetBytes, part.lengthBytes, part.address)) part.complete(0);
@@ -53,14 +53,14 @@ export function beginGatheredRead(session: Session, subject: Request): boolean {
 }
 
 class Gathering implements RequestOwner {
-  readonly #session: Session;
+  readonly #inFlight: InFlight;
   readonly #subject: Request;
   readonly #parts: Request[];
   #outstanding: number;
   #errno = 0;
 
-  constructor(session: Session, subject: Request, parts: Request[]) {
-    this.#session = session;
+  constructor(inFlight: InFlight, subject: Request, parts: Request[]) {
+    this.#inFlight = inFlight;
     this.#subject = subject;
     this.#parts = parts;
     this.#outstanding = parts.length;
@@ -71,13 +71,13 @@ class Gathering implements RequestOwner {
     this.#outstanding -= 1;
     if (this.#outstanding > 0) return;
     if (this.#errno === 0) this.#subject.parts = this.#parts;
-    else for (const part of this.#parts) giveBack(this.#session, part);
-    this.#session.finish(this.#subject, this.#errno);
+    else for (const part of this.#parts) this.#inFlight.givePart(part);
+    this.#inFlight.finish(this.#subject, this.#errno);
   }
 }
 
 export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
-  readonly #session: Session;
+  readonly #inFlight: InFlight;
   readonly #subject: Request;
   readonly #end: number;
   /** What the device said of the range, from its start on, in turn: length and whether it's a hole. */
@@ -98,20 +98,21 @@ export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
   #isCancelled = false;
   #isOver = false;
 
-  constructor(session: Session, subject: Request) {
-    this.#session = session;
+  constructor(inFlight: InFlight, subject: Request) {
+    this.#inFlight = inFlight;
     this.#subject = subject;
     this.#position = subject.offsetBytes;
     this.#end = subject.offsetBytes + subject.lengthBytes;
   }
 
   begin(): void {
-    const status = this.#session.requests.take();
+    this.#inFlight.streamBegan(this);
+    const status = this.#inFlight.requests.take();
     status.offsetBytes = this.#subject.offsetBytes;
     status.lengthBytes = this.#subject.lengthBytes;
     status.owner = this;
     this.#status = status;
-    this.#session.device.blockStatus(status, BASE_ALLOCATION, this);
+    this.#inFlight.device.blockStatus(status, BASE_ALLOCATION, this);
   }
 
   add(extentBytes: number, flags: number): boolean {
@@ -135,14 +136,14 @@ export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
     if (request === this.#status) {
       // A status that failed says nothing about the data: read all of it.
       this.#status = undefined;
-      this.#session.requests.give(request);
+      this.#inFlight.requests.give(request);
       this.#extentLeftBytes = this.#extentBytes[0] ?? this.#subject.lengthBytes;
     } else {
       this.#outstanding -= 1;
       if (errno !== 0) {
         if (this.#errno === 0) this.#errno = errno;
-        giveBack(this.#session, request);
-      } else this.#session.answerPart(request);
+        this.#inFlight.givePart(request);
+      } else this.#inFlight.answerPart(request);
     }
     this.pump();
   }
@@ -156,9 +157,9 @@ export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
     const isDone = this.#position === this.#end || this.#errno !== 0 || this.#isCancelled;
     if (!isDone || this.#outstanding > 0) return;
     this.#isOver = true;
-    if (this.#isWaiting) this.#session.memory.forget(this);
-    this.#session.streamEnded(this);
-    this.#session.finish(this.#subject, this.#errno);
+    if (this.#isWaiting) this.#inFlight.memory.forget(this);
+    this.#inFlight.streamEnded(this);
+    this.#inFlight.finish(this.#subject, this.#errno);
   }
 
   retry(): boolean {
@@ -169,13 +170,13 @@ export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
     this.#isServed = false;
     if (!this.#isWaiting) return true;
     if (this.#position === before) return false;
-    this.#session.memory.wait(this);
+    this.#inFlight.memory.wait(this);
     return true;
   }
 
   cancel(): void {
     this.#isCancelled = true;
-    this.#session.memory.forget(this);
+    this.#inFlight.memory.forget(this);
     this.#isWaiting = false;
     this.pump();
   }
@@ -187,7 +188,7 @@ export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
       !this.#isCancelled &&
       !this.#isWaiting &&
       this.#outstanding < PARTS_AHEAD_MAX &&
-      this.#session.output.unsentBytes < PARTS_AHEAD_MAX * MAX_SLAB_PIECE_BYTES
+      this.#inFlight.output.unsentBytes < PARTS_AHEAD_MAX * MAX_SLAB_PIECE_BYTES
     );
   }
 
@@ -195,28 +196,28 @@ export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
   #next(): boolean {
     const isHole = this.#extentIsHole[this.#extentIndex] ?? false;
     const room = Math.min(this.#extentLeftBytes, this.#end - this.#position);
-    const lengthBytes = isHole ? room : Math.min(room, partBytes(this.#position));
+    const lengthBytes = isHole ? room : Math.min(room, partBytesMax(this.#position));
     const part = isHole ? this.#hole() : this.#data(lengthBytes);
     if (part === undefined) return false;
     part.answerTo(this.#subject);
     part.offsetBytes = this.#position;
     part.lengthBytes = lengthBytes;
     this.#advance(lengthBytes);
-    if (isHole) this.#session.answerPart(part);
-    else if (this.#session.device.readNow(part.offsetBytes, lengthBytes, part.address)) {
+    if (isHole) this.#inFlight.answerPart(part);
+    else if (this.#inFlight.device.readNow(part.offsetBytes, lengthBytes, part.address)) {
       part.complete(0);
-    } else this.#session.device.read(part);
+    } else this.#inFlight.device.read(part);
     return true;
   }
 
   #hole(): Request {
-    const part = this.#session.requests.take();
+    const part = this.#inFlight.requests.take();
     part.answer = ANSWER.HOLE;
     return part;
   }
 
   #data(lengthBytes: number): Request | undefined {
-    const { memory, requests } = this.#session;
+    const { memory, requests } = this.#inFlight;
     const piece = memory.take(lengthBytes);
     if (piece < 0) {
       this.#isWaiting = true;
@@ -240,15 +241,4 @@ export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
     // What the device didn't describe is read as data.
     this.#extentLeftBytes = this.#extentBytes[this.#extentIndex] ?? this.#end - this.#position;
   }
-}
-
-/** From `offset` to the next cut: a piece at most, and cuts are on 4 KiB. */
-function partBytes(offset: number): number {
-  return MAX_SLAB_PIECE_BYTES - (offset % BLOCK_SIZE.PREFERRED);
-}
-
-function giveBack(session: Session, part: Request): void {
-  session.memory.release(part.piece);
-  part.piece = -1;
-  session.requests.give(part);
 }

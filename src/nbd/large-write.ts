@@ -5,13 +5,11 @@
 // of them are done. Cuts fall on 4 KiB of the export, so that no block is written in two halves. After a
 // crash a prefix of the pieces may have survived, which is what the durability contract says.
 
-import { type BlockRequest, MAX_SLAB_PIECE_BYTES } from "./block-device.ts";
-import { BLOCK_SIZE } from "./constants.ts";
-import type { Request, RequestOwner } from "./request.ts";
-import type { Session } from "./session.ts";
+import type { InFlight } from "./in-flight.ts";
+import { partBytesMax, type Request, type RequestOwner } from "./request.ts";
 
 export class LargeWrite implements RequestOwner {
-  readonly #session: Session;
+  readonly #inFlight: InFlight;
   readonly #subject: Request;
   /** Bytes that have been made parts of. */
   #partedBytes = 0;
@@ -19,13 +17,9 @@ export class LargeWrite implements RequestOwner {
   #errno = 0;
   #isAbandoned = false;
 
-  constructor(session: Session, subject: Request) {
-    this.#session = session;
+  constructor(inFlight: InFlight, subject: Request) {
+    this.#inFlight = inFlight;
     this.#subject = subject;
-  }
-
-  static firstPartBytes(offsetBytes: number): number {
-    return MAX_SLAB_PIECE_BYTES - (offsetBytes % BLOCK_SIZE.PREFERRED);
   }
 
   /** All parts have been begun. */
@@ -36,12 +30,12 @@ export class LargeWrite implements RequestOwner {
   get nextPartBytes(): number {
     const missing = this.#subject.lengthBytes - this.#partedBytes;
     const offset = this.#subject.offsetBytes + this.#partedBytes;
-    return Math.min(missing, LargeWrite.firstPartBytes(offset));
+    return Math.min(missing, partBytesMax(offset));
   }
 
   /** The next part, to be filled and given to the device. */
-  nextPart(piece: number): Request & BlockRequest {
-    const part = this.#session.requests.take();
+  nextPart(piece: number): Request {
+    const part = this.#inFlight.requests.take();
     part.lengthBytes = this.nextPartBytes;
     part.offsetBytes = this.#subject.offsetBytes + this.#partedBytes;
     part.isForceUnitAccess = this.#subject.isForceUnitAccess;
@@ -66,16 +60,13 @@ export class LargeWrite implements RequestOwner {
   }
 
   #end(part: Request): void {
-    this.#session.memory.release(part.piece);
-    part.piece = -1;
-    part.owner = undefined;
-    this.#session.requests.give(part);
+    this.#inFlight.givePart(part);
     this.#outstanding -= 1;
     this.#finishIfDone();
   }
 
   #finishIfDone(): void {
     if (this.#outstanding > 0 || !(this.isComplete || this.#isAbandoned)) return;
-    this.#session.finish(this.#subject, this.#errno);
+    this.#inFlight.finish(this.#subject, this.#errno);
   }
 }

@@ -2,11 +2,12 @@
 //
 // One request on its way through a device: a pooled object, reused for the next request as soon as it has
 // been answered, so that the data path makes no garbage. Its owner is who takes the completion: the
-// session for what is answered in one go, or the larger transfer that it is a part of.
+// connection for what is answered in one go, or the larger transfer that it is a part of.
 
 import { assert } from "../base/assert.ts";
-import type { BlockRequest } from "./block-device.ts";
+import { type BlockRequest, MAX_SLAB_PIECE_BYTES } from "./block-device.ts";
 import type { ReplySubject } from "./codec.ts";
+import { BLOCK_SIZE } from "./constants.ts";
 
 export interface RequestOwner {
   completed(request: Request, errno: number): void;
@@ -92,4 +93,12 @@ export class RequestPool {
     request.next = this.#free;
     this.#free = request;
   }
+}
+
+/**
+ * The largest part of a larger transfer that begins at `offsetBytes`: a piece at most, and cuts fall on
+ * 4 KiB of the export.
+ */
+export function partBytesMax(offsetBytes: number): number {
+  return MAX_SLAB_PIECE_BYTES - (offsetBytes % BLOCK_SIZE.PREFERRED);
 }

@@ -507,6 +507,27 @@ describe("a session", () => {
     socket.feedEnd();
   });
 
+  test("behind a long write the payload of a refused one is read past in large bites", async () => {
+    open();
+    const headers = HEADERS.SIMPLE;
+    const socket = await rawClient(headers);
+    const { WRITE } = COMMAND;
+    socket.feed(request({ headers, command: WRITE, payload: pattern(300 * KIB) }));
+    const refusedWrite = request({
+      headers,
+      command: WRITE,
+      offset: 2 ** 40,
+      payload: pattern(300 * KIB),
+    });
+    socket.feed(refusedWrite.subarray(0, 28));
+    ok(socket.targetBytes > 200 * KIB);
+    socket.feed(refusedWrite.subarray(28));
+    const sent = Buffer.from(socket.takeSent());
+    equal(sent.length, 2 * 16);
+    equal(sent.readUInt32BE(16 + 4), NBD_ERROR.ENOSPC);
+    socket.feedEnd();
+  });
+
   test("a burst whose replies need several output pieces is answered in order, with one send", async () => {
     open();
     door.device.put(0, pattern(MIB));

@@ -11,9 +11,9 @@
 import { type ExtentSink, MAX_SLAB_PIECE_BYTES } from "./block-device.ts";
 import { writeChunkHeader, writeU64 } from "./codec.ts";
 import { EXTENTS_MAX, REPLY_TYPE, WIRE } from "./constants.ts";
+import type { InFlight } from "./in-flight.ts";
 import type { MetaContext } from "./negotiation.ts";
 import { ANSWER, type Request, type RequestOwner } from "./request.ts";
-import type { Session } from "./session.ts";
 
 const FIRST_PIECE_BYTES = 4096;
 const GROWTH = 4;
@@ -21,7 +21,7 @@ const GROWTH = 4;
 const FRONT_BYTES = 64;
 
 export class StatusReply implements RequestOwner, ExtentSink {
-  readonly #session: Session;
+  readonly #inFlight: InFlight;
   readonly #subject: Request;
   readonly #contexts: readonly MetaContext[];
   /** A piece for each context, taken together beforehand; -1 once it is on its way out. */
@@ -40,34 +40,34 @@ export class StatusReply implements RequestOwner, ExtentSink {
 
   /** False: no memory now, nothing was begun. */
   static begin(
-    session: Session,
+    inFlight: InFlight,
     subject: Request,
     options: { contexts: readonly MetaContext[]; isOne: boolean },
   ): boolean {
     const pieces: number[] = [];
     while (pieces.length < options.contexts.length) {
-      const piece = session.memory.take(FIRST_PIECE_BYTES);
+      const piece = inFlight.memory.take(FIRST_PIECE_BYTES);
       if (piece < 0) {
-        for (const taken of pieces) session.memory.release(taken);
+        for (const taken of pieces) inFlight.memory.release(taken);
         return false;
       }
       pieces.push(piece);
     }
-    new StatusReply(session, subject, { ...options, pieces }).#ask();
+    new StatusReply(inFlight, subject, { ...options, pieces }).#ask();
     return true;
   }
 
   private constructor(
-    session: Session,
+    inFlight: InFlight,
     subject: Request,
     options: { contexts: readonly MetaContext[]; isOne: boolean; pieces: number[] },
   ) {
-    this.#session = session;
+    this.#inFlight = inFlight;
     this.#subject = subject;
     this.#contexts = options.contexts;
     this.#pieces = options.pieces;
     this.#isOne = options.isOne;
-    this.#descriptorBytes = session.isExtended ? 16 : 8;
+    this.#descriptorBytes = inFlight.isExtended ? 16 : 8;
   }
 
   add(lengthBytes: number, flags: number): boolean {
@@ -85,7 +85,7 @@ export class StatusReply implements RequestOwner, ExtentSink {
   }
 
   completed(request: Request, errno: number): void {
-    this.#session.requests.give(request);
+    this.#inFlight.requests.give(request);
     if (errno !== 0) {
       this.#fail(errno);
       return;
@@ -95,12 +95,12 @@ export class StatusReply implements RequestOwner, ExtentSink {
     if (this.#lastBytes > 0) this.#put();
     this.#send();
     this.#index += 1;
-    if (this.#index === this.#contexts.length) this.#session.finish(this.#subject, 0);
+    if (this.#index === this.#contexts.length) this.#inFlight.finish(this.#subject, 0);
     else this.#ask();
   }
 
   #ask(): void {
-    const request = this.#session.requests.take();
+    const request = this.#inFlight.requests.take();
     request.offsetBytes = this.#subject.offsetBytes;
     request.lengthBytes = this.#subject.lengthBytes;
     request.owner = this;
@@ -111,7 +111,7 @@ export class StatusReply implements RequestOwner, ExtentSink {
     this.#lastFlags = 0;
     this.#describedBytes = 0;
     const context = this.#contexts[this.#index] as MetaContext;
-    this.#session.device.blockStatus(request, context.name, this);
+    this.#inFlight.device.blockStatus(request, context.name, this);
   }
 
   /** Writes the descriptor that is complete; false when no other may follow it. */
@@ -124,8 +124,8 @@ export class StatusReply implements RequestOwner, ExtentSink {
   }
 
   #put(): void {
-    const { view } = this.#session.memory;
-    if (this.#session.isExtended) {
+    const { view } = this.#inFlight.memory;
+    if (this.#inFlight.isExtended) {
       writeU64(view, this.#at, this.#lastBytes);
       writeU64(view, this.#at + 8, this.#lastFlags);
     } else {
@@ -143,7 +143,7 @@ export class StatusReply implements RequestOwner, ExtentSink {
     if (needed <= this.#pieceBytes) return true;
     const grownBytes = this.#pieceBytes * GROWTH;
     if (grownBytes > MAX_SLAB_PIECE_BYTES) return false;
-    const { memory } = this.#session;
+    const { memory } = this.#inFlight;
     const grown = memory.take(grownBytes);
     if (grown < 0) return false;
     memory.bytes.copyWithin(grown, piece, this.#at);
@@ -156,7 +156,7 @@ export class StatusReply implements RequestOwner, ExtentSink {
 
   /** Writes the chunk's head in front of the descriptors and puts it on its way. */
   #send(): void {
-    const { memory, isExtended } = this.#session;
+    const { memory, isExtended } = this.#inFlight;
     const piece = this.#pieces[this.#index] as number;
     const context = this.#contexts[this.#index] as MetaContext;
     const idBytes = isExtended ? 8 : 4;
@@ -172,17 +172,17 @@ export class StatusReply implements RequestOwner, ExtentSink {
     const headBytes = isExtended ? WIRE.EXTENDED_REPLY : WIRE.STRUCTURED_REPLY;
     const start = payload - headBytes;
     writeChunkHeader(memory.view, start, this.#subject, chunk);
-    const part = this.#session.requests.take();
+    const part = this.#inFlight.requests.take();
     part.answer = ANSWER.READY;
     part.piece = piece;
     part.address = start;
     part.lengthBytes = this.#at - start;
     this.#pieces[this.#index] = -1;
-    this.#session.answer(part);
+    this.#inFlight.answerPart(part);
   }
 
   #fail(errno: number): void {
-    for (const piece of this.#pieces) if (piece >= 0) this.#session.memory.release(piece);
-    this.#session.finish(this.#subject, errno);
+    for (const piece of this.#pieces) if (piece >= 0) this.#inFlight.memory.release(piece);
+    this.#inFlight.finish(this.#subject, errno);
   }
 }
