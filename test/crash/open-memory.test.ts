@@ -5,7 +5,9 @@
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
+import type { PageDirectory } from "../../src/index/page-directory.ts";
 import { catVolume } from "../../src/log/log-dump.ts";
+import { LOW_ZERO } from "../../src/log/reference.ts";
 import { poolIdBytes, readIdentity } from "../../src/pool/identity.ts";
 import { checkPool } from "../../src/pool/pool-check.ts";
 import { BLOCK, newHost, noise, type PoolFiles, PoolRig, sameBytes, turns } from "./memory-rig.ts";
@@ -113,3 +115,28 @@ function expectStored(rig: PoolRig): void {
   );
   equal(rig.pool.stats().segmentCount, segmentNames.length);
 }
+
+test("check finds where a checkpoint differs from the log, but for what changed since", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 8 * MIB);
+  for (let at = 0; at < 2048; at += 8) await rig.write("a", at * BLOCK, noise(at, BLOCK));
+  const directory = [...rig.pool.index.branches.values()][0] as PageDirectory;
+  // Behind the log's back, in five pages.
+  for (const lba of [8, 512, 1024, 1544, 2000])
+    rig.pool.index.applyConstant(directory, { lba, blockCount: 1 }, LOW_ZERO);
+  await rig.pool.checkpoint();
+  await rig.write("a", 512 * BLOCK, noise(1, BLOCK));
+  await rig.trim("a", 1000 * BLOCK, 100 * BLOCK);
+  await rig.pool.resizeVolume("a", 1999 * BLOCK);
+  await rig.pool.createVolume("b", MIB);
+  await rig.write("b", 0, noise(2, BLOCK));
+  const { root, log } = newHost(rig.kill());
+  const { findings } = await checkPool({ root, log, memoryBytes: 64 * MIB });
+  deepEqual(
+    findings.map(({ data }) => data),
+    [
+      { volume: "a", lba: 8 },
+      { volume: "a", lba: 1544 },
+    ],
+  );
+});
