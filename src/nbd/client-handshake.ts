@@ -10,7 +10,7 @@
 
 import { StorageError } from "../base/errors.ts";
 import type { ExportEntry } from "./block-device.ts";
-import { HEADERS, type Headers, readU64 } from "./codec.ts";
+import { HEADERS, type Headers, readU64, viewOf } from "./codec.ts";
 import {
   BLOCK_SIZE,
   HANDSHAKE_FLAG,
@@ -242,10 +242,6 @@ const REPLY_NAMES = new Map<number, string>(
 
 function isError(type: number): boolean {
   return type >= OPTION_REPLY.ERR_UNSUP - 1;
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 function sized(text: string): Uint8Array[] {

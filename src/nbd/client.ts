@@ -2,7 +2,7 @@
 //
 // An NBD client: for import and export, for services that read other servers, and for tests, where it
 // speaks what the machine's libnbd is too old for (extended headers). Any number of requests may be under
-// way; each call returns a promise of its own answer. Replies are parsed without a socket by ReplyParser:
+// way; each call returns a promise of its own answer. Replies are parsed without a socket, by dialogues:
 // bytes in, answers out.
 //
 // Calls fail with PEER_REFUSED (the server said no: the request's fault) or PEER_FAILED (the server, its
@@ -20,7 +20,7 @@ import {
   type Send,
   type Want,
 } from "./client-handshake.ts";
-import { HEADERS, type Headers, readU64, writeU64 } from "./codec.ts";
+import { HEADERS, type Headers, readU64, viewOf, writeU64 } from "./codec.ts";
 import {
   COMMAND,
   COMMAND_FLAG,
@@ -436,10 +436,6 @@ const ERRNO_NAMES = new Map<number, string>(
 const COMMAND_NAMES = new Map<number, string>(
   Object.entries(COMMAND).map(([name, value]) => [value, name.toLowerCase().replace("_", " ")]),
 );
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
 
 /** Runs dialogues over a stream: collects bytes until the dialogue has those it wants. */
 class Talk {

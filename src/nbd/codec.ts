@@ -37,6 +37,10 @@ export function writeU64(view: DataView, address: number, value: number): void {
   view.setUint32(address + 4, value >>> 0);
 }
 
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 /** What a reply repeats of its request. */
 export interface ReplySubject {
   readonly cookieHigh: number;

@@ -269,8 +269,7 @@ export class Connection implements SocketHandler {
     this.#socket.startTls(tls).then(
       (secure) => this.#tlsStarted(secure),
       (error: unknown) => {
-        const reason = error instanceof Error ? error.message : String(error);
-        this.#log("warn", "nbd.client-refused", { reason: `TLS: ${reason}` });
+        this.#log("warn", "nbd.client-refused", { reason: `TLS: ${textOf(error)}` });
         this.#socket.destroy();
         this.closed();
       },
@@ -370,8 +369,7 @@ export class Connection implements SocketHandler {
   /** A hook that can't refuse any more: what goes wrong is logged by the runner. */
   #hookAfter(event: HookEvent): void {
     this.#context.runHook(event, this.#exportName, this.#client).catch((error: unknown) => {
-      const reason = error instanceof Error ? error.message : String(error);
-      this.#log("warn", "nbd.hook-failed", { hook: event, reason });
+      this.#log("warn", "nbd.hook-failed", { hook: event, reason: textOf(error) });
     });
   }
 
@@ -405,4 +403,8 @@ function refusalOf(error: unknown): Refusal {
   if (error.kind === "not_found" || error.kind === "invalid") return { kind: "unknown", message };
   if (error.kind === "unavailable") return { kind: "shutdown", message };
   return { kind: "failed", message };
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -17,6 +17,7 @@ import { assert } from "../base/assert.ts";
 import { StorageError } from "../base/errors.ts";
 import type { Clock } from "../host/ports.ts";
 import type { Slab } from "./block-device.ts";
+import { viewOf } from "./codec.ts";
 
 /** Room before the window: for the head of a request, and to keep the window page-aligned. */
 const WINDOW_LEAD_BYTES = 4096;
@@ -70,7 +71,7 @@ export class DoorMemory {
     this.#clock = clock;
     this.#soon = soon;
     this.bytes = slab.bytes;
-    this.view = new DataView(slab.bytes.buffer, slab.bytes.byteOffset, slab.bytes.byteLength);
+    this.view = viewOf(slab.bytes);
     const lead = this.#reserve(WINDOW_LEAD_BYTES + WINDOW_BYTES);
     this.windowAddress = lead + WINDOW_LEAD_BYTES;
     this.window = this.bytes.subarray(this.windowAddress, this.windowAddress + WINDOW_BYTES);

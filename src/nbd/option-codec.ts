@@ -6,7 +6,7 @@
 // functions allocate and return plain objects. Numbers are big-endian.
 
 import type { ExportDescription } from "./block-device.ts";
-import { writeU64 } from "./codec.ts";
+import { viewOf, writeU64 } from "./codec.ts";
 import {
   BLOCK_SIZE,
   INFO,
@@ -28,7 +28,7 @@ export class FieldReader {
 
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#view = viewOf(bytes);
   }
 
   get isAtEnd(): boolean {
