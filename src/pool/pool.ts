@@ -2,9 +2,9 @@
 //
 // A pool: one log, the index over it, and the volumes in it, opened as one.
 //
-// Opening: identity → newest whole checkpoint → replay of the log behind it → a new segment of a new
-// incarnation. From then on the pool owns the budgets (memory, space), starts checkpoints, and is the one place
-// where a change of the catalog becomes a record.
+// Opening: what an earlier one left (pool-opening.ts), then a new segment of a new incarnation. From then on the
+// pool owns the budgets (memory, space), starts checkpoints, and is the one place where a change of the catalog
+// becomes a record.
 //
 // States: open → (full ↔ open) → stopped (an I/O error; only reading goes on) or closed.
 
@@ -12,23 +12,14 @@ import { assert } from "../base/assert.ts";
 import { hasCode, StorageError } from "../base/errors.ts";
 import { checkName } from "../base/names.ts";
 import { BlockIndex } from "../index/block-index.ts";
-import type { CheckpointBody } from "../index/checkpoint-body.ts";
-import {
-  type CheckpointSource,
-  type LoadedCheckpoint,
-  readCheckpoints,
-} from "../index/checkpoint-loader.ts";
-import { Checkpointer, type CheckpointLog, type CheckpointState } from "../index/checkpointer.ts";
-import { LeafRepair } from "../index/leaf-repair.ts";
-import { RUN_TRAILER_BYTES, runName, runNumberOf } from "../index/run-file.ts";
+import type { Checkpointer } from "../index/checkpointer.ts";
+import { runName } from "../index/run-file.ts";
 import { FileStore } from "../log/file-store.ts";
 import { LogWriter } from "../log/log-writer.ts";
 import { encodeJsonRecord, RECORD_KIND } from "../log/record.ts";
-import { type RecoveryResult, recoverLog } from "../log/recovery.ts";
+import type { RecoveryResult } from "../log/recovery.ts";
 import { SEGMENT_BYTES_MAX } from "../log/reference.ts";
-import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
-import { segmentName, segmentNumberOf } from "../log/segment.ts";
-import { SegmentReader } from "../log/segment-reader.ts";
+import { segmentName } from "../log/segment.ts";
 import {
   BATCH_BUFFER_BYTES,
   BLOCK_BYTES,
@@ -48,6 +39,7 @@ import {
   writeIdentity,
 } from "./identity.ts";
 import { PoolContent } from "./pool-content.ts";
+import { PoolOpening, type SealedSegments } from "./pool-opening.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
   PoolEvent,
@@ -106,11 +98,8 @@ export class Pool {
   log!: LogWriter;
   blocks!: BlockStore;
   #checkpointer!: Checkpointer;
+  #sealed!: SealedSegments;
   #space!: SpaceGuard;
-  /** Bytes and number of the sealed segments; those of the opening are counted below this one. */
-  #segmentBytes = 0;
-  #segmentCount = 0;
-  #countedBelow = 0;
   #isClosed = false;
   #isCheckpointBlocked = false;
   #recovery: RecoveryResult | undefined;
@@ -281,7 +270,7 @@ export class Pool {
       state: this.state,
       storedBytes: this.#space.storedBytes,
       capacityBytes: this.#space.capacityBytes,
-      segmentCount: this.#segmentCount + 1,
+      segmentCount: this.#sealed.count + 1,
       headLsn: log.nextLsn,
       durableLsn: log.durableLsn,
       incarnation: log.incarnation,
@@ -369,29 +358,19 @@ export class Pool {
   // ---- opening
 
   async #start(): Promise<void> {
-    const poolId = poolIdBytes(this.#identity);
-    const source: CheckpointSource = {
+    const opening = new PoolOpening({
+      host: this.#host,
       memory: this.memory,
-      directory: this.#host.log,
+      content: this.#content,
       runs: this.#runs,
-      poolId,
-    };
-    // The rename that said "begun" may have been lost with the power after a kill: make it durable now.
-    await this.#host.root.sync();
-    const isNew = this.#identity.log === "new" && !(await this.#hasBegun(poolId));
-    if (isNew) await this.#removeAll();
-    const { checkpoints, problems } = await readCheckpoints(source);
-    const newest = await this.#loadNewest(source, checkpoints, problems);
-    for (const problem of problems) this.#tell("error", "pool.checkpoint-damaged", { problem });
-    const names = await this.#host.log.list();
-    const start = newest?.body.cut ?? LOG_BEGIN;
-    // One that was passed over is no state to go on from: its slot is the next to be written.
-    const usable = newest === undefined ? [] : checkpoints.slice(checkpoints.indexOf(newest));
-    this.#checkpointer = this.#makeCheckpointer(poolId, stateFrom(usable, names), start);
-    this.index.repair = this.#makeRepair(poolId);
-    const position = isNew
-      ? { ...LOG_BEGIN, previousNumber: 0, previousEnd: 0, incarnation: 1 }
-      : await this.#replay(start, poolId);
+      identity: this.#identity,
+      tell: (level, event, fields) => this.#tell(level, event, fields),
+      onRebuilt: () => this.#checkpointSoon(),
+    });
+    this.#checkpointer = await opening.begin();
+    this.#sealed = opening.sealed;
+    const position = await opening.replay();
+    this.#recovery = opening.recovery;
     this.#space = new SpaceGuard({
       directory: this.#host.log,
       clock: this.#host.clock,
@@ -405,7 +384,7 @@ export class Pool {
       memory: this.memory,
       directory: this.#host.log,
       clock: this.#host.clock,
-      poolId,
+      poolId: poolIdBytes(this.#identity),
       segmentBytes: this.#settings.segmentBytes,
       syncWriteBytes: this.#settings.syncWriteBytes ?? SYNC_WRITE_BYTES,
       position,
@@ -413,13 +392,10 @@ export class Pool {
       onWritten: () => this.#written(),
       onSpaceMissing: () => this.#space.spaceMissing(),
       onStopped: (cause) => this.#stopped(cause),
-      onSegmentSealed: (segment) => {
-        this.#segmentBytes += segment.sizeBytes;
-        this.#segmentCount += 1;
-      },
+      onSegmentSealed: (segment) => this.#sealed.add(segment.sizeBytes),
     });
     this.#checkpointer.log = this.log;
-    if (newest !== undefined) await this.#removeStrayRuns(checkpoints);
+    await opening.removeStrayRuns();
     this.blocks = new BlockStore({
       memory: this.memory,
       slots: this.index.slots,
@@ -436,140 +412,6 @@ export class Pool {
     );
     if (this.#identity.log === "new")
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
-  }
-
-  /** Whether the first segment is there with its header: from then on records may have been acknowledged. */
-  async #hasBegun(poolId: Uint8Array): Promise<boolean> {
-    const { segmentNumber } = LOG_BEGIN;
-    if (!(await this.#host.log.list()).includes(segmentName(segmentNumber))) return false;
-    const reader = await SegmentReader.open(this.memory, this.#host.log, segmentNumber, poolId);
-    const header = await reader.header();
-    await reader.close();
-    return typeof header === "object";
-  }
-
-  /** A pool whose making was interrupted: nobody was told that it exists, so nothing in it counts. */
-  async #removeAll(): Promise<void> {
-    const { log } = this.#host;
-    for (const name of await log.list()) {
-      if (segmentNumberOf(name) >= 0 || runNumberOf(name) >= 0) await log.remove(name);
-    }
-  }
-
-  /** Begins from the newest checkpoint that can be read whole; undefined: from the log's beginning. */
-  async #loadNewest(
-    source: CheckpointSource,
-    checkpoints: readonly LoadedCheckpoint[],
-    problems: string[],
-  ): Promise<LoadedCheckpoint | undefined> {
-    for (const checkpoint of checkpoints) {
-      try {
-        await this.#content.load(source, checkpoint.body);
-      } catch (error) {
-        if (!hasCode(error, "POOL_CORRUPT")) throw error;
-        problems.push(error.message);
-        continue;
-      }
-      const { catalog } = checkpoint.body;
-      this.#segmentBytes = typeof catalog.segmentBytes === "number" ? catalog.segmentBytes : 0;
-      this.#segmentCount = typeof catalog.segmentCount === "number" ? catalog.segmentCount : 0;
-      return checkpoint;
-    }
-    return undefined;
-  }
-
-  /** Replays the log from `start`; long replays take checkpoints on their way. */
-  async #replay(start: ReplayStart, poolId: Uint8Array): Promise<RecoveryResult["position"]> {
-    this.#countedBelow = start.segmentNumber;
-    const result = await recoverLog({
-      memory: this.memory,
-      directory: this.#host.log,
-      poolId,
-      start,
-      onRecord: (cursor) => this.#content.replay(cursor),
-      onDamagedFrame: (frame) => this.#tell("error", "log.frame-damaged", { ...frame }),
-      onStanding: (at, makeDurable) => {
-        if (this.index.ring.room > this.index.ring.capacity / 2) return undefined;
-        this.#checkpointer.log = standingAt(at, makeDurable);
-        return this.#countSegments(at.segmentNumber).then(() => this.#checkpointer.take());
-      },
-    });
-    this.#recovery = result;
-    await this.#countSegments(result.position.segmentNumber);
-    if (result.tornReason !== undefined || result.leftovers.length > 0) {
-      this.#tell("info", "pool.recovered", {
-        lsn: result.position.nextLsn,
-        records: result.replayedRecords,
-        tail: result.tornReason ?? "clean",
-        leftovers: result.leftovers,
-      });
-    }
-    return result.position;
-  }
-
-  /** Counts the segments below `end` that aren't counted yet: a checkpoint says what all before its cut's take. */
-  async #countSegments(end: number): Promise<void> {
-    for (const name of await this.#host.log.list()) {
-      const number = segmentNumberOf(name);
-      if (number < this.#countedBelow || number >= end) continue;
-      const file = await this.#host.log.open(name, "read");
-      this.#segmentBytes += await file.sizeBytes();
-      this.#segmentCount += 1;
-      await file.close();
-    }
-    this.#countedBelow = end;
-  }
-
-  #makeCheckpointer(poolId: Uint8Array, state: CheckpointState, start: ReplayStart): Checkpointer {
-    return new Checkpointer(
-      {
-        memory: this.memory,
-        index: this.index,
-        log: standingAt(start, () => Promise.resolve()),
-        directory: this.#host.log,
-        runs: this.#runs,
-        clock: this.#host.clock,
-        poolId,
-        snapshotCatalog: () => ({
-          ...this.#catalog.toJson(),
-          segmentBytes: this.#segmentBytes,
-          segmentCount: this.#segmentCount,
-        }),
-        forgetRun: (run) => this.#runs.forget(run),
-      },
-      state,
-      start.nextLsn,
-    );
-  }
-
-  /** Damaged pages of the index come back from the log, and into a new run soon. */
-  #makeRepair(poolId: Uint8Array): LeafRepair {
-    return new LeafRepair({
-      log: { memory: this.memory, directory: this.#host.log, poolId },
-      clock: this.#host.clock,
-      cutLsn: () => this.#checkpointer.cutLsn,
-      onDamaged: ({ branch, page }, { code, message }) =>
-        this.#tell("error", "index.page-damaged", { branch, page, code, message }),
-      onRebuilt: (leaves) => {
-        for (const leaf of leaves) this.index.markChanged(leaf);
-        this.#tell("warn", "index.pages-rebuilt", { pages: leaves.length });
-        this.#checkpointSoon();
-      },
-    });
-  }
-
-  /** Runs that a crash left behind: no slot names them. */
-  async #removeStrayRuns(checkpoints: readonly LoadedCheckpoint[]): Promise<void> {
-    const kept = new Set(
-      checkpoints.flatMap(({ slot, body }) => [slot.run, ...body.runs.map((run) => run.number)]),
-    );
-    if (this.#checkpointer.checkpointCount > 0) return; // the replay wrote runs of its own
-    for (const name of await this.#host.log.list()) {
-      const number = runNumberOf(name);
-      if (number < 0 || kept.has(number)) continue;
-      await this.#runs.forget(number);
-      await this.#host.log.remove(name);
-    }
   }
 
   // ---- records of the catalog
@@ -694,7 +536,7 @@ export class Pool {
   }
 
   #contentBytes(): number {
-    return this.#segmentBytes + (this.log?.tailBytes ?? 0) + this.#checkpointer.storedBytes;
+    return this.#sealed.bytes + (this.log?.tailBytes ?? 0) + this.#checkpointer.storedBytes;
   }
 
   #tell(level: PoolEvent["level"], event: string, fields: Readonly<Record<string, unknown>>): void {
@@ -707,33 +549,6 @@ export class Pool {
     };
     for (const listener of this.#listeners) listener(told);
   }
-}
-
-/** A log that stands still between two batches of a replay, for the checkpoint taken there. */
-function standingAt(at: ReplayStart, durable: () => Promise<void>): CheckpointLog {
-  return { cut: () => at, durableBatches: durable };
-}
-
-function stateFrom(
-  checkpoints: readonly LoadedCheckpoint[],
-  names: readonly string[],
-): CheckpointState {
-  const [newest, previous] = checkpoints;
-  const lastRun = names.reduce((highest, name) => Math.max(highest, runNumberOf(name)), 0);
-  return {
-    sequence: newest?.slot.sequence ?? 0,
-    lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
-    runs: allRunsOf(newest),
-    previousRuns: allRunsOf(previous),
-  };
-}
-
-/** The runs that a checkpoint needs, its own last. */
-function allRunsOf(checkpoint: LoadedCheckpoint | undefined): CheckpointBody["runs"] {
-  if (checkpoint === undefined) return [];
-  const { body, slot } = checkpoint;
-  const sizeBytes = slot.bodyOffset + slot.bodyBytes + RUN_TRAILER_BYTES;
-  return [...body.runs, { number: slot.run, nodeCount: body.nodeCount, sizeBytes }];
 }
 
 function checkSettings(settings: PoolSettings): void {

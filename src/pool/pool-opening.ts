@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What an earlier opening left, made into a pool's content: identity → newest whole checkpoint → replay of the log
+// behind it → where the log goes on. Long replays take checkpoints on their way, so that any log can be opened with
+// any budget. Nothing is written to the log here; runs that a crash left behind are removed once it goes on.
+
+import { hasCode } from "../base/errors.ts";
+import type { CheckpointBody } from "../index/checkpoint-body.ts";
+import {
+  type CheckpointSource,
+  type LoadedCheckpoint,
+  readCheckpoints,
+} from "../index/checkpoint-loader.ts";
+import { Checkpointer, type CheckpointLog, type CheckpointState } from "../index/checkpointer.ts";
+import { LeafRepair } from "../index/leaf-repair.ts";
+import { RUN_TRAILER_BYTES, runNumberOf } from "../index/run-file.ts";
+import type { FileStore } from "../log/file-store.ts";
+import type { LogPosition } from "../log/log-writer.ts";
+import { type RecoveryResult, recoverLog } from "../log/recovery.ts";
+import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
+import { segmentName, segmentNumberOf } from "../log/segment.ts";
+import { SegmentReader } from "../log/segment-reader.ts";
+import type { BlockMemory } from "../reduce/block-memory.ts";
+import { type PoolIdentity, poolIdBytes } from "./identity.ts";
+import type { PoolContent } from "./pool-content.ts";
+import type { PoolEvent, PoolHost } from "./types.ts";
+
+export interface PoolOpeningOptions {
+  readonly host: PoolHost;
+  readonly memory: BlockMemory;
+  readonly identity: PoolIdentity;
+  /** Empty; filled here. */
+  readonly content: PoolContent;
+  readonly runs: FileStore;
+  readonly tell: (
+    level: PoolEvent["level"],
+    event: string,
+    fields: Readonly<Record<string, unknown>>,
+  ) => void;
+  /** Damaged pages of the index were rebuilt, now or later: a checkpoint should write them. */
+  readonly onRebuilt: () => void;
+}
+
+/** Bytes and number of the sealed segments. Checkpoints keep those of all before their cut's. */
+export class SealedSegments {
+  bytes = 0;
+  count = 0;
+
+  add(sizeBytes: number): void {
+    this.bytes += sizeBytes;
+    this.count += 1;
+  }
+}
+
+export class PoolOpening {
+  readonly sealed: SealedSegments = new SealedSegments();
+  readonly #options: PoolOpeningOptions;
+  readonly #source: CheckpointSource;
+  #isNew = false;
+  #checkpoints: readonly LoadedCheckpoint[] = [];
+  #newest: LoadedCheckpoint | undefined;
+  #checkpointer!: Checkpointer; // set by begin()
+  /** The sealed segments below this one are counted. */
+  #countedBelow = 0;
+  /** What the replay found; undefined for a new pool. */
+  recovery: RecoveryResult | undefined;
+
+  constructor(options: PoolOpeningOptions) {
+    const { host, memory, runs, identity } = options;
+    this.#options = options;
+    this.#source = { memory, directory: host.log, runs, poolId: poolIdBytes(identity) };
+  }
+
+  /** Begins from the newest checkpoint that can be read whole, or from the log's beginning. */
+  async begin(): Promise<Checkpointer> {
+    const { host, identity, tell, content } = this.#options;
+    // The rename that said "begun" may have been lost with the power after a kill: make it durable now.
+    await host.root.sync();
+    this.#isNew = identity.log === "new" && !(await this.#hasBegun());
+    if (this.#isNew) await this.#removeAll();
+    const { checkpoints, problems } = await readCheckpoints(this.#source);
+    this.#checkpoints = checkpoints;
+    const newest = await this.#loadNewest(problems);
+    this.#newest = newest;
+    for (const problem of problems) tell("error", "pool.checkpoint-damaged", { problem });
+    // One that was passed over is no state to go on from: its slot is the next to be written.
+    const usable = newest === undefined ? [] : checkpoints.slice(checkpoints.indexOf(newest));
+    this.#checkpointer = this.#makeCheckpointer(stateFrom(usable, await host.log.list()));
+    content.index.repair = this.#makeRepair();
+    return this.#checkpointer;
+  }
+
+  /** Replays the log from there; long replays take checkpoints on their way. Says where the log goes on. */
+  async replay(): Promise<LogPosition> {
+    if (this.#isNew) return { ...LOG_BEGIN, previousNumber: 0, previousEnd: 0, incarnation: 1 };
+    const { content, tell } = this.#options;
+    const { ring } = content.index;
+    this.#countedBelow = this.#start.segmentNumber;
+    const result = await recoverLog({
+      ...this.#source,
+      start: this.#start,
+      onRecord: (cursor) => content.replay(cursor),
+      onDamagedFrame: (frame) => tell("error", "log.frame-damaged", { ...frame }),
+      onStanding: (at, makeDurable) => {
+        if (ring.room > ring.capacity / 2) return undefined;
+        this.#checkpointer.log = standingAt(at, makeDurable);
+        return this.#countSegments(at.segmentNumber).then(() => this.#checkpointer.take());
+      },
+    });
+    this.recovery = result;
+    await this.#countSegments(result.position.segmentNumber);
+    if (result.tornReason !== undefined || result.leftovers.length > 0) {
+      tell("info", "pool.recovered", {
+        lsn: result.position.nextLsn,
+        records: result.replayedRecords,
+        tail: result.tornReason ?? "clean",
+        leftovers: result.leftovers,
+      });
+    }
+    return result.position;
+  }
+
+  /** Runs that a crash left behind: no slot names them. */
+  async removeStrayRuns(): Promise<void> {
+    // Without a checkpoint nothing says which they are; and a replay may have written runs of its own.
+    if (this.#newest === undefined || this.#checkpointer.checkpointCount > 0) return;
+    const { directory } = this.#source;
+    const needed = this.#checkpoints.flatMap((checkpoint) => allRunsOf(checkpoint));
+    const kept = new Set(needed.map((run) => run.number));
+    for (const name of await directory.list()) {
+      const number = runNumberOf(name);
+      if (number < 0 || kept.has(number)) continue;
+      await this.#options.runs.forget(number);
+      await directory.remove(name);
+    }
+  }
+
+  get #start(): ReplayStart {
+    return this.#newest?.body.cut ?? LOG_BEGIN;
+  }
+
+  /** Whether the first segment is there with its header: from then on records may have been acknowledged. */
+  async #hasBegun(): Promise<boolean> {
+    const { segmentNumber } = LOG_BEGIN;
+    const { memory, directory, poolId } = this.#source;
+    if (!(await directory.list()).includes(segmentName(segmentNumber))) return false;
+    const reader = await SegmentReader.open(memory, directory, segmentNumber, poolId);
+    const header = await reader.header();
+    await reader.close();
+    return typeof header === "object";
+  }
+
+  /** A pool whose making was interrupted: nobody was told that it exists, so nothing in it counts. */
+  async #removeAll(): Promise<void> {
+    const { directory } = this.#source;
+    for (const name of await directory.list()) {
+      if (segmentNumberOf(name) >= 0 || runNumberOf(name) >= 0) await directory.remove(name);
+    }
+  }
+
+  async #loadNewest(problems: string[]): Promise<LoadedCheckpoint | undefined> {
+    for (const checkpoint of this.#checkpoints) {
+      try {
+        await this.#options.content.load(this.#source, checkpoint.body);
+      } catch (error) {
+        if (!hasCode(error, "POOL_CORRUPT")) throw error;
+        problems.push(error.message);
+        continue;
+      }
+      const { segmentBytes, segmentCount } = checkpoint.body.catalog;
+      this.sealed.bytes = typeof segmentBytes === "number" ? segmentBytes : 0;
+      this.sealed.count = typeof segmentCount === "number" ? segmentCount : 0;
+      return checkpoint;
+    }
+    return undefined;
+  }
+
+  /** Counts the segments below `end` that aren't counted yet: a checkpoint says what all before its cut's take. */
+  async #countSegments(end: number): Promise<void> {
+    const { directory } = this.#source;
+    for (const name of await directory.list()) {
+      const number = segmentNumberOf(name);
+      if (number < this.#countedBelow || number >= end) continue;
+      const file = await directory.open(name, "read");
+      this.sealed.add(await file.sizeBytes());
+      await file.close();
+    }
+    this.#countedBelow = end;
+  }
+
+  #makeCheckpointer(state: CheckpointState): Checkpointer {
+    const { host, content, runs } = this.#options;
+    const start = this.#start;
+    return new Checkpointer(
+      {
+        ...this.#source,
+        index: content.index,
+        log: standingAt(start, () => Promise.resolve()),
+        runs,
+        clock: host.clock,
+        snapshotCatalog: () => ({
+          ...content.catalog.toJson(),
+          segmentBytes: this.sealed.bytes,
+          segmentCount: this.sealed.count,
+        }),
+        forgetRun: (run) => runs.forget(run),
+      },
+      state,
+      start.nextLsn,
+    );
+  }
+
+  /** Damaged pages of the index come back from the log, and into a new run soon. */
+  #makeRepair(): LeafRepair {
+    const { host, content, tell, onRebuilt } = this.#options;
+    const { memory, directory, poolId } = this.#source;
+    return new LeafRepair({
+      log: { memory, directory, poolId },
+      clock: host.clock,
+      cutLsn: () => this.#checkpointer.cutLsn,
+      onDamaged: ({ branch, page }, { code, message }) =>
+        tell("error", "index.page-damaged", { branch, page, code, message }),
+      onRebuilt: (leaves) => {
+        for (const leaf of leaves) content.index.markChanged(leaf);
+        tell("warn", "index.pages-rebuilt", { pages: leaves.length });
+        onRebuilt();
+      },
+    });
+  }
+}
+
+/** A log that stands still between two batches of a replay, for the checkpoint taken there. */
+function standingAt(at: ReplayStart, durable: () => Promise<void>): CheckpointLog {
+  return { cut: () => at, durableBatches: durable };
+}
+
+function stateFrom(
+  checkpoints: readonly LoadedCheckpoint[],
+  names: readonly string[],
+): CheckpointState {
+  const [newest, previous] = checkpoints;
+  const lastRun = names.reduce((highest, name) => Math.max(highest, runNumberOf(name)), 0);
+  return {
+    sequence: newest?.slot.sequence ?? 0,
+    lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
+    runs: allRunsOf(newest),
+    previousRuns: allRunsOf(previous),
+  };
+}
+
+/** The runs that a checkpoint needs, its own last. */
+function allRunsOf(checkpoint: LoadedCheckpoint | undefined): CheckpointBody["runs"] {
+  if (checkpoint === undefined) return [];
+  const { body, slot } = checkpoint;
+  const sizeBytes = slot.bodyOffset + slot.bodyBytes + RUN_TRAILER_BYTES;
+  return [...body.runs, { number: slot.run, nodeCount: body.nodeCount, sizeBytes }];
+}
