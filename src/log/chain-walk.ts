@@ -75,12 +75,6 @@ export class ChainWalk {
     const successors = this.#known.successorsOf(segmentNumber);
     const incarnation = this.#known.header(segmentNumber)?.incarnation ?? -1;
     return withSegment(this.#files, segmentNumber, async (reader) => {
-      if (reader.sizeBytes < from)
-        throw segmentCorrupt(
-          segmentNumber,
-          `cut off at ${reader.sizeBytes}, below the checkpoint at ${from}`,
-          { offset: reader.sizeBytes },
-        );
       let foreign: string | undefined;
       const walk: WalkOptions = {
         ...visitor,

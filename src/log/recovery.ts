@@ -16,7 +16,7 @@
 
 import type { BatchHeader } from "./batch.ts";
 import { brokenChain, ChainWalk, type LogEnd, type Visitor } from "./chain-walk.ts";
-import { KnownSegments, type LogFiles, withSegment } from "./known-segments.ts";
+import { KnownSegments, type LogFiles, segmentCorrupt, withSegment } from "./known-segments.ts";
 import type { LogPosition } from "./log-writer.ts";
 import type { RecordCursor } from "./record.ts";
 import { RecoveredTail } from "./recovered-tail.ts";
@@ -87,6 +87,7 @@ class Recovery {
   async run(): Promise<RecoveryResult> {
     const { directory, start, isReadOnly } = this.#options;
     const chain = this.#chain;
+    await this.#refuseCutOff();
     const logEnd = await this.#walk.follow(start, chain, (number, from) =>
       this.#visitor(number, from),
     );
@@ -114,6 +115,20 @@ class Recovery {
       leftovers: leftovers.map(segmentName),
       visited: this.#visited,
     };
+  }
+
+  /** Throws LOG_CORRUPT when the segment ends before the place that the checkpoint was cut at: that had been durable. */
+  async #refuseCutOff(): Promise<void> {
+    const { segmentNumber, offset } = this.#options.start;
+    const sizeBytes = await withSegment(this.#options, segmentNumber, (reader) =>
+      Promise.resolve(reader.sizeBytes),
+    );
+    if (sizeBytes < offset)
+      throw segmentCorrupt(
+        segmentNumber,
+        `cut off at ${sizeBytes}, below the checkpoint at ${offset}`,
+        { offset: sizeBytes },
+      );
   }
 
   /** What recovery does with each batch of a segment. */

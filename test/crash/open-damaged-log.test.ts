@@ -220,6 +220,26 @@ suite("a damaged log", () => {
     equal(result.nextLsn, torn.firstLsn);
   });
 
+  // Simulation, scenario "a torn checkpoint slot", seed 25066: the question whether the batch had been durable
+  // was asked from beyond the end of the file.
+  test("a torn batch whose padding is cut off as well ends the log", async () => {
+    outcomes = new Map();
+    const padded = log.structures.find(
+      ({ file, start, end, header }) =>
+        file === "0000000000000001.seg" &&
+        header !== undefined &&
+        header.frameBytes > 0 &&
+        end - start - 128 - header.frameBytes - header.recordBytes >= 512,
+    );
+    ok(padded?.header !== undefined);
+    const result = await judge(
+      damage(firstSegment(padded.end - 512), padded.start + 2000),
+      "torn and cut off",
+    );
+    equal(result.error, undefined);
+    equal(result.nextLsn, padded.header.firstLsn);
+  });
+
   test("a wrong bit in a record of a durable batch refuses the log, where a later batch says that it was durable", async () => {
     outcomes = new Map();
     // The batch with LSN 5 claims 4; one of the next round claims 11.
