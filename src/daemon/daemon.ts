@@ -196,7 +196,8 @@ class Daemon implements RunningDaemon {
   async abandon(): Promise<void> {
     await this.#door?.server.close({ graceMs: 0 });
     await this.#control?.close();
-    await this.#pool?.close();
+    // The error that made the start fail is the one to tell.
+    await this.#pool?.close().catch(() => undefined);
     this.#lock?.release();
   }
 

@@ -165,15 +165,25 @@ export class LogWriter {
     }
   }
 
-  /** Begins a new segment at `position`; everything before it is durable already. The header is durable on return. */
+  /**
+   * Begins a new segment at `position`; everything before it is durable already. The header is durable on return. Throws
+   * DISK_FULL (no segment is left behind), DISK_IO.
+   */
   static async open(options: LogWriterOptions): Promise<LogWriter> {
     const writer = new LogWriter(options);
     const file = await options.directory.open(
       segmentName(options.position.segmentNumber),
       "create",
     );
-    writer.#begin(options.position.segmentNumber, file).writeHeader();
-    await file.datasync();
+    try {
+      writer.#begin(options.position.segmentNumber, file).writeHeader();
+      await file.datasync();
+    } catch (error) {
+      await file.close();
+      if (hasCode(error, "DISK_FULL"))
+        await options.directory.remove(segmentName(options.position.segmentNumber));
+      throw error;
+    }
     await options.directory.sync();
     writer.#prepareNext();
     return writer;
@@ -783,6 +793,11 @@ export class LogWriter {
   }
 
   // ---- stopping
+
+  /** Stops the writer for good, for a reason outside of it: all waiters get EIO. */
+  stop(cause: StorageError): void {
+    this.#stop(cause);
+  }
 
   #stop(error: unknown): void {
     if (this.#stopCause !== undefined && !this.#isGivenUp) return;

@@ -15,7 +15,7 @@ import { BlockIndex } from "../index/block-index.ts";
 import type { Checkpointer } from "../index/checkpointer.ts";
 import { runName } from "../index/run-file.ts";
 import { FileStore } from "../log/file-store.ts";
-import { LogWriter } from "../log/log-writer.ts";
+import { type LogPosition, LogWriter } from "../log/log-writer.ts";
 import { encodeJsonRecord, RECORD_KIND } from "../log/record.ts";
 import type { RecoveryResult } from "../log/recovery.ts";
 import { SEGMENT_BYTES_MAX } from "../log/reference.ts";
@@ -380,20 +380,7 @@ export class Pool {
       contentBytes: () => this.#contentBytes(),
       onEvent: (level, event, fields) => this.#tell(level, event, fields),
     });
-    this.log = await LogWriter.open({
-      memory: this.memory,
-      directory: this.#host.log,
-      clock: this.#host.clock,
-      poolId: poolIdBytes(this.#identity),
-      segmentBytes: this.#settings.segmentBytes,
-      syncWriteBytes: this.#settings.syncWriteBytes ?? SYNC_WRITE_BYTES,
-      position,
-      onRoom: () => this.#offerRoom(),
-      onWritten: () => this.#written(),
-      onSpaceMissing: () => this.#space.spaceMissing(),
-      onStopped: (cause) => this.#stopped(cause),
-      onSegmentSealed: (segment) => this.#sealed.add(segment.sizeBytes),
-    });
+    this.log = await this.#space.orWithoutReserve(() => this.#openLog(position));
     this.#checkpointer.log = this.log;
     await opening.removeStrayRuns();
     this.blocks = new BlockStore({
@@ -412,6 +399,23 @@ export class Pool {
     );
     if (this.#identity.log === "new")
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
+  }
+
+  #openLog(position: LogPosition): Promise<LogWriter> {
+    return LogWriter.open({
+      memory: this.memory,
+      directory: this.#host.log,
+      clock: this.#host.clock,
+      poolId: poolIdBytes(this.#identity),
+      segmentBytes: this.#settings.segmentBytes,
+      syncWriteBytes: this.#settings.syncWriteBytes ?? SYNC_WRITE_BYTES,
+      position,
+      onRoom: () => this.#offerRoom(),
+      onWritten: () => this.#written(),
+      onSpaceMissing: () => this.#space.spaceMissing(),
+      onStopped: (cause) => this.#stopped(cause),
+      onSegmentSealed: (segment) => this.#sealed.add(segment.sizeBytes),
+    });
   }
 
   // ---- records of the catalog
@@ -497,11 +501,16 @@ export class Pool {
     this.checkpoint().catch((error: unknown) => this.#checkpointFailed(error));
   }
 
-  /** The old checkpoint is still good; try again later. Without room in the ring, writes wait meanwhile. */
+  /** The old checkpoint is still good; try again later. Until then writes go on as long as the ring has room. */
   #checkpointFailed(error: unknown): void {
     if (!(error instanceof StorageError)) throw error;
     if (this.log.stopCause !== undefined || this.#isClosed) return;
     if (hasCode(error, "DISK_FULL")) this.#space.spaceMissing();
+    else if (this.#roomWaiters.length > 0) {
+      // They wait for room that only a checkpoint makes. Stopped, the pool says so; hanging, it would not.
+      this.log.stop(error);
+      return;
+    }
     this.#tell("error", "pool.checkpoint-failed", { code: error.code, message: error.message });
     this.#isCheckpointBlocked = true;
     this.#host.clock.after(CHECKPOINT_RETRY_MS, () => {

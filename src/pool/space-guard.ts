@@ -105,6 +105,23 @@ export class SpaceGuard {
     this.#options.directory.remove(RESERVE_NAME).catch(() => undefined);
   }
 
+  /** Before start(): does `work`, and once more without the reserve of an earlier opening if that found no space. */
+  async orWithoutReserve<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!hasCode(error, "DISK_FULL")) throw error;
+      await this.#findReserve();
+      if (this.#reserveFileBytes === 0) throw error;
+      await this.#options.directory.remove(RESERVE_NAME);
+      this.#reserveFileBytes = 0;
+      this.#isReserveThere = false;
+      this.#isDiskFull = true;
+      this.#setFull(true);
+      return await work();
+    }
+  }
+
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#cancelPoll();

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// When a small read may hold up the event loop.
 
 import { equal } from "node:assert/strict";
 import { test } from "node:test";

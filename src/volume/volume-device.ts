@@ -73,6 +73,8 @@ const FLAG_HOLE = 1;
 const FLAG_ZERO = 2;
 /** A block-status answer looks at so many blocks, pages and chunks: the client asks on from where it ended. */
 const STATUS_STEPS_MAX = 1 << 20;
+/** And never further than 1 TiB: some clients ask for everything up to the end, over and over. */
+const STATUS_CHUNKS_MAX = 512;
 /** Then others have their turn: a third of a millisecond. */
 const STATUS_STEPS_PER_TURN = 4096;
 
@@ -357,7 +359,7 @@ export class VolumeDevice implements ChangeTarget {
     const end = request.offsetBytes + request.lengthBytes;
     const scanEnd = Math.min(
       Math.ceil(end / BLOCK_BYTES),
-      Math.floor(request.offsetBytes / BLOCK_BYTES) + CHUNK_BLOCKS * 32768,
+      Math.floor(request.offsetBytes / BLOCK_BYTES) + STATUS_CHUNKS_MAX * CHUNK_BLOCKS,
     );
     let lba = Math.floor(request.offsetBytes / BLOCK_BYTES);
     let extentStart = request.offsetBytes;

@@ -212,6 +212,25 @@ suite("a disk that fails at its k-th operation", () => {
     await rejects(rig.pool.createVolume("d", MIB), { code: "POOL_STOPPED" });
   });
 
+  test("a disk that takes no checkpoint stops the pool when writes would wait for one, not before", async () => {
+    const rig = await PoolRig.create();
+    await rig.pool.createVolume("a", 1024 * MIB);
+    rig.host.log.onOperation = ({ kind, name }) =>
+      kind === "write" && name.endsWith(".run") ? "EIO" : undefined;
+    let errno = 0;
+    let blocks = 0;
+    for (; errno === 0; blocks += 256)
+      errno = await rig.write("a", blocks * BLOCK, new Uint8Array(MIB));
+    const { ring } = rig.pool.index;
+    ok(blocks > ring.capacity / 2, "writes went on while the ring had room");
+    equal(rig.pool.state, "stopped");
+    ok(rig.host.eventNames().includes("pool.checkpoint-failed"));
+    rig.host.log.onOperation = undefined;
+    const again = await PoolRig.open(rig.kill());
+    ok(again.pool.stats().checkpointCount > 0, "the opening takes the checkpoint");
+    await again.close();
+  });
+
   test("no space at the k-th write or creation: the pool waits, and loses nothing", async () => {
     for (const kinds of [["write"], ["create"]]) {
       let k = 1;

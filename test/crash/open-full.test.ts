@@ -3,13 +3,15 @@
 // Full: by the pool's own limit, and by the file system's. New data is refused or waits; everything else works;
 // space that comes back is used without a restart; what was acknowledged is there.
 
-import { deepEqual, equal, ok } from "node:assert/strict";
+import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { test } from "node:test";
 import { hasCode } from "../../src/base/errors.ts";
 import {
   BLOCK,
   durableFilesOf,
+  filesOf,
   Gate,
+  newHost,
   noise,
   PoolRig,
   sameBytes,
@@ -144,6 +146,43 @@ test("space that comes back is used without a restart", async () => {
   const again = await PoolRig.open(await rig.close());
   await expectBlocks(again, 0, 8);
   await again.close();
+});
+
+test("a pool opens on a full disk, from its reserve, and goes on by itself when space comes back", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 16 * MIB);
+  await fill(rig, 0, 8);
+  await rig.flush("a");
+  ok(rig.host.log.files().has("reserve"));
+  for (const restart of [1, 2]) {
+    const host = newHost(rig.kill());
+    host.log.capacityBytes = usedBytes(rig);
+    const again = await PoolRig.open(filesOf(host), {}, host);
+    equal(host.eventNames().includes("pool.full"), true, `restart ${restart}`);
+    equal(again.pool.state, "full");
+    await expectBlocks(again, 0, 8);
+    equal(await again.write("a", 0, noise(0, BLOCK)), ENOSPC);
+    equal(await again.trim("a", 9 * BLOCK, BLOCK), 0);
+    equal(await again.flush("a"), 0);
+    host.log.capacityBytes = Number.POSITIVE_INFINITY;
+    while (again.pool.state === "full") await turn();
+    equal(await again.write("a", 0, noise(0, BLOCK)), 0);
+    await again.close();
+  }
+});
+
+test("without a reserve a full disk is refused at opening, and nothing is left behind", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", MIB);
+  await rig.flush("a");
+  const files = rig.kill();
+  const log = new Map(files.log);
+  log.delete("reserve");
+  const host = newHost({ root: files.root, log });
+  host.log.capacityBytes = [...log.values()].reduce((sum, bytes) => sum + bytes.length, 0);
+  await rejects(PoolRig.open(filesOf(host), {}, host), (error) => hasCode(error, "DISK_FULL"));
+  deepEqual([...host.log.files().keys()], ["0000000000000001.seg"]);
+  equal(host.log.openCount, 0);
 });
 
 /** What all files together take. */

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Waiting for the next bytes: how long is learnt, and that it ends.
 
 import { equal, ok } from "node:assert/strict";
 import { test } from "node:test";
