@@ -5,7 +5,14 @@
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK, noise, PoolRig, sameBytes, turn } from "../../test/crash/memory-rig.ts";
+import {
+  BLOCK,
+  noise,
+  PoolRig,
+  type StatusExtent,
+  sameBytes,
+  turn,
+} from "../../test/crash/memory-rig.ts";
 import { spell } from "../base/errors.ts";
 
 const MIB = 1 << 20;
@@ -142,26 +149,42 @@ test("a forced write is on stable storage when it is answered, whatever its alig
   await again.close();
 });
 
+/** The extents of all answers until the end, neighbours of one kind as one; and how many answers it took. */
+async function wholeStatus(
+  rig: PoolRig,
+  sizeBytes: number,
+): Promise<{ extents: StatusExtent[]; answers: number }> {
+  const extents: StatusExtent[] = [];
+  let answers = 0;
+  for (let at = 0; at < sizeBytes; answers++) {
+    for (const extent of await rig.status("a", at, sizeBytes - at)) {
+      const last = extents.at(-1);
+      const lengthBytes = extent.lengthBytes + (last?.lengthBytes ?? 0);
+      if (last?.flags === extent.flags) extents[extents.length - 1] = { ...extent, lengthBytes };
+      else extents.push(extent);
+      at += extent.lengthBytes;
+    }
+  }
+  return { extents, answers };
+}
+
 test("the status of 64 TiB is quick, empty, zeroed, or with a block in each of many places", async () => {
   const rig = await PoolRig.create();
   const size = 2 ** 46;
   await rig.pool.createVolume("a", size);
-  deepEqual(await rig.status("a", 0, size), [{ lengthBytes: size, flags: 3 }]);
+  const empty = await wholeStatus(rig, size);
+  deepEqual(empty, { extents: [{ lengthBytes: size, flags: 3 }], answers: 64 });
   await rig.zero("a", 0, size, { isHoleForbidden: true });
-  deepEqual(await rig.status("a", 0, size), [{ lengthBytes: size, flags: 2 }]);
+  deepEqual((await wholeStatus(rig, size)).extents, [{ lengthBytes: size, flags: 2 }]);
   await rig.trim("a", BLOCK, size - 2 * BLOCK);
-  deepEqual(await rig.status("a", 0, size), [
+  deepEqual((await wholeStatus(rig, size)).extents, [
     { lengthBytes: BLOCK, flags: 2 },
     { lengthBytes: size - 2 * BLOCK, flags: 3 },
     { lengthBytes: BLOCK, flags: 2 },
   ]);
   for (let at = 1; at < 64; at++) await rig.write("a", at * 2 ** 40, noise(at, BLOCK));
-  const extents = await rig.status("a", 0, size);
+  const { extents } = await wholeStatus(rig, size);
   equal(extents.filter(({ flags }) => flags === 0).length, 63);
-  equal(
-    extents.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0),
-    size,
-  );
   await rig.close();
 });
 
@@ -260,7 +283,7 @@ test("a status of many pages and blocks lets others have their turns, and ends b
   // 1024 pages are looked at in each chunk that has a block, 512 blocks in each page that has one.
   for (let chunk = 0; chunk < 40; chunk++)
     await rig.write("a", chunk * chunkBytes, noise(1, BLOCK));
-  for (const lengthBytes of [40 * chunkBytes, size]) {
+  for (const lengthBytes of [40 * chunkBytes, 2 ** 40]) {
     const extents = rig.status("a", 0, lengthBytes);
     let isDone = false;
     void extents.then(() => {
@@ -283,7 +306,7 @@ test("a status of many pages and blocks lets others have their turns, and ends b
     await rig.write("a", chunk * chunkBytes, noise(1, BLOCK));
   const cut = await rig.status("a", 0, size);
   const covered = cut.reduce((sum, extent) => sum + extent.lengthBytes, 0);
-  ok(covered > 500 * chunkBytes && covered < 1200 * chunkBytes, "the client asks on from there");
+  ok(covered > 100 * chunkBytes && covered < 1200 * chunkBytes, "the client asks on from there");
   ok((await rig.status("a", covered, chunkBytes)).length > 0);
   await rig.close();
 });

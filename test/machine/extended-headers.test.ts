@@ -40,36 +40,37 @@ const WIDE_IS_ZERO = [
 
 const options = { skip: requires(newerQemu()), timeout: 180_000 };
 
-test("QEMU learns the map of 16 TiB by asking once for each extent", options, async () => {
-  await using scratch = await Scratch.create();
-  const server = await Server.inScratch(scratch, { sizeBytes: SIZE });
-  await qemuIo(server.qemuName, [`write -P 7 ${8 * TIB} 64k`]);
-  const map = ["--trace", "nbd_*", "map", "--output=json", "-f", "raw", server.qemuName];
-  const { stdout, stderr } = await run(qemuPath("qemu-img"), map);
-  match(stderr, /Received option reply 11 \(extended headers\), type 1 \(ack\)/);
+test(
+  "QEMU learns the map of 16 TiB by asking a few times for all that follows",
+  options,
+  async () => {
+    await using scratch = await Scratch.create();
+    const server = await Server.inScratch(scratch, { sizeBytes: SIZE });
+    await qemuIo(server.qemuName, [`write -P 7 ${8 * TIB} 64k`]);
+    const map = ["--trace", "nbd_*", "map", "--output=json", "-f", "raw", server.qemuName];
+    const { stdout, stderr } = await run(qemuPath("qemu-img"), map);
+    match(stderr, /Received option reply 11 \(extended headers\), type 1 \(ack\)/);
 
-  const dataEnd = 8 * TIB + 64 * KIB;
-  const extents = JSON.parse(stdout) as { start: number; length: number; data: boolean }[];
-  deepEqual(
-    extents.map(({ start, length, data }) => ({ start, length, data })),
-    [
-      { start: 0, length: 8 * TIB, data: false },
-      { start: 8 * TIB, length: 64 * KIB, data: true },
-      { start: dataEnd, length: SIZE - dataEnd, data: false },
-    ],
-  );
-  const asked = stderr.matchAll(/\.from = (\d+), \.len = (\d+),.*\(block status\)/g);
-  deepEqual(
-    [...asked].map(([, from, length]) => [Number(from), Number(length)]),
-    [0, 8 * TIB, dataEnd].map((from) => [from, SIZE - from]),
-  );
-  const answered = stderr.matchAll(/Got reply chunk header: .*type = (\d+) \(block status/g);
-  deepEqual(
-    [...answered].map(([, type]) => type),
-    ["6", "6", "6"],
-    "every answer has extents of 64 bits",
-  );
-});
+    const dataEnd = 8 * TIB + 64 * KIB;
+    const extents = JSON.parse(stdout) as { start: number; length: number; data: boolean }[];
+    deepEqual(
+      extents.map(({ start, length, data }) => ({ start, length, data })),
+      [
+        { start: 0, length: 8 * TIB, data: false },
+        { start: 8 * TIB, length: 64 * KIB, data: true },
+        { start: dataEnd, length: SIZE - dataEnd, data: false },
+      ],
+    );
+    const asked = stderr.matchAll(/\.from = (\d+), \.len = (\d+),.*\(block status\)/g);
+    const requests = [...asked].map(([, from, length]) => [Number(from), Number(length)] as const);
+    ok(requests.length <= 20, `one answer tells of up to 1 TiB: ${requests.length} requests`);
+    for (const [from, length] of requests) equal(length, SIZE - from);
+    const answered = stderr.matchAll(/Got reply chunk header: .*type = (\d+) \(block status/g);
+    const types = [...answered].map(([, type]) => type);
+    equal(types.length, requests.length);
+    deepEqual([...new Set(types)], ["6"], "every answer has extents of 64 bits");
+  },
+);
 
 for (const [name, flags, isHole] of [
   ["keeps it allocated", "", false],
