@@ -350,13 +350,20 @@ export const COMMANDS: readonly CommandRow[] = [
     name: "log cat",
     summary: "recover a volume's content from the log alone",
     description: [
-      "Reads the pool's files directly and changes nothing: replays the log and writes the volume, raw, to stdout. It uses neither index nor cache, so it works where the daemon doesn't.",
+      "Reads the pool's files directly and changes nothing: replays the log and writes the volume, raw, to stdout. It needs neither index nor cache, so it works where the daemon doesn't. When stdout is an empty file, zeros stay holes in it.",
+      "Damage ends it, with an error that says where, and what could be given nevertheless. With --salvage that is given: the content up to the place where the log broke, or, where a checkpoint knows more, all but the blocks whose own place is damaged or gone. What can't be read is zeros; stderr says up to which record and time the content goes, and lists these ranges, the first 20 of them.",
     ],
     arguments: [VOLUME],
-    options: [],
-    examples: [{ command: "varve log cat db > db.raw", effect: "the disk, from the log" }],
+    options: [{ name: "salvage", help: "Give what can be read of a damaged pool" }],
+    examples: [
+      { command: "varve log cat db > db.raw", effect: "the disk, from the log" },
+      {
+        command: "varve log cat db --salvage --json > db.raw 2> lost.json",
+        effect: "what is left of it, and a list of what isn't",
+      },
+    ],
     exits: ["notFound", "corrupt"],
-    json: "{volume, sizeBytes} on stderr; the content goes to stdout",
+    json: "{volume, sizeBytes} on stderr, with --salvage also {isComplete, lsn, timeMicros, checkpointLsn?, damage?, lostBytes, lost: [{start, end, reason}]}; the content goes to stdout",
     seeAlso: ["varve-log-dump(1)", "varve-export(1)"],
   },
   {

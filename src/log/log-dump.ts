@@ -6,31 +6,16 @@
 
 import { StorageError } from "../base/errors.ts";
 import type { Directory } from "../host/ports.ts";
-import {
-  BLOCK_BYTES,
-  BlockMemory,
-  FRAME_OPEN_RESULT,
-  RAW_FRAME_BYTES,
-  shapeOf,
-} from "../reduce/block-memory.ts";
-import { FileStore } from "./file-store.ts";
+import { BLOCK_BYTES, BlockMemory, shapeOf } from "../reduce/block-memory.ts";
 import { PLAIN_PAGE_BLOCKS, PlainMap } from "./plain-map.ts";
 import { RECORD_KIND, RECORD_NAME, type RecordCursor } from "./record.ts";
 import { recoverLog } from "./recovery.ts";
-import {
-  formatReference,
-  LOW_HOLE,
-  LOW_ZERO,
-  offset8Of,
-  REFERENCE_STATE,
-  stateOf,
-} from "./reference.ts";
+import { formatReference, LOW_HOLE, LOW_ZERO } from "./reference.ts";
 import { LOG_BEGIN } from "./replay-start.ts";
-import { segmentName } from "./segment.ts";
+import { giveContent } from "./volume-content.ts";
 
 /** Enough for reading; the budget of a pool is not needed. */
-const READER_MEMORY_BYTES: number = 24 << 20;
-const OPEN_FILES_MAX = 16;
+export const READER_MEMORY_BYTES: number = 24 << 20;
 
 export interface LogSource {
   readonly log: Directory;
@@ -170,6 +155,20 @@ export class PlainState {
     }
   }
 
+  /** The volume of that name that isn't removed. Throws VOLUME_NOT_FOUND. */
+  volumeNamed(name: string): PlainVolume {
+    const volume = [...this.volumes.values()].find(
+      (candidate) => candidate.name === name && !candidate.isRemoved,
+    );
+    if (volume === undefined)
+      throw new StorageError("VOLUME_NOT_FOUND", `volume "${name}": not found in the log`);
+    return volume;
+  }
+
+  mapOf(volume: PlainVolume): PlainMap {
+    return this.branches.get(volume.branch) ?? new PlainMap();
+  }
+
   #applyJson(kind: number, body: Readonly<Record<string, unknown>>): void {
     const id = body.id as number;
     if (kind === RECORD_KIND.VOLUME_MADE) {
@@ -196,25 +195,6 @@ export class PlainState {
   }
 }
 
-/** Replays the whole log into a plain state. */
-async function readPlainState(
-  source: LogSource,
-  memory: BlockMemory,
-  options: { isEveryFrameVerified: boolean },
-): Promise<PlainState> {
-  const state = new PlainState();
-  await recoverLog({
-    memory,
-    directory: source.log,
-    poolId: source.poolId,
-    start: LOG_BEGIN,
-    isReadOnly: true,
-    isEveryFrameVerified: options.isEveryFrameVerified,
-    onRecord: (cursor) => state.apply(memory, cursor),
-  });
-  return state;
-}
-
 export interface CatOptions extends LogSource {
   readonly volume: string;
   /** Content in ascending order; what is never told is zeros. The bytes are valid during the call. */
@@ -223,40 +203,19 @@ export interface CatOptions extends LogSource {
 
 /** Gives back a volume's newest content from the log alone; returns its size. Throws VOLUME_NOT_FOUND, FRAME_CORRUPT. */
 export async function catVolume(options: CatOptions): Promise<number> {
+  const { log, poolId, onContent } = options;
   const memory = new BlockMemory(shapeOf(READER_MEMORY_BYTES));
-  const state = await readPlainState(options, memory, { isEveryFrameVerified: false });
-  const volume = [...state.volumes.values()].find(
-    (candidate) => candidate.name === options.volume && !candidate.isRemoved,
-  );
-  if (volume === undefined)
-    throw new StorageError("VOLUME_NOT_FOUND", `volume "${options.volume}": not found in the log`);
-  const files = new FileStore(options.log, segmentName, OPEN_FILES_MAX);
-  const map = state.branches.get(volume.branch) as PlainMap;
-  const frame = memory.staging.allocate(2 * BLOCK_BYTES);
-  const block = memory.staging.allocate(BLOCK_BYTES);
-  for (const number of map.pageNumbers()) {
-    const page = map.page(number) as Uint32Array;
-    for (let inPage = 0; inPage < 512; inPage++) {
-      const low = page[inPage * 2 + 1] as number;
-      if (stateOf(low) !== REFERENCE_STATE.FRAME) continue;
-      const segment = page[inPage * 2] as number;
-      const readBytes = await files.read(
-        segment,
-        memory.bytes.subarray(frame, frame + RAW_FRAME_BYTES),
-        offset8Of(low) * 8,
-      );
-      const result = memory.kernel.openFrame(frame, readBytes, segment, offset8Of(low), block);
-      const offset = (number * 512 + inPage) * BLOCK_BYTES;
-      if (result !== 0)
-        throw new StorageError(
-          "FRAME_CORRUPT",
-          `volume "${volume.name}", byte ${offset}: not given back: frame ${formatReference(segment, low)}: ${FRAME_OPEN_RESULT[result]}`,
-          { data: { volume: volume.name, offset } },
-        );
-      const lengthBytes = Math.min(BLOCK_BYTES, volume.sizeBytes - offset);
-      await options.onContent(memory.bytes.subarray(block, block + lengthBytes), offset);
-    }
-  }
-  await files.closeAll();
+  const state = new PlainState();
+  await recoverLog({
+    memory,
+    directory: log,
+    poolId,
+    start: LOG_BEGIN,
+    isReadOnly: true,
+    onRecord: (cursor) => state.apply(memory, cursor),
+  });
+  const volume = state.volumeNamed(options.volume);
+  const map = state.mapOf(volume);
+  await giveContent({ memory, log, volume, map, onContent });
   return volume.sizeBytes;
 }

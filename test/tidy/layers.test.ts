@@ -68,7 +68,7 @@ const FILE_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/cli/volume-image.ts": ["nbd"],
   // They must work where no daemon does, so they read the pool's files themselves.
   "src/cli/commands/log-dump.ts": ["log", "pool"],
-  "src/cli/commands/log-cat.ts": ["log", "pool"],
+  "src/cli/commands/log-cat.ts": ["log", "pool", "reduce"],
   "src/cli/commands/check.ts": ["pool"],
 };
 
