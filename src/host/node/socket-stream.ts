@@ -7,10 +7,14 @@
 // no buffer allocated and no stream machinery in between. If a runtime doesn't let us (the handle is an
 // internal), the plain way below is taken; a test watches that the shortcut still works.
 //
+// With the shortcut, what is sent goes to the descriptor first; only what the kernel doesn't take at once waits in
+// the runtime's stream.
+//
 // Plain: 'data' events, copied to where the handler wants them. TLS always takes this way.
 //
 // A handler is never called while it is paused: bytes that the plain way delivers late are kept here.
 
+import { writeSync, writevSync } from "node:fs";
 import type { Socket as NetSocket } from "node:net";
 import { Socket as NodeSocket } from "node:net";
 import type { Socket, SocketHandler, TlsServerSettings, TlsSocket } from "../sockets.ts";
@@ -101,16 +105,34 @@ export class StreamSocket implements Socket {
   send(parts: readonly Uint8Array[]): boolean {
     const stream = this.#stream;
     if (stream.destroyed) return true;
-    const last = parts.length - 1;
+    const rest = this.#isDirect && stream.writableLength === 0 ? this.#sendNow(parts) : parts;
+    const last = rest.length - 1;
+    if (last < 0) return true;
     if (last > 0) stream.cork();
-    for (let index = 0; index < last; index++) stream.write(parts[index] as Uint8Array);
-    stream.write(parts[last] as Uint8Array, this.#onSent);
+    for (let index = 0; index < last; index++) stream.write(rest[index] as Uint8Array);
+    stream.write(rest[last] as Uint8Array, this.#onSent);
     if (last > 0) stream.uncork();
     this.#sendsBegun += 1;
     // What the kernel took at once is not counted any more; then the callback says nothing new.
     if (stream.writableLength === 0) return true;
     this.#owed = this.#sendsBegun;
     return false;
+  }
+
+  /** Gives the kernel what it takes at once, past the machinery of streams; returns what is left. */
+  #sendNow(parts: readonly Uint8Array[]): readonly Uint8Array[] {
+    const descriptor = descriptorOf(this.#stream);
+    if (descriptor === undefined) return parts;
+    let takenBytes: number;
+    try {
+      takenBytes =
+        parts.length === 1
+          ? writeSync(descriptor, parts[0] as Uint8Array)
+          : writevSync(descriptor, parts);
+    } catch {
+      return parts; // no room now, or an error, which the stream will meet again and tell
+    }
+    return withoutFirst(parts, takenBytes);
   }
 
   pause(): void {
@@ -196,6 +218,18 @@ export class StreamSocket implements Socket {
     return new NodeSocket(options as never);
   }
 }
+
+/** What is left of the parts behind their first `countBytes`. */
+function withoutFirst(parts: readonly Uint8Array[], countBytes: number): readonly Uint8Array[] {
+  let left = countBytes;
+  for (const [index, part] of parts.entries()) {
+    if (left < part.length) return [part.subarray(left), ...parts.slice(index + 1)];
+    left -= part.length;
+  }
+  return NO_PARTS;
+}
+
+const NO_PARTS: readonly Uint8Array[] = [];
 
 /** Where the runtime may prepare a read for a socket that nobody listens to any more. */
 const SPARE = new Uint8Array(4096);
