@@ -8,8 +8,7 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { createServer, type Socket as NetSocket, type Server } from "node:net";
 import { StorageError } from "../../base/errors.ts";
-import type { ListenAddress, Listener, Sockets } from "../sockets.ts";
-import { BusyPoll } from "./busy-poll.ts";
+import type { ListenAddress, Listener, Socket, Sockets } from "../sockets.ts";
 import { claimSocketPath } from "./socket-path.ts";
 import { StreamSocket } from "./socket-stream.ts";
 
@@ -18,18 +17,10 @@ const BACKLOG = 1024;
 const DEFAULT_SOCKET_MODE = 0o600;
 
 export function createSockets(): Sockets {
-  const poll = new BusyPoll();
-  return {
-    listen: (address, accept) =>
-      listen(address, (accepted) => accept(new StreamSocket(accepted, { poll }))),
-    soon: (callback) => queueMicrotask(callback),
-  };
+  return { listen, soon: (callback) => queueMicrotask(callback) };
 }
 
-async function listen(
-  address: ListenAddress,
-  accept: (accepted: NetSocket) => void,
-): Promise<Listener> {
+async function listen(address: ListenAddress, accept: (socket: Socket) => void): Promise<Listener> {
   if (address.kind === "unix") await claimSocketPath(address.path);
   try {
     return await listenOnce(address, accept);
@@ -38,12 +29,9 @@ async function listen(
   }
 }
 
-function listenOnce(
-  address: ListenAddress,
-  accept: (accepted: NetSocket) => void,
-): Promise<Listener> {
+function listenOnce(address: ListenAddress, accept: (socket: Socket) => void): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  server.on("connection", accept);
+  server.on("connection", (socket: NetSocket) => accept(new StreamSocket(socket)));
   return new Promise((resolve, reject) => {
     server.once("error", reject);
     server.once("listening", () => {

@@ -18,7 +18,6 @@ import { writeSync, writevSync } from "node:fs";
 import type { Socket as NetSocket } from "node:net";
 import { Socket as NodeSocket } from "node:net";
 import type { Socket, SocketHandler, TlsServerSettings, TlsSocket } from "../sockets.ts";
-import type { BusyPoll } from "./busy-poll.ts";
 import { peerUidOf } from "./socket-peer.ts";
 import { startTlsServer } from "./socket-tls.ts";
 
@@ -42,7 +41,6 @@ export class StreamSocket implements Socket {
   /** Set by the shortcut: reads go to the handler without events. */
   #isDirect = false;
   readonly #isShortcutWanted: boolean;
-  readonly #poll: BusyPoll | undefined;
   #handler: SocketHandler | undefined;
   #isPaused = false;
   /** Delivered by the plain way while paused, or not taken in one go. */
@@ -61,14 +59,10 @@ export class StreamSocket implements Socket {
     if (!this.#stream.destroyed) this.#handler?.sent();
   };
 
-  constructor(
-    accepted: NetSocket,
-    options: { readonly isShortcutWanted?: boolean; readonly poll?: BusyPoll } = {},
-  ) {
-    this.#poll = options.poll;
+  constructor(accepted: NetSocket, isShortcutWanted = true) {
     this.peerAddress = addressOf(accepted);
     this.peer = peerOf(accepted, this.peerAddress);
-    this.#isShortcutWanted = options.isShortcutWanted ?? true;
+    this.#isShortcutWanted = isShortcutWanted;
     this.#stream = accepted;
   }
 
@@ -210,7 +204,6 @@ export class StreamSocket implements Socket {
         buffer: () => (this.#handler === undefined ? SPARE : handler.target()),
         callback: (count: number) => {
           this.#handler?.received(count);
-          this.#poll?.touch();
           return !this.#isPaused;
         },
       },
@@ -250,7 +243,7 @@ class SecureSocket extends StreamSocket implements TlsSocket {
       protocol: string;
     },
   ) {
-    super(stream, { isShortcutWanted: false });
+    super(stream, false);
     this.peer = peer;
     this.certificateName = proved.certificateName;
     this.pskIdentity = proved.pskIdentity;

@@ -177,7 +177,7 @@ describe("sockets", () => {
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }).listen(path);
     const client = netConnect(path);
     const [accepted] = (await once(server, "connection")) as [NetSocket];
-    const socket = new StreamSocket(accepted, { isShortcutWanted: false });
+    const socket = new StreamSocket(accepted, false);
     const recorder = new Recorder();
     recorder.onReceived = () => {
       if (recorder.bytes.length === 50_000) socket.pause();
