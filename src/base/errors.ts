@@ -129,6 +129,10 @@ export const ERRORS = {
     kind: "unavailable",
     hint: "the pool stopped after an I/O error; read the daemon's log, then restart it",
   },
+  OUTPUT_CLOSED: {
+    kind: "unavailable",
+    hint: "what was written is incomplete; start it again with a reader that takes all of it",
+  },
   INTERRUPTED: { kind: "unavailable", hint: "start it again; what was half done was taken away" },
   ATTACH_FAILED: {
     kind: "unavailable",
@@ -182,6 +186,7 @@ const ROWS: Readonly<Record<ErrorCode, ErrorRow>> = ERRORS;
 const DIFFERENCES: { readonly [code in ErrorCode]?: Partial<KindRow> } = {
   ACCESS_DENIED: { http: 403 },
   DISK_IO: { exit: EXIT_CODE.failed },
+  OUTPUT_CLOSED: { exit: EXIT_CODE.failed },
   FORMAT_UNSUPPORTED: { exit: EXIT_CODE.corrupt },
 };
 

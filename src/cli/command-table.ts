@@ -218,7 +218,7 @@ export const COMMANDS: readonly CommandRow[] = [
     description: [
       "Reads a raw or qcow2 image (or a raw stream from stdin with '-') into a volume, which is created with the image's size when it doesn't exist. Zeros cost nothing. A volume that holds data is only overwritten with --force; what lies behind the image then reads as zeros.",
       "Without --format the first bytes of the image decide. Say --format raw for a raw disk whose content others could write: they could make it look like a qcow2 image. An image that refers to other files is refused unless --allow-backing says that they may be read.",
-      "An import that fails or is interrupted takes the volume that it made away again.",
+      "An import that fails or is interrupted takes the volume that it made away again. An empty image is refused: the program that should have written it has failed. One that was cut short in a pipe looks complete; give the length with --size where you know it, and let the shell tell when the writer failed (set -o pipefail).",
     ],
     arguments: [
       { name: "IMAGE", help: "File, block device, or '-' for stdin", completes: "file" },
@@ -247,14 +247,14 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "zstdcat disk.raw.zst | varve import - db", effect: "from a stream" },
     ],
     exits: ["notFound", "conflict", "unavailable", "corrupt"],
-    json: "{volume, image, format, sizeBytes, writtenBytes}",
+    json: "{volume, image, format, sizeBytes, writtenBytes, volumeBytes}; sizeBytes is the image's",
     seeAlso: ["varve-export(1)"],
   },
   {
     name: "export",
     summary: "copy a volume into a disk image",
     description: [
-      "Writes a raw or qcow2 image, sparse where the volume is. To stdout ('-') it writes raw, all bytes. A file takes its name when it is complete; an existing one is only replaced with --force.",
+      "Writes a raw or qcow2 image, sparse where the volume is. To stdout ('-') it writes raw, all bytes; a reader that goes away before the end makes it fail. A file takes its name when it is complete; an existing one is only replaced with --force.",
       "A volume that is written meanwhile gives an image of no single moment: stop its users first, or mount it read-only.",
     ],
     arguments: [

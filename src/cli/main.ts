@@ -15,10 +15,6 @@ import { poolDirectory } from "./pool-directory.ts";
 
 async function main(words: readonly string[]): Promise<number> {
   const output = new Output(words.includes("--json"));
-  // A reader that has seen enough closes the pipe: that isn't a failure of the command.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === "EPIPE" ? EXIT_CODE.ok : EXIT_CODE.failed);
-  });
   try {
     const parsed = parseCommandLine(words);
     if (parsed.kind === "help") {

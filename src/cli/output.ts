@@ -2,9 +2,12 @@
 //
 // Where a command's words go: results to stdout, everything else to stderr, so that a pipe gets results
 // only. Nothing from outside reaches a terminal raw: a volume's description could otherwise move the
-// cursor. A reader that goes away early (`varve list | head -1`) ends the command quietly.
+// cursor. A reader that goes away early ends the command: quietly where the output was for people to look
+// at (`varve list | head -1`), as a failure where it was a disk's content (`varve export db - | ...`), which
+// is worthless when it is cut short.
 
-import { StorageError } from "../base/errors.ts";
+import { EXIT_CODE, StorageError } from "../base/errors.ts";
+import { fromSystem } from "../host/node/disk-file.ts";
 
 /** The control characters that a terminal would obey. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those are meant
@@ -12,9 +15,14 @@ const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
 
 export class Output {
   readonly isJson: boolean;
+  /** Stdout carries a disk's content: bytes() throws what goes wrong with it. */
+  #isContent = false;
 
   constructor(isJson: boolean) {
     this.isJson = isJson;
+    process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+      if (!this.#isContent) this.#endEarly(error);
+    });
   }
 
   get isTerminal(): boolean {
@@ -61,10 +69,11 @@ export class Output {
     for (const [name, value] of present) this.line(`${`${name}:`.padEnd(width)}${value}`);
   }
 
-  /** Bytes to stdout; resolves when there is room for more. */
+  /** A disk's content to stdout; resolves when there is room for more. Throws OUTPUT_CLOSED, DISK_FULL, DISK_IO. */
   async bytes(bytes: Uint8Array): Promise<void> {
+    this.#isContent = true;
     await new Promise<void>((resolve, reject) => {
-      process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
+      process.stdout.write(bytes, (error) => (error ? reject(outputError(error)) : resolve()));
     });
   }
 
@@ -94,6 +103,21 @@ export class Output {
     process.stderr.write(`varve: error: ${plain(error.message)} [${error.code}]\n`);
     process.stderr.write(`varve: hint: ${plain(error.hint)}\n`);
   }
+
+  #endEarly(error: NodeJS.ErrnoException): never {
+    if (error.code === "EPIPE") process.exit(EXIT_CODE.ok);
+    const failure = outputError(error);
+    if (failure instanceof StorageError) this.error(failure);
+    process.exit(EXIT_CODE.failed);
+  }
+}
+
+/** What went wrong with stdout, as an error of ours. */
+function outputError(error: NodeJS.ErrnoException): unknown {
+  if (error.code !== "EPIPE") return fromSystem({ operation: "write", path: "stdout" }, error);
+  return new StorageError("OUTPUT_CLOSED", "stdout: not written to its end: its reader has gone", {
+    cause: error,
+  });
 }
 
 export function formatTable(

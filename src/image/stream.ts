@@ -9,7 +9,7 @@
 import { StorageError } from "../base/errors.ts";
 import { DETECT_BYTES, detectFormat } from "./detect.ts";
 import type { ImageFormat, ImageSink, StreamSource } from "./image.ts";
-import { corrupt, unsupported } from "./image-error.ts";
+import { unsupported } from "./image-error.ts";
 
 const GRANULE_BYTES = 4096;
 const ZEROS = new Uint8Array(1 << 20);
@@ -36,6 +36,13 @@ export async function openStream(
   return source;
 }
 
+/** A stream has no file that a tool could look into: what is to be looked at is whoever wrote it. */
+function broken(name: string, why: string): StorageError {
+  return new StorageError("IMAGE_CORRUPT", `image "${name}": damaged: ${why}`, {
+    hint: "see whether the program that writes into the pipe failed, then start again",
+  });
+}
+
 function notSeekable(name: string): StorageError {
   return unsupported(
     name,
@@ -54,6 +61,7 @@ class ChunkSource implements StreamSource {
   #rest: Uint8Array = new Uint8Array(0);
   #doneBytes = 0;
   #isAtEnd = false;
+  #isEmpty = true;
 
   constructor(chunks: AsyncIterable<Uint8Array>, name: string, sizeBytes: number | undefined) {
     this.#chunks = chunks[Symbol.asyncIterator]();
@@ -97,18 +105,23 @@ class ChunkSource implements StreamSource {
     while (!this.#isAtEnd) {
       const next = await this.#chunks.next();
       if (next.done) this.#isAtEnd = true;
-      else if (next.value.length > 0) return next.value;
+      else if (next.value.length > 0) {
+        this.#isEmpty = false;
+        return next.value;
+      }
     }
+    // Nobody wants a disk of nothing: the program that should have written it has failed.
+    if (this.#isEmpty) throw broken(this.#name, "it is empty");
     return undefined;
   }
 
   #checkSize(isAtEnd: boolean): void {
     if (this.sizeBytes === undefined) return;
     if (this.#doneBytes > this.sizeBytes) {
-      throw corrupt(this.#name, `it has more than the ${this.sizeBytes} bytes that were announced`);
+      throw broken(this.#name, `it has more than the ${this.sizeBytes} bytes that were announced`);
     }
     if (isAtEnd && this.#doneBytes < this.sizeBytes) {
-      throw corrupt(
+      throw broken(
         this.#name,
         `it ended after ${this.#doneBytes} of ${this.sizeBytes} bytes: it is cut short`,
       );

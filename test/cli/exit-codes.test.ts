@@ -103,3 +103,12 @@ test("an import that is interrupted ends at once, and takes its volume away", as
   fails(await ended, "INTERRUPTED");
   equal((await server.varve(["list", "--names"])).stdout, "db\n");
 });
+
+test("an export whose reader goes away fails", async () => {
+  await using scratch = await Scratch.create();
+  const server = await Server.inScratch(scratch, { sizeBytes: 16 << 20 });
+  const pool = ["--pool", `${server.directory}/pool`];
+  const { child, ended } = begin(["export", "db", "-", "--json", ...pool]);
+  child.stdout?.destroy();
+  fails(await ended, "OUTPUT_CLOSED");
+});

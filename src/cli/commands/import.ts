@@ -49,6 +49,11 @@ export async function run(context: CommandContext): Promise<undefined> {
     }
     const data = formatSize(result.writtenBytes);
     output.line(`volume "${name}" imported: ${formatSize(result.sizeBytes)}, ${data} of it data`);
+    if (result.volumeBytes > result.sizeBytes) {
+      output.note(
+        `volume "${name}": it has ${result.volumeBytes} bytes, the image ${result.sizeBytes}: the rest reads as zeros`,
+      );
+    }
   } finally {
     await source.close();
   }
@@ -64,7 +69,16 @@ async function openSource(
   if ((await fileKind(image)) === "missing") {
     throw new StorageError("IMAGE_NOT_FOUND", `image "${image}": not read: there is no such file`);
   }
-  return openImage(image, { openFile, format, allowBacking: context.flag("allow-backing") });
+  const source = await openImage(image, {
+    openFile,
+    format,
+    allowBacking: context.flag("allow-backing"),
+  });
+  if (source.sizeBytes > 0) return source;
+  await source.close();
+  throw new StorageError("IMAGE_CORRUPT", `image "${image}": not read: it is empty`, {
+    hint: "see whether the program that wrote it failed; an empty disk needs no image: varve create",
+  });
 }
 
 function formatOf(text: string | undefined): ImageFormat | undefined {
@@ -78,6 +92,7 @@ async function openFile(path: string): Promise<DiskFile> {
 
 interface Target {
   readonly isNew: boolean;
+  readonly volumeBytes: number;
   /** The volume must be cut to the stream's length. */
   readonly isCutAtEnd: boolean;
 }
@@ -114,7 +129,7 @@ async function prepareVolume(
         },
       );
     }
-    return { isNew: false, isCutAtEnd: false };
+    return { isNew: false, volumeBytes: isThere.sizeBytes, isCutAtEnd: false };
   }
   if (sizeBytes !== undefined && imageBytes !== undefined && sizeBytes < imageBytes) {
     throw new StorageError(
@@ -125,15 +140,22 @@ async function prepareVolume(
       },
     );
   }
-  const newBytes = sizeBytes ?? (imageBytes === undefined ? VOLUME_BYTES_MAX : fitting(imageBytes));
-  await daemon.call("createVolume", { name, sizeBytes: newBytes });
-  return { isNew: true, isCutAtEnd: sizeBytes === undefined && imageBytes === undefined };
+  const volumeBytes =
+    sizeBytes ?? (imageBytes === undefined ? VOLUME_BYTES_MAX : fitting(imageBytes));
+  await daemon.call("createVolume", { name, sizeBytes: volumeBytes });
+  const isCutAtEnd = sizeBytes === undefined && imageBytes === undefined;
+  return { isNew: true, volumeBytes, isCutAtEnd };
 }
 
 /** The smallest size of a volume that holds so many bytes. */
 function fitting(bytes: number): number {
   const whole = Math.ceil(bytes / VOLUME_BYTES_STEP) * VOLUME_BYTES_STEP;
   return Math.max(VOLUME_BYTES_MIN, whole);
+}
+
+interface ImportResult extends CopyResult {
+  /** The volume's size at the end; sizeBytes is the image's. */
+  readonly volumeBytes: number;
 }
 
 interface Filling {
@@ -147,7 +169,7 @@ async function fillVolume(
   context: CommandContext,
   daemon: DaemonClient,
   { name, image, source, target }: Filling,
-): Promise<CopyResult> {
+): Promise<ImportResult> {
   try {
     const client = await openVolume(daemon, name);
     let result: CopyResult;
@@ -167,14 +189,10 @@ async function fillVolume(
     } finally {
       await client.close();
     }
-    if (target.isCutAtEnd) {
-      await daemon.call("resizeVolume", {
-        volume: name,
-        sizeBytes: fitting(result.sizeBytes),
-        force: true,
-      });
-    }
-    return result;
+    if (!target.isCutAtEnd) return { ...result, volumeBytes: target.volumeBytes };
+    const volumeBytes = fitting(result.sizeBytes);
+    await daemon.call("resizeVolume", { volume: name, sizeBytes: volumeBytes, force: true });
+    return { ...result, volumeBytes };
   } catch (error) {
     if (target.isNew) await discard(daemon, name);
     throw error;
