@@ -256,6 +256,7 @@ export const COMMANDS: readonly CommandRow[] = [
     description: [
       "Writes a raw or qcow2 image, sparse where the volume is. To stdout ('-') it writes raw, all bytes; a reader that goes away before the end makes it fail. A file takes its name when it is complete; an existing one is only replaced with --force.",
       "A volume that is written meanwhile gives an image of no single moment: stop its users first, or mount it read-only.",
+      "Damaged data ends the export with the bytes it is in. With --fill-damaged the image is completed without it.",
     ],
     arguments: [
       VOLUME,
@@ -277,6 +278,10 @@ export const COMMANDS: readonly CommandRow[] = [
         choices: ["zlib", "zstd"],
       },
       { name: "force", help: "Replace an existing file, or overwrite a block device" },
+      {
+        name: "fill-damaged",
+        help: "Go on where data is damaged: zeros in its place, each range listed, exit code 13",
+      },
       PROGRESS,
     ],
     examples: [
@@ -284,7 +289,7 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "varve export db - | zstd > db.raw.zst", effect: "as a stream" },
     ],
     exits: ["notFound", "conflict", "unavailable", "corrupt"],
-    json: "{volume, image, format, sizeBytes, writtenBytes}; on stderr when the image goes to stdout",
+    json: "{volume, image, format, sizeBytes, writtenBytes, damaged?: [{startBytes, endBytes}]}; on stderr when the image goes to stdout",
     seeAlso: ["varve-import(1)"],
   },
   {

@@ -3,8 +3,11 @@
 // A volume as the source or the sink of an image copy. Copies go through the NBD door like any other
 // client's requests: same path, same promises, same access lists; there is no second way into a volume
 // that could be wrong on its own. The volume's own map of zeros spares the reading of what isn't there.
+//
+// A piece that can't be read is read again block by block, so that the error names the block that is
+// damaged and, where the user wants what is left, only that block is lost.
 
-import { StorageError } from "../base/errors.ts";
+import { hasCode, NBD_ERROR, StorageError } from "../base/errors.ts";
 import { connectStream } from "../host/node/socket-connect.ts";
 import type { Extent, ImageSink, ImageSource } from "../image/image.ts";
 import { NbdClient } from "../nbd/client.ts";
@@ -16,6 +19,8 @@ const ZERO_FLAG = 2;
 /** What one status or zero request covers: servers without extended headers know 32 bits. */
 const RANGE_BYTES_MAX: number = 1 << 30;
 const GRANULE_BYTES = 4096;
+/** Where the volume's map can't be read, so much is taken for data. */
+const UNMAPPED_BYTES: number = 1 << 20;
 
 /** Opens a volume over the daemon's Unix socket. */
 export async function openVolume(daemon: DaemonClient, volume: string): Promise<NbdClient> {
@@ -38,7 +43,7 @@ export async function openVolume(daemon: DaemonClient, volume: string): Promise<
 
 /** True when all of the volume reads as zeros without being looked at. */
 export async function isBlank(client: NbdClient): Promise<boolean> {
-  const source = new VolumeSource(client);
+  const source = new VolumeSource(client, { volume: "", isDamageFilled: false });
   for (let at = 0; at < client.sizeBytes; ) {
     const { end, kind } = await source.extentAt(at);
     if (kind === "data") return false;
@@ -47,24 +52,63 @@ export async function isBlank(client: NbdClient): Promise<boolean> {
   return true;
 }
 
+const DAMAGE_HINT =
+  'export the rest with --fill-damaged; to see all that is damaged stop the daemon and run "varve check"';
+
+/** Damaged data, [startBytes, endBytes). */
+export interface DamagedExtent {
+  readonly startBytes: number;
+  readonly endBytes: number;
+}
+
+export interface VolumeSourceOptions {
+  /** The name in messages. */
+  readonly volume: string;
+  /** Damaged blocks read as zeros and are remembered; otherwise the first one is an error. */
+  readonly isDamageFilled: boolean;
+}
+
 export class VolumeSource implements ImageSource {
   readonly format = "volume";
   readonly sizeBytes: number;
   readonly warnings: readonly string[] = [];
   readonly #client: NbdClient;
+  readonly #options: VolumeSourceOptions;
   /** Of the latest answer, ascending and contiguous. */
   #known: Extent[] = [];
+  /** Filled with zeros so far, in the order in which they were met. */
+  readonly #damaged: DamagedExtent[] = [];
 
-  constructor(client: NbdClient) {
+  constructor(client: NbdClient, options: VolumeSourceOptions) {
     this.#client = client;
+    this.#options = options;
     this.sizeBytes = client.sizeBytes;
+  }
+
+  /** What was filled with zeros, ascending; neighbours are one. */
+  get damaged(): readonly DamagedExtent[] {
+    const merged: DamagedExtent[] = [];
+    for (const extent of [...this.#damaged].sort((a, b) => a.startBytes - b.startBytes)) {
+      const last = merged.at(-1);
+      if (last?.endBytes !== extent.startBytes) merged.push(extent);
+      else merged[merged.length - 1] = { ...last, endBytes: extent.endBytes };
+    }
+    return merged;
   }
 
   async extentAt(offset: number): Promise<Extent> {
     const known = this.#find(offset);
     if (known !== undefined) return { ...known, start: offset };
     const lengthBytes = Math.min(RANGE_BYTES_MAX, this.sizeBytes - offset);
-    const answer = await this.#client.blockStatus(offset, lengthBytes);
+    let answer: Awaited<ReturnType<NbdClient["blockStatus"]>>;
+    try {
+      answer = await this.#client.blockStatus(offset, lengthBytes);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      // Reading tells which blocks are lost.
+      const end = offset + Math.min(UNMAPPED_BYTES, lengthBytes);
+      return { start: offset, end, kind: "data" };
+    }
     this.#known = (answer.get(ALLOCATION_CONTEXT) ?? []).map((extent) => ({
       start: extent.offsetBytes,
       // The last one may reach beyond what was asked for.
@@ -76,16 +120,49 @@ export class VolumeSource implements ImageSource {
   }
 
   async read(target: Uint8Array, offset: number): Promise<void> {
-    await this.#client.readInto(target, offset);
+    try {
+      await this.#client.readInto(target, offset);
+    } catch (error) {
+      if (!isUnreadable(error)) throw error;
+      await this.#readBlocks(target, offset);
+    }
   }
 
   close(): Promise<void> {
     return this.#client.close();
   }
 
+  async #readBlocks(target: Uint8Array, offset: number): Promise<void> {
+    for (let at = 0; at < target.length; at += GRANULE_BYTES) {
+      const block = target.subarray(at, at + GRANULE_BYTES);
+      try {
+        await this.#client.readInto(block, offset + at);
+      } catch (error) {
+        if (!isUnreadable(error)) throw error;
+        const extent = { startBytes: offset + at, endBytes: offset + at + block.length };
+        if (!this.#options.isDamageFilled) throw this.#damageAt(extent, error);
+        block.fill(0);
+        this.#damaged.push(extent);
+      }
+    }
+  }
+
+  #damageAt({ startBytes, endBytes }: DamagedExtent, cause: unknown): StorageError {
+    return new StorageError(
+      "FRAME_CORRUPT",
+      `volume "${this.#options.volume}": damaged data in bytes ${startBytes} to ${endBytes}`,
+      { hint: DAMAGE_HINT, cause },
+    );
+  }
+
   #find(offset: number): Extent | undefined {
     return this.#known.find(({ start, end }) => start <= offset && offset < end);
   }
+}
+
+/** The server answers, but can't give these bytes. */
+function isUnreadable(error: unknown): boolean {
+  return hasCode(error, "PEER_FAILED") && error.data.errno === NBD_ERROR.EIO;
 }
 
 export class VolumeSink implements ImageSink {

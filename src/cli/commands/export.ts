@@ -18,7 +18,7 @@ import { RawSink } from "../../image/raw.ts";
 import { createStreamSink } from "../../image/stream.ts";
 import { type CommandContext, required } from "../command.ts";
 import { runCopy } from "../copy-run.ts";
-import { openVolume, VolumeSource } from "../volume-image.ts";
+import { type DamagedExtent, openVolume, VolumeSource } from "../volume-image.ts";
 
 interface Export {
   readonly volume: string;
@@ -34,7 +34,8 @@ export async function run(context: CommandContext): Promise<undefined> {
   const format = formatOf(context, image);
   if (image === "-") output.refuseTerminal(`volume "${volume}"`);
   const client = await openVolume(await context.daemon(), volume);
-  const source = new VolumeSource(client);
+  const isDamageFilled = context.flag("fill-damaged");
+  const source = new VolumeSource(client, { volume, isDamageFilled });
   let result: CopyResult;
   try {
     const about = { volume, image, format, source };
@@ -42,7 +43,8 @@ export async function run(context: CommandContext): Promise<undefined> {
   } finally {
     await source.close();
   }
-  const answer = { volume, image, format, ...result };
+  const { damaged } = source;
+  const answer = { volume, image, format, ...result, ...(isDamageFilled ? { damaged } : {}) };
   if (image === "-") {
     if (context.isJson) output.noteJson(answer);
   } else if (context.isJson) {
@@ -53,6 +55,20 @@ export async function run(context: CommandContext): Promise<undefined> {
       `volume "${volume}" exported: "${image}", ${formatSize(result.sizeBytes)}, ${data} of it data`,
     );
   }
+  for (const { startBytes, endBytes } of damaged) {
+    output.note(`volume "${volume}": bytes ${startBytes} to ${endBytes} were damaged, now zeros`);
+  }
+  if (damaged.length > 0) throw filled(volume, damaged);
+}
+
+/** The image is complete, but not what the volume was: said last, and with the exit code for damage. */
+function filled(volume: string, damaged: readonly DamagedExtent[]): StorageError {
+  const bytes = damaged.reduce((sum, { startBytes, endBytes }) => sum + endBytes - startBytes, 0);
+  return new StorageError(
+    "FRAME_CORRUPT",
+    `volume "${volume}": exported with zeros for ${bytes} damaged bytes`,
+    { data: { damagedBytes: bytes } },
+  );
 }
 
 /** What is said, else what the file's name says, else raw. */
