@@ -111,6 +111,7 @@ const error = object({
   data: { type: "object", additionalProperties: true },
 });
 
+const reasons: Schema = { ...list(string), description: "what is wrong; empty: nothing" };
 const poolState: Schema = { type: "string", enum: POOL_STATES };
 
 export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
@@ -136,6 +137,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     durableLsn: count,
     incarnation: count,
     recoveryMs: milliseconds,
+    warnings: reasons,
   }),
   Volume: object(volume),
   VolumeList: object({ volumes: list({ $ref: "#/components/schemas/Volume" }) }),
@@ -168,6 +170,9 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     memoryUsedBytes: bytes,
     memoryLimitBytes: bytes,
     recoveryMs: milliseconds,
+    damagedBlockCount: { ...count, description: "blocks that aren't what was written" },
+    damagedPageCount: { ...count, description: "pages of the index that couldn't be read" },
+    failedRequestCount: { ...count, description: "requests that ended with an I/O error" },
     clientCount: count,
     residentBytes: bytes,
     cpuMs: milliseconds,
@@ -176,6 +181,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
   Health: object({
     status: { type: "string", enum: ["ok", "degraded", "failing"] },
     state: poolState,
+    reasons,
     uptimeMs: milliseconds,
   }),
   Event: object({

@@ -50,6 +50,8 @@ export interface PoolJson {
   readonly incarnation: number;
   /** How long the last opening took. */
   readonly recoveryMs: number;
+  /** What is wrong with a pool that still serves, in words; empty: nothing. */
+  readonly warnings: readonly string[];
 }
 
 export interface VolumeJson {
@@ -111,7 +113,17 @@ export interface VolumeStatisticsJson extends ActivityJson {
   readonly clientCount: number;
 }
 
-export interface StatisticsJson {
+/** What the pool has met of a damaged disk since the daemon started. */
+export interface DamageJson {
+  /** Blocks that aren't what was written. */
+  readonly damagedBlockCount: number;
+  /** Pages of the index that couldn't be read; most were rebuilt from the log. */
+  readonly damagedPageCount: number;
+  /** Requests that ended with an I/O error. */
+  readonly failedRequestCount: number;
+}
+
+export interface StatisticsJson extends DamageJson {
   /** Monotone, for rates between two answers. */
   readonly uptimeMs: number;
   readonly state: PoolStateJson;
@@ -142,9 +154,11 @@ export interface StatisticsJson {
 }
 
 export interface HealthJson {
-  /** ok: serves everything; degraded: reads only (full); failing: the pool has stopped. */
+  /** ok: serves everything; degraded: is full, or has met damage; failing: the pool has stopped. */
   readonly status: "ok" | "degraded" | "failing";
   readonly state: PoolStateJson;
+  /** Why it isn't ok, in words. */
+  readonly reasons: readonly string[];
   readonly uptimeMs: number;
 }
 

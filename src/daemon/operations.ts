@@ -18,7 +18,12 @@ import { StorageError } from "../base/errors.ts";
 import { checkName, nearest } from "../base/names.ts";
 import { formatSize, formatTime } from "../base/units.ts";
 import type { Clock } from "../host/ports.ts";
-import type { VolumeSettings, VolumeStatistics, VolumeSummary } from "../pool/types.ts";
+import type {
+  PoolStatistics,
+  VolumeSettings,
+  VolumeStatistics,
+  VolumeSummary,
+} from "../pool/types.ts";
 import type { ClientRegistry, OpenClient } from "./clients.ts";
 import type { EventLog } from "./event-log.ts";
 import type { ServedPool } from "./served-pool.ts";
@@ -125,6 +130,7 @@ export function createOperations(options: OperationsOptions): Operations {
       durableLsn: statistics.durableLsn,
       incarnation: statistics.incarnation,
       recoveryMs: statistics.recoveryMicros / 1000,
+      warnings: warningsOf(statistics),
     };
   };
 
@@ -156,9 +162,14 @@ export function createOperations(options: OperationsOptions): Operations {
       return answer;
     },
     getHealth: async () => {
-      const { state } = pool.stats();
-      const status = state === "open" ? "ok" : state === "full" ? "degraded" : "failing";
-      return { status, state, uptimeMs: uptimeMs() };
+      const statistics = pool.stats();
+      const { state } = statistics;
+      const problem = pool.stopCause;
+      const warnings = warningsOf(statistics);
+      const reasons = problem === undefined ? warnings : [problem.message, ...warnings];
+      const isServing = state === "open" || state === "full";
+      const status = !isServing ? "failing" : reasons.length > 0 ? "degraded" : "ok";
+      return { status, state, reasons, uptimeMs: uptimeMs() };
     },
     listVolumes: async ({ removed }) => {
       const volumes = pool.volumes({ includesRemoved: removed === "true" });
@@ -250,6 +261,32 @@ export function createOperations(options: OperationsOptions): Operations {
       },
     );
   }
+}
+
+/** What an operator should know of a pool that serves. */
+function warningsOf(statistics: PoolStatistics): string[] {
+  const { state, storedBytes, capacityBytes } = statistics;
+  const { damagedBlockCount, damagedPageCount, failedRequestCount } = statistics;
+  const warnings: string[] = [];
+  if (state === "full") {
+    const stored = `${formatSize(storedBytes)} of ${formatSize(capacityBytes)}`;
+    warnings.push(`the pool is full (${stored}): new data is refused`);
+  }
+  const met = [
+    counted(damagedBlockCount, "damaged block"),
+    counted(damagedPageCount, "damaged index page"),
+    counted(failedRequestCount, "request that failed", "requests that failed"),
+  ].filter((part) => part !== undefined);
+  if (met.length > 0)
+    warnings.push(
+      `${met.join(", ")} since the start: stop the daemon and run "varve check" to see what is lost`,
+    );
+  return warnings;
+}
+
+/** "1 damaged block"; undefined for none. */
+function counted(count: number, one: string, many: string = `${one}s`): string | undefined {
+  return count === 0 ? undefined : `${count} ${count === 1 ? one : many}`;
 }
 
 function activityOf(volume: VolumeStatistics | undefined): {

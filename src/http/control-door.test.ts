@@ -202,12 +202,33 @@ test("a stopped pool answers health with 503 and says so", async () => {
     equal(status, 503);
     keeps("Health", json);
     equal(json.status, "failing");
+    deepEqual(json.reasons, ["log: write failed: EIO"]);
     const pool = await call("getPool", {});
     keeps("Pool", pool.json);
     equal((pool.json.problem as { code: string }).code, "DISK_IO");
   } finally {
     daemon.pool.stopCause = undefined;
   }
+});
+
+test("a pool that has met damage answers health as degraded, with the reason and the next command", async () => {
+  daemon.pool.damage = { damagedBlockCount: 911, damagedPageCount: 1, failedRequestCount: 0 };
+  try {
+    const { status, json } = await call("getHealth", {});
+    equal(status, 200);
+    keeps("Health", json);
+    equal(json.status, "degraded");
+    const pool = await call("getPool", {});
+    keeps("Pool", pool.json);
+    deepEqual(pool.json.warnings, json.reasons);
+    match(String(json.reasons), /^911 damaged blocks, 1 damaged index page since .*varve check/);
+    const { text } = await ask("GET", "/metrics");
+    match(text, /^varve_damaged_blocks_total 911$/m);
+  } finally {
+    daemon.pool.damage = { damagedBlockCount: 0, damagedPageCount: 0, failedRequestCount: 0 };
+  }
+  const { json } = await call("getHealth", {});
+  deepEqual([json.status, json.reasons], ["ok", []]);
 });
 
 test("a broken invariant in an operation is reported as a bug, and answered", async () => {

@@ -21,6 +21,7 @@ import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import { segmentName, segmentNumberOf } from "../log/segment.ts";
 import { SegmentReader } from "../log/segment-reader.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
+import type { Damage } from "./damage.ts";
 import { type PoolIdentity, poolIdBytes } from "./identity.ts";
 import type { PoolContent } from "./pool-content.ts";
 import type { PoolEvent, PoolHost } from "./types.ts";
@@ -37,6 +38,7 @@ export interface PoolOpeningOptions {
     event: string,
     fields: Readonly<Record<string, unknown>>,
   ) => void;
+  readonly damage: Damage;
   /** Damaged pages of the index were rebuilt, now or later: a checkpoint should write them. */
   readonly onRebuilt: () => void;
 }
@@ -93,14 +95,14 @@ export class PoolOpening {
   /** Replays the log from there; long replays take checkpoints on their way. Says where the log goes on. */
   async replay(): Promise<LogPosition> {
     if (this.#isNew) return { ...LOG_BEGIN, previousNumber: 0, previousEnd: 0, incarnation: 1 };
-    const { content, tell } = this.#options;
+    const { content, tell, damage } = this.#options;
     const { ring } = content.index;
     this.#countedBelow = this.#start.segmentNumber;
     const result = await recoverLog({
       ...this.#source,
       start: this.#start,
       onRecord: (cursor) => content.replay(cursor),
-      onDamagedFrame: (frame) => tell("error", "log.frame-damaged", { ...frame }),
+      onDamagedFrame: (frame) => damage.frameDamaged(frame),
       onStanding: (at, makeDurable) => {
         if (ring.room > ring.capacity / 2) return undefined;
         this.#checkpointer.log = standingAt(at, makeDurable);
@@ -212,17 +214,16 @@ export class PoolOpening {
 
   /** Damaged pages of the index come back from the log, and into a new run soon. */
   #makeRepair(): LeafRepair {
-    const { host, content, tell, onRebuilt } = this.#options;
+    const { host, content, damage, onRebuilt } = this.#options;
     const { memory, directory, poolId } = this.#source;
     return new LeafRepair({
       log: { memory, directory, poolId },
       clock: host.clock,
       cutLsn: () => this.#checkpointer.cutLsn,
-      onDamaged: ({ branch, page }, { code, message }) =>
-        tell("error", "index.page-damaged", { branch, page, code, message }),
+      onDamaged: (leaf, cause) => damage.pageDamaged(leaf, cause),
       onRebuilt: (leaves) => {
         for (const leaf of leaves) content.index.markChanged(leaf);
-        tell("warn", "index.pages-rebuilt", { pages: leaves.length });
+        damage.pagesRebuilt(leaves.length);
         onRebuilt();
       },
     });

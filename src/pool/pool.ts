@@ -31,6 +31,7 @@ import { BlockStore } from "../volume/block-store.ts";
 import { PromisedRequest } from "../volume/device-request.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
 import { type Catalog, type CatalogRecord, summaryOf, type Volume } from "./catalog.ts";
+import { Damage } from "./damage.ts";
 import {
   newIdentity,
   type PoolIdentity,
@@ -91,6 +92,7 @@ export class Pool {
   readonly #segments: FileStore;
   readonly #runs: FileStore;
   readonly #content: PoolContent;
+  readonly #damage: Damage;
   readonly #devices: Map<number, VolumeDevice> = new Map();
   readonly #listeners: Set<(event: PoolEvent) => void> = new Set();
   #roomWaiters: RoomWaiter[] = [];
@@ -116,6 +118,9 @@ export class Pool {
     this.#runs = new FileStore(host.log, runName, OPEN_FILES_MAX);
     this.index = new BlockIndex(this.memory, this.#runs);
     this.#content = new PoolContent(this.index);
+    this.#damage = new Damage(host.clock, (level, event, fields) =>
+      this.#tell(level, event, fields),
+    );
     const { clients, bytes } = this.memory;
     this.slab = {
       bytes,
@@ -291,6 +296,7 @@ export class Pool {
         this.index.directoryBytes,
       memoryLimitBytes: this.#settings.memoryBytes,
       recoveryMicros: this.#recoveryMicros,
+      ...this.#damage.statistics,
       volumes,
     };
   }
@@ -306,6 +312,7 @@ export class Pool {
       await this.checkpoint().catch((error: unknown) => this.#checkpointFailed(error));
     }
     this.#isClosed = true;
+    this.#damage.close();
     await this.#space.close();
     try {
       await this.log.close();
@@ -346,13 +353,11 @@ export class Pool {
     return new Promise((resolve) => this.#host.clock.afterInput(resolve));
   }
 
-  report(error: StorageError): void {
+  report(error: StorageError, branch: number): void {
     if (error.code === "POOL_FULL" || error.code === "POOL_STOPPED") return; // told once, as a change of state
-    this.#tell("error", "request.failed", {
-      code: error.code,
-      message: error.message,
-      ...error.data,
-    });
+    const volume = this.#catalog.volumes.get(this.#catalog.branches.get(branch)?.volume ?? 0);
+    assert(volume !== undefined, "a branch with a device belongs to a volume");
+    this.#damage.requestFailed(error, volume.name);
   }
 
   // ---- opening
@@ -365,6 +370,7 @@ export class Pool {
       runs: this.#runs,
       identity: this.#identity,
       tell: (level, event, fields) => this.#tell(level, event, fields),
+      damage: this.#damage,
       onRebuilt: () => this.#checkpointSoon(),
     });
     this.#checkpointer = await opening.begin();

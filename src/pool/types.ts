@@ -54,7 +54,17 @@ export interface VolumeSettings {
 
 export type PoolState = "open" | "full" | "stopped" | "closed";
 
-export interface PoolStatistics {
+/** What the pool has met of a damaged disk since it was opened. */
+export interface DamageStatistics {
+  /** Blocks that were read, or replayed, and aren't what was written. */
+  readonly damagedBlockCount: number;
+  /** Pages of the index that couldn't be read; most were rebuilt from the log. */
+  readonly damagedPageCount: number;
+  /** Requests that ended with an I/O error. */
+  readonly failedRequestCount: number;
+}
+
+export interface PoolStatistics extends DamageStatistics {
   readonly state: PoolState;
   /** What the pool takes on the disk: the log, the runs that either checkpoint needs, and the reserve. */
   readonly storedBytes: number;

@@ -53,8 +53,8 @@ export interface DevicePool {
   room(blockCount: number): Promise<void>;
   /** Resolves after the input that is ready now has been handled. */
   nextTurn(): Promise<void>;
-  /** A request failed for a reason that the operator should see. */
-  report(error: StorageError): void;
+  /** A request of the branch failed for a reason that the operator should see. */
+  report(error: StorageError, branch: number): void;
 }
 
 export interface DeviceCounters {
@@ -243,7 +243,7 @@ export class VolumeDevice implements ChangeTarget {
   }
 
   report(error: StorageError): void {
-    this.#pool.report(error);
+    this.#pool.report(error, this.branch);
   }
 
   checkWritable(request: DeviceRequest): void {
@@ -416,7 +416,7 @@ export class VolumeDevice implements ChangeTarget {
     work.catch((error: unknown) => {
       if (!(error instanceof StorageError))
         throw error instanceof Error ? error : new AssertionError(String(error));
-      if (error.kind !== "invalid") this.#pool.report(error);
+      if (error.kind !== "invalid") this.report(error);
       request.complete(spell(error.code, "nbd"));
     });
   }

@@ -7,7 +7,12 @@
 import { StorageError } from "../../src/base/errors.ts";
 import type { ServedPool } from "../../src/daemon/served-pool.ts";
 import type { BlockDevice } from "../../src/nbd/block-device.ts";
-import type { PoolEvent, PoolStatistics, VolumeSummary } from "../../src/pool/types.ts";
+import type {
+  DamageStatistics,
+  PoolEvent,
+  PoolStatistics,
+  VolumeSummary,
+} from "../../src/pool/types.ts";
 
 export class SmallPool implements ServedPool {
   readonly slab: ServedPool["slab"] = {
@@ -16,6 +21,7 @@ export class SmallPool implements ServedPool {
     release: () => {},
   };
   stopCause: StorageError | undefined;
+  damage: DamageStatistics = { damagedBlockCount: 0, damagedPageCount: 0, failedRequestCount: 0 };
   /** Awaited before every change; tests replace it to look in between. */
   beforeChange: () => Promise<void> = () => Promise.resolve();
   #volumes: VolumeSummary[] = [];
@@ -104,6 +110,7 @@ export class SmallPool implements ServedPool {
       memoryUsedBytes: 7,
       memoryLimitBytes: 8,
       recoveryMicros: 1500,
+      ...this.damage,
       volumes: this.volumes().map(({ id, name, sizeBytes }) => ({
         ...{ id, name, sizeBytes },
         ...activity,

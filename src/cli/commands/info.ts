@@ -31,6 +31,7 @@ function printPool(pool: PoolJson, output: Output): void {
     pool.problem === undefined
       ? undefined
       : ["problem", `${pool.problem.message} [${pool.problem.code}]`],
+    ...pool.warnings.map((warning) => ["warning", warning] as const),
     ["stored", `${formatSize(pool.storedBytes)} of ${formatSize(pool.capacityBytes)}`],
     ["volumes", String(pool.volumeCount)],
     ["clients", String(pool.clientCount)],
