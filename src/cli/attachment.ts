@@ -2,8 +2,9 @@
 //
 // A volume as a local device, and back. Two ways: the kernel's own NBD client where the machine has it,
 // else nbdfuse (the disk as a file) with a loop device on that file. What was put up is written into the
-// pool's directory (attached/VOLUME.json) before it is put up, step by step, so that whatever happened
-// in between can be taken down again, by another process and after a restart.
+// pool's directory (attached/ID.json) before it is put up, step by step, so that whatever happened
+// in between can be taken down again, by another process and after a restart. Files go by the volume's id,
+// which stays when the volume is renamed; the name in them is for when no daemon can tell the id.
 //
 //   up     state ─ nbdfuse ─ loop          down   loop ─ FUSE mount ─ nbdfuse ─ state
 //
@@ -35,6 +36,8 @@ export type Method = "kernel-nbd" | "fuse-loop" | "fuse";
 
 /** What is up, or may be. Fields appear in the order of the steps. */
 export interface Attachment {
+  readonly volumeId: number;
+  /** Its name when it was attached, or what `varve rename` made of that. */
   readonly volume: string;
   readonly method: Method;
   readonly isReadOnly: boolean;
@@ -60,19 +63,47 @@ const WAIT_MS_MAX = 10_000;
 const WAIT_STEP_MS = 20;
 const NBD_DEVICE_COUNT_MAX = 64;
 
+/** Everything that is up in the pool, or may be; by volume. */
+export async function attachmentsOf(pool: string): Promise<Attachment[]> {
+  const folder = join(pool, FOLDER);
+  const names = ((await listNames(folder)) ?? []).filter((name) => /^\d+\.json$/.test(name));
+  const states = await Promise.all(names.map((name) => readState(join(folder, name))));
+  return states.filter((state) => state !== undefined).sort((a, b) => a.volumeId - b.volumeId);
+}
+
+async function readState(path: string): Promise<Attachment | undefined> {
+  const text = await readText(path);
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text) as Attachment;
+  } catch (cause) {
+    // biome-ignore lint/style/useErrorCause: it is in the details, which the rule doesn't see
+    throw new StorageError("ATTACH_FAILED", `attachment "${path}": not read: it isn't JSON`, {
+      cause,
+    });
+  }
+}
+
 export class AttachmentPlace {
   readonly #volume: string;
+  readonly #volumeId: number;
   readonly #folder: string;
 
-  constructor(pool: string, volume: string) {
-    this.#volume = volume;
+  constructor(pool: string, volume: { readonly id: number; readonly name: string }) {
+    this.#volume = volume.name;
+    this.#volumeId = volume.id;
     this.#folder = join(pool, FOLDER);
   }
 
   async attach(options: AttachOptions): Promise<Attachment> {
     await makePrivateDirectory(this.#folder);
     const method = await this.#chooseMethod(options);
-    const start: Attachment = { volume: this.#volume, method, isReadOnly: options.isReadOnly };
+    const start: Attachment = {
+      volumeId: this.#volumeId,
+      volume: this.#volume,
+      method,
+      isReadOnly: options.isReadOnly,
+    };
     if (!(await createText(this.#statePath, JSON.stringify(start))))
       await this.#refuseOrClear(start);
     try {
@@ -88,40 +119,35 @@ export class AttachmentPlace {
 
   async detach(): Promise<Attachment> {
     const state = await this.#read();
-    if (state === undefined) {
-      throw new StorageError(
-        "NOT_ATTACHED",
-        `volume "${this.#volume}": not detached: it isn't attached`,
-      );
-    }
+    if (state === undefined) throw notAttached(this.#volume);
     await this.#takeDown(state);
     return state;
   }
 
+  /** The volume has this name now. */
+  async renamed(): Promise<void> {
+    const state = await this.#read();
+    if (state !== undefined) await this.#write({ ...state, volume: this.#volume });
+  }
+
   get #statePath(): string {
-    return join(this.#folder, `${this.#volume}.json`);
+    return join(this.#folder, `${this.#volumeId}.json`);
   }
 
   get #mountPoint(): string {
-    return join(this.#folder, this.#volume);
+    return join(this.#folder, String(this.#volumeId));
   }
 
   get #logPath(): string {
-    return join(this.#folder, `${this.#volume}.log`);
+    return join(this.#folder, `${this.#volumeId}.log`);
   }
 
   get #pidPath(): string {
-    return join(this.#folder, `${this.#volume}.pid`);
+    return join(this.#folder, `${this.#volumeId}.pid`);
   }
 
-  async #read(): Promise<Attachment | undefined> {
-    const text = await readText(this.#statePath);
-    if (text === undefined) return undefined;
-    try {
-      return JSON.parse(text) as Attachment;
-    } catch (cause) {
-      throw this.#failed(`"${this.#statePath}" isn't JSON`, { cause });
-    }
+  #read(): Promise<Attachment | undefined> {
+    return readState(this.#statePath);
   }
 
   async #write(state: Attachment): Promise<Attachment> {
@@ -302,10 +328,13 @@ export class AttachmentPlace {
     );
   }
 
-  #failed(why: string, details: { cause?: unknown } = {}): StorageError {
-    const message = `volume "${this.#volume}": not attached: ${why}`;
-    return new StorageError("ATTACH_FAILED", message, details);
+  #failed(why: string): StorageError {
+    return new StorageError("ATTACH_FAILED", `volume "${this.#volume}": not attached: ${why}`);
   }
+}
+
+export function notAttached(volume: string): StorageError {
+  return new StorageError("NOT_ATTACHED", `volume "${volume}": not detached: it isn't attached`);
 }
 
 /** What the user works with: the device, or the file. */
@@ -313,7 +342,8 @@ export function pathOf({ device, mountPoint }: Attachment): string {
   return device ?? join(mountPoint ?? "", DISK);
 }
 
-async function isUp(state: Attachment): Promise<boolean> {
+/** Anything of it is there: the device, or the program behind it. */
+export async function isUp(state: Attachment): Promise<boolean> {
   if (state.device !== undefined && (await isOurs(state))) return true;
   return state.nbdfuse !== undefined && isRunning(state.nbdfuse);
 }

@@ -84,7 +84,7 @@ export const COMMANDS: readonly CommandRow[] = [
   {
     name: "list",
     summary: "list the volumes",
-    description: ["One line per volume, by name."],
+    description: ["One line per volume, by name, with what it is attached as on this machine."],
     arguments: [],
     options: [
       { name: "removed", help: "Also those that were removed" },
@@ -92,7 +92,7 @@ export const COMMANDS: readonly CommandRow[] = [
     ],
     examples: [{ command: "varve list", effect: "the volumes of the pool" }],
     exits: ["notFound", "unavailable"],
-    json: "{volumes: [{name, id, sizeBytes, isReadOnly, description, createdAt, removedAt?, clientCount, uris}]}",
+    json: "{volumes: [{name, id, sizeBytes, isReadOnly, description, createdAt, removedAt?, clientCount, uris, attachedAs?}]}",
     seeAlso: ["varve-info(1)"],
   },
   {
@@ -203,7 +203,7 @@ export const COMMANDS: readonly CommandRow[] = [
     name: "detach",
     summary: "take a volume's block device away",
     description: [
-      "Undoes attach, in the right order. Refused while the device is mounted or in use.",
+      "Undoes attach, in the right order. Refused while the device is mounted or in use. A volume that was renamed meanwhile goes by its new name.",
     ],
     arguments: [VOLUME],
     options: [],

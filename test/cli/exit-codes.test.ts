@@ -86,7 +86,7 @@ test("an attachment that fails leaves nothing behind, and says the program's own
   const outcome = await ended;
   fails(outcome, "ATTACH_FAILED");
   match(outcome.stderr, /no fuse today/);
-  ok(!existsSync(`${pool}/attached/db.json`));
+  ok(!existsSync(`${pool}/attached/1.json`));
 });
 
 test("an import that is interrupted ends at once, and takes its volume away", async () => {

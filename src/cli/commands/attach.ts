@@ -20,7 +20,7 @@ export async function run(context: CommandContext): Promise<undefined> {
       `volume "${name}": not attached: the daemon has no Unix socket`,
     );
   }
-  const place = new AttachmentPlace(resolve(await context.pool()), name);
+  const place = new AttachmentPlace(resolve(await context.pool()), volume);
   const attachment = await place.attach({
     uri,
     socketPath: decodeURIComponent(uri.slice(uri.indexOf("?socket=") + "?socket=".length)),

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `varve list`: the volumes, one line each. --names is for scripts and for shell completion: nothing
-// but names, also without a volume.
+// but names, also without a volume. What is attached on this machine the daemon doesn't know: the pool's
+// directory does.
 
+import { resolve } from "node:path";
+import { StorageError } from "../../base/errors.ts";
 import { formatSize } from "../../base/units.ts";
+import { attachmentsOf, isUp, pathOf } from "../attachment.ts";
 import type { CommandContext } from "../command.ts";
 import { shortTime } from "../values.ts";
 
@@ -12,8 +16,15 @@ export async function run(context: CommandContext): Promise<undefined> {
   const daemon = await context.daemon();
   const hasRemoved = context.flag("removed");
   const answer = await daemon.call("listVolumes", hasRemoved ? { removed: "true" } : {});
-  if (context.isJson) return output.json(answer) as undefined;
-  const { volumes } = answer;
+  const paths = await attachedPaths(resolve(await context.pool()));
+  const volumes = answer.volumes.map((volume) => {
+    const path = paths.get(volume.id);
+    return path === undefined ? volume : { ...volume, attachedAs: path };
+  });
+  if (context.isJson) {
+    output.json({ volumes });
+    return;
+  }
   if (context.flag("names")) {
     for (const { name } of volumes) output.line(name);
     return;
@@ -38,9 +49,26 @@ export async function run(context: CommandContext): Promise<undefined> {
       volume.clientCount,
       shortTime(volume.createdAt),
       ...(hasRemoved ? [volume.removedAt === undefined ? "" : shortTime(volume.removedAt)] : []),
-      [volume.isReadOnly ? "read-only" : "", volume.description]
+      [
+        volume.isReadOnly ? "read-only" : "",
+        "attachedAs" in volume ? `attached as ${volume.attachedAs}` : "",
+        volume.description,
+      ]
         .filter((text) => text !== "")
         .join(", "),
     ]),
   );
+}
+
+/** Where volumes are attached, by their ids; empty for a user who may not know. */
+async function attachedPaths(pool: string): Promise<Map<number, string>> {
+  try {
+    const states = await attachmentsOf(pool);
+    const areUp = await Promise.all(states.map(isUp));
+    const up = states.filter((_, index) => areUp[index]);
+    return new Map(up.map((state) => [state.volumeId, pathOf(state)]));
+  } catch (error) {
+    if (error instanceof StorageError && error.data.errno === "EACCES") return new Map();
+    throw error;
+  }
 }
