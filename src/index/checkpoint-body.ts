@@ -15,7 +15,7 @@ import type { ReplayStart } from "../log/replay-start.ts";
 import { checksumMatches, isPoolId } from "../log/self-check.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
 
-const SLOT_NAMES = ["checkpoint-a", "checkpoint-b"] as const;
+export const SLOT_NAMES = ["checkpoint-a", "checkpoint-b"] as const;
 const SLOT_BYTES = 512;
 const SLOT_MAGIC = 0x504b4356; // "VCKP"
 const SLOT_CHECKSUM_AT = 80;

@@ -20,8 +20,8 @@ export interface LogReach {
   readonly offset: number;
   /** Recorded time of the last record, µs; 0 when there is none. */
   readonly timeMicros: number;
-  /** The last batch is a marker: the log was at rest, and all of it durable. */
-  readonly isMarked: boolean;
+  /** The log ends with a marker: it was at rest then, and all of it durable. Its time, µs. */
+  readonly markedMicros: number | undefined;
   /** Why the log ends there, where a crash may have torn it. */
   readonly tornReason: string | undefined;
   /** Why it ends there, where it must have gone on. */
@@ -44,7 +44,7 @@ export async function readLogReach(reading: LogReading): Promise<LogReach> {
   const { segmentNumber, offset, nextLsn, recordedMicros: timeMicros } = start;
   let place = { segmentNumber, offset, nextLsn };
   let newestMicros = timeMicros;
-  let isMarked = false;
+  let markedMicros: number | undefined;
   let tornReason: string | undefined;
   let damage: StorageError | undefined;
   try {
@@ -57,7 +57,8 @@ export async function readLogReach(reading: LogReading): Promise<LogReach> {
         onRecord(cursor);
       },
       onBatch: (segment, at, header) => {
-        isMarked = (header.flags & BATCH_FLAG.MARKER) !== 0;
+        const isMarker = (header.flags & BATCH_FLAG.MARKER) !== 0;
+        markedMicros = isMarker ? header.recordedMicros : undefined;
         onBatch?.(segment, at, header);
       },
       onStanding: (at) => {
@@ -66,11 +67,13 @@ export async function readLogReach(reading: LogReading): Promise<LogReach> {
       },
     });
     tornReason = result.tornReason;
+    if (tornReason !== undefined || result.leftovers.length > 0) markedMicros = undefined;
   } catch (error) {
     if (!isDamage(error)) throw error;
     damage = error;
+    markedMicros = undefined;
   }
-  return { ...place, timeMicros: newestMicros, isMarked, tornReason, damage };
+  return { ...place, timeMicros: newestMicros, markedMicros, tornReason, damage };
 }
 
 /** Whether an error says that something on the disk can't be read any more. */

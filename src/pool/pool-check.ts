@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Offline verification: is everything in this pool what it says it is? Reads the whole log once (chain, checksums,
-// every frame), replays it into a plain map, and compares that, block by block, with what the index gives:
+// every frame), and, where its chain is broken, what lies behind that piece by piece; replays it into a plain map, and compares that, block by block, with what the index gives:
 // checkpoints, runs, directories, leaves. Two independent readings must agree, but where the log changed a block after
 // the checkpoint's cut: there the checkpoint has no say any more. So what came after it needs no memory of the index,
 // however much it is. Changes nothing; the caller holds the pool's lock. Findings are results, not exceptions.
@@ -9,21 +9,35 @@
 import { StorageError } from "../base/errors.ts";
 import type { Directory } from "../host/ports.ts";
 import { BlockIndex, NOT_LOADED } from "../index/block-index.ts";
-import { readCheckpoints } from "../index/checkpoint-loader.ts";
+import { type CheckpointBody, readSlots, SLOT_NAMES } from "../index/checkpoint-body.ts";
+import {
+  type CheckpointSource,
+  type LoadedCheckpoint,
+  readCheckpoints,
+} from "../index/checkpoint-loader.ts";
 import { type PageDirectory, ZERO_CHUNK } from "../index/page-directory.ts";
-import { runName } from "../index/run-file.ts";
+import { RUN_TRAILER_BYTES, runName } from "../index/run-file.ts";
+import { scanRun } from "../index/run-scan.ts";
 import { FileStore } from "../log/file-store.ts";
+import { type LogFiles, segmentCorrupt } from "../log/known-segments.ts";
 import { PlainState, type PlainVolume } from "../log/log-dump.ts";
+import { isDamage, type LogReach, type LogReading, readLogReach } from "../log/log-reach.ts";
 import { PLAIN_CHUNK_PAGES, PLAIN_PAGE_BLOCKS, PlainMap } from "../log/plain-map.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
-import { recoverLog } from "../log/recovery.ts";
 import { formatReference, LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
-import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
-import { segmentName } from "../log/segment.ts";
+import { LOG_BEGIN } from "../log/replay-start.ts";
+import {
+  SEGMENT_HEADER_BYTES,
+  type SegmentHeader,
+  segmentName,
+  segmentNumberOf,
+} from "../log/segment.ts";
 import type { DamagedFrame } from "../log/segment-reader.ts";
+import { checkSegmentEnds, type SegmentEnds, scanBatches } from "../log/segment-scan.ts";
 import { BLOCK_BYTES, BlockMemory, shapeOf } from "../reduce/block-memory.ts";
 import { poolIdBytes, readIdentity } from "./identity.ts";
 import { PoolContent } from "./pool-content.ts";
+import { endsEarly } from "./salvage.ts";
 
 export interface CheckFinding {
   readonly code: string;
@@ -33,11 +47,20 @@ export interface CheckFinding {
 
 export interface CheckReport {
   readonly poolId: string;
+  /** LSN behind the last record that could be read; where that is, and its time. */
   readonly lsn: number;
+  readonly timeMicros: number;
+  readonly segment: number;
+  readonly offset: number;
+  /** When the log was closed, if it ends there; else what was written after its end, if anything, is not here. */
+  readonly closedMicros: number | undefined;
+  /** The chain of the log is whole up to its end; else it must have gone on. */
+  readonly isLogWhole: boolean;
   readonly volumes: number;
+  /** Blocks that hold something, compared with the log; of the checkpoint that has most of them. */
   readonly blocksCompared: number;
   readonly checkpoints: number;
-  /** Why the log ends where it does, if a crash left a torn tail: no finding. */
+  /** "clean"; "broken", which is a finding; or why a crash left a torn tail, which is none. */
   readonly tail: string;
   readonly findings: readonly CheckFinding[];
 }
@@ -58,6 +81,9 @@ interface Compared {
   readonly changed: PlainMap;
 }
 
+/** Enough of a slot to see whether it was ever written. */
+const SLOT_BYTES_READ = 4096;
+const CHUNK_BLOCKS: number = PLAIN_CHUNK_PAGES * PLAIN_PAGE_BLOCKS;
 const FINDINGS_MAX = 1000;
 const OPEN_FILES_MAX = 64;
 
@@ -69,89 +95,165 @@ export async function checkPool(options: CheckOptions): Promise<CheckReport> {
 
 class PoolCheck {
   readonly #options: CheckOptions;
-  readonly #poolId: Uint8Array;
+  readonly #files: LogFiles;
   readonly #memory: BlockMemory;
   readonly #findings: CheckFinding[] = [];
-  readonly #plain = new PlainState();
+  readonly #messages: Set<string> = new Set();
+  #plain = new PlainState();
   #blocksCompared = 0;
 
   constructor(options: CheckOptions, poolId: Uint8Array) {
     this.#options = options;
-    this.#poolId = poolId;
     this.#memory = new BlockMemory(shapeOf(options.memoryBytes));
+    this.#files = { memory: this.#memory, directory: options.log, poolId };
   }
 
   async run(): Promise<Omit<CheckReport, "poolId">> {
-    let lsn = 0;
-    let tail = "clean";
-    let isLogWhole = false;
-    await this.#guarded(async () => {
-      const result = await recoverLog({
-        memory: this.#memory,
-        directory: this.#options.log,
-        poolId: this.#poolId,
-        start: LOG_BEGIN,
-        isReadOnly: true,
-        isEveryFrameVerified: true,
-        onBatch: (_segment, _offset, header) =>
-          this.#options.onProgress?.({ lsn: header.firstLsn }),
-        onDamagedFrame: (frame) => this.#findFrame(frame),
-        onRecord: (cursor) => this.#plain.apply(this.#memory, cursor),
-      });
-      isLogWhole = true;
-      lsn = result.position.nextLsn;
-      tail = result.tornReason ?? "clean";
-    });
-    let checkpoints = 0;
-    // Only a log that was read to its end can be compared with the index.
-    if (isLogWhole)
-      await this.#guarded(async () => {
-        checkpoints = await this.#compareCheckpoints();
-      });
+    const reach = await this.#readLog();
+    await this.#scanSegments(reach);
+    const { count, newestLsn } = await this.#checkCheckpoints(reach);
+    const isClosed = newestLsn === reach.nextLsn;
     return {
-      lsn,
+      lsn: reach.nextLsn,
+      timeMicros: reach.timeMicros,
+      segment: reach.segmentNumber,
+      offset: reach.offset,
+      closedMicros: isClosed ? reach.markedMicros : undefined,
+      isLogWhole: reach.damage === undefined,
       volumes: this.#plain.volumes.size,
       blocksCompared: this.#blocksCompared,
-      checkpoints,
-      tail,
+      checkpoints: count,
+      tail: reach.damage === undefined ? (reach.tornReason ?? "clean") : "broken",
       findings: this.#findings,
     };
   }
 
-  /** Each whole checkpoint must give what the log gives, where nothing changed since its cut. */
-  async #compareCheckpoints(): Promise<number> {
-    const runs = new FileStore(this.#options.log, runName, OPEN_FILES_MAX);
-    const source = {
-      memory: this.#memory,
-      directory: this.#options.log,
-      runs,
-      poolId: this.#poolId,
+  /** Reads the log into the plain state, as far as it goes; a break is a finding. */
+  async #readLog(): Promise<LogReach> {
+    const reading: LogReading = {
+      ...this.#files,
+      start: LOG_BEGIN,
+      isEveryFrameVerified: true,
+      onBatch: (_segment, _offset, header) => this.#options.onProgress?.({ lsn: header.firstLsn }),
+      onDamagedFrame: (frame) => this.#findFrame(frame),
+      onRecord: (cursor) => this.#plain.apply(this.#memory, cursor),
     };
-    const { checkpoints, problems } = await readCheckpoints(source);
-    for (const problem of problems) this.#find("POOL_CORRUPT", problem, {});
-    for (const { body } of checkpoints) {
-      await this.#guarded(async () => {
-        const content = new PoolContent(new BlockIndex(this.#memory, runs));
-        await content.load(source, body);
-        await this.#compare(content, await this.#readTail(content, body.cut));
-      });
-    }
-    await runs.closeAll();
-    return checkpoints.length;
+    const reach = await readLogReach(reading);
+    if (reach.damage === undefined) return reach;
+    this.#findError(reach.damage);
+    // A footer repeats a segment's records: with those, the log may go on behind a damaged batch.
+    const whole = this.#plain;
+    this.#plain = new PlainState();
+    const byFooters = await readLogReach({ ...reading, isEveryFrameVerified: false });
+    if (byFooters.nextLsn > reach.nextLsn) return { ...byFooters, damage: reach.damage };
+    this.#plain = whole;
+    return reach;
   }
 
-  /** What changed since the checkpoint: its catalog is brought up to date, changed blocks are marked. */
-  async #readTail(content: PoolContent, start: ReplayStart): Promise<ChangedBlocks> {
+  /** Headers and footers of all segments; batches and frames of those that the chain doesn't reach. */
+  async #scanSegments(reach: LogReach): Promise<void> {
+    const { log } = this.#options;
+    const numbers = (await log.list()).map(segmentNumberOf).filter((number) => number > 0);
+    const ends = new Map<number, SegmentEnds>();
+    for (const number of numbers.sort((a, b) => a - b))
+      await this.#guarded(async () => {
+        const found = await checkSegmentEnds(this.#files, number);
+        ends.set(number, found);
+        for (const problem of found.problems) this.#findError(segmentCorrupt(number, problem));
+      });
+    const { damage } = reach;
+    if (damage === undefined) return;
+    // The damage may lie before the place that the footers have led to.
+    const broken = { number: Number(damage.data.segment), offset: Number(damage.data.offset) };
+    const isPlace = Number.isSafeInteger(broken.number) && Number.isSafeInteger(broken.offset);
+    const first = isPlace ? broken : { number: reach.segmentNumber, offset: reach.offset };
+    for (const number of numbers.filter((candidate) => candidate >= first.number)) {
+      const isSucceeded = (header: SegmentHeader | undefined): boolean =>
+        header?.previousNumber === number;
+      const successor = [...ends.values()].find(({ header }) => isSucceeded(header))?.header;
+      await this.#guarded(() =>
+        scanBatches(this.#files, number, {
+          from: number === first.number ? first.offset : SEGMENT_HEADER_BYTES,
+          end: successor?.previousEnd ?? ends.get(number)?.end,
+          onGap: (start, end) =>
+            this.#findError(
+              segmentCorrupt(number, `no whole batch from ${start} to ${end}`, { offset: start }),
+            ),
+          onDamagedFrame: (frame) => this.#findFrame(frame),
+        }),
+      );
+    }
+  }
+
+  /** Slots, all runs that they need, and what they say about blocks. */
+  async #checkCheckpoints(reach: LogReach): Promise<{ count: number; newestLsn: number }> {
+    const runs = new FileStore(this.#options.log, runName, OPEN_FILES_MAX);
+    const source = { ...this.#files, runs };
+    let checkpoints: readonly LoadedCheckpoint[] = [];
+    try {
+      await this.#guarded(async () => {
+        await this.#checkSlots();
+        const found = await readCheckpoints(source);
+        checkpoints = found.checkpoints;
+        for (const problem of found.problems) this.#find("POOL_CORRUPT", problem, {});
+      });
+      const needed = new Map(checkpoints.flatMap(runsOf).map((run) => [run.number, run]));
+      for (const run of needed.values())
+        await this.#guarded(() =>
+          scanRun(source, run, (problem) =>
+            this.#find("POOL_CORRUPT", problem, { run: run.number }),
+          ),
+        );
+      for (const { body } of checkpoints)
+        await this.#guarded(() => this.#compareCheckpoint(source, body, reach));
+    } finally {
+      await runs.closeAll();
+    }
+    const [newest] = checkpoints;
+    return { count: checkpoints.length, newestLsn: newest?.body.cut.nextLsn ?? 0 };
+  }
+
+  /** A slot that is there must be whole: one that was never written is empty. */
+  async #checkSlots(): Promise<void> {
+    const { directory, memory, poolId } = this.#files;
+    const names = await directory.list();
+    const slots = await readSlots(memory, directory, poolId);
+    for (const [parity, name] of SLOT_NAMES.entries()) {
+      if (!names.includes(name) || slots.some(({ sequence }) => sequence % 2 === parity)) continue;
+      const file = await directory.open(name, "read");
+      const bytes = new Uint8Array(Math.min(SLOT_BYTES_READ, await file.sizeBytes()));
+      await file.read(bytes, 0);
+      await file.close();
+      if (bytes.some((byte) => byte !== 0))
+        this.#find("POOL_CORRUPT", `index: ${name}: it is damaged`, { slot: name });
+    }
+  }
+
+  /** A checkpoint must give what the log gives, where nothing changed since its cut. */
+  async #compareCheckpoint(
+    source: CheckpointSource & { readonly runs: FileStore },
+    body: CheckpointBody,
+    reach: LogReach,
+  ): Promise<void> {
+    const { cut } = body;
+    const content = new PoolContent(new BlockIndex(this.#memory, source.runs));
+    await content.load(source, body);
+    if (cut.nextLsn > reach.nextLsn) {
+      // Where the chain is broken that is known already.
+      if (reach.damage === undefined) this.#findError(endsEarly(reach, cut));
+      return;
+    }
     const changed = new ChangedBlocks(content);
-    await recoverLog({
-      memory: this.#memory,
-      directory: this.#options.log,
-      poolId: this.#poolId,
-      start,
-      isReadOnly: true,
+    const tail = await readLogReach({
+      ...this.#files,
+      start: cut,
       onRecord: (cursor) => changed.note(cursor),
     });
-    return changed;
+    if (tail.damage !== undefined && reach.damage === undefined) this.#findError(tail.damage);
+    const before = this.#blocksCompared;
+    this.#blocksCompared = 0;
+    await this.#compare(content, changed);
+    this.#blocksCompared = Math.max(before, this.#blocksCompared);
   }
 
   async #compare(content: PoolContent, changed: ChangedBlocks): Promise<void> {
@@ -187,33 +289,43 @@ class PoolCheck {
     for (const chunk of chunks) {
       if (changed.constantOfChunk(chunk) === CHANGED) continue;
       const constant = map.constantOfChunk(chunk);
-      if (constant !== undefined && constantOfChunk(directory, chunk) === constant)
-        this.#blocksCompared += PLAIN_CHUNK_PAGES * PLAIN_PAGE_BLOCKS;
-      else await this.#compareChunk(index, pair, chunk);
+      if (constant === undefined || constantOfChunk(directory, chunk) !== constant)
+        await this.#compareChunk(index, pair, chunk);
+      else if (constant !== LOW_HOLE) {
+        const endBlock = Math.ceil(pair.volume.sizeBytes / BLOCK_BYTES);
+        const rest = endBlock - chunk * CHUNK_BLOCKS;
+        this.#blocksCompared += Math.max(0, Math.min(CHUNK_BLOCKS, rest));
+      }
     }
   }
 
   async #compareChunk(index: BlockIndex, pair: Compared, chunk: number): Promise<void> {
-    const { volume, directory, map, changed } = pair;
     for (let at = 0; at < PLAIN_CHUNK_PAGES; at++) {
       const page = chunk * PLAIN_CHUNK_PAGES + at;
-      const wanted = map.page(page);
-      const since = changed.page(page);
-      for (let block = 0; block < PLAIN_PAGE_BLOCKS; block++) {
-        if (since?.[block * 2 + 1] === CHANGED) continue;
-        const lba = page * PLAIN_PAGE_BLOCKS + block;
-        let low = index.lookup(directory, lba);
-        if (low === NOT_LOADED) {
-          await index.load(directory, lba);
-          low = index.lookup(directory, lba);
-        }
-        const wantedLow = wanted?.[block * 2 + 1] ?? LOW_HOLE;
-        const wantedSegment = wanted?.[block * 2] ?? 0;
-        this.#blocksCompared += 1;
-        if (low === wantedLow && index.foundSegment === wantedSegment) continue;
-        const message = `volume "${volume.name}", block ${lba}: the index has ${formatReference(index.foundSegment, low)}, the log ${formatReference(wantedSegment, wantedLow)}`;
-        this.#find("POOL_CORRUPT", message, { volume: volume.name, lba });
-      }
+      await this.#guarded(async () => {
+        const first = page * PLAIN_PAGE_BLOCKS;
+        if (index.lookup(pair.directory, first) === NOT_LOADED)
+          await index.load(pair.directory, first);
+        this.#comparePage(index, pair, page);
+      });
+    }
+  }
+
+  /** The page is in memory. */
+  #comparePage(index: BlockIndex, pair: Compared, page: number): void {
+    const { volume, directory, map, changed } = pair;
+    const wanted = map.page(page);
+    const since = changed.page(page);
+    for (let block = 0; block < PLAIN_PAGE_BLOCKS; block++) {
+      if (since?.[block * 2 + 1] === CHANGED) continue;
+      const lba = page * PLAIN_PAGE_BLOCKS + block;
+      const low = index.lookup(directory, lba);
+      const wantedLow = wanted?.[block * 2 + 1] ?? LOW_HOLE;
+      const wantedSegment = wanted?.[block * 2] ?? 0;
+      if (low !== LOW_HOLE || wantedLow !== LOW_HOLE) this.#blocksCompared += 1;
+      if (low === wantedLow && index.foundSegment === wantedSegment) continue;
+      const message = `volume "${volume.name}", block ${lba}: the index has ${formatReference(index.foundSegment, low)}, the log ${formatReference(wantedSegment, wantedLow)}`;
+      this.#find("POOL_CORRUPT", message, { volume: volume.name, lba });
     }
   }
 
@@ -221,10 +333,13 @@ class PoolCheck {
     try {
       await work();
     } catch (error) {
-      if (!(error instanceof StorageError)) throw error;
-      if (error.kind !== "corrupt") throw error;
-      this.#find(error.code, error.message, error.data);
+      if (!isDamage(error)) throw error;
+      this.#findError(error);
     }
+  }
+
+  #findError({ code, message, data }: StorageError): void {
+    this.#find(code, message, data);
   }
 
   #findFrame(frame: DamagedFrame): void {
@@ -241,8 +356,17 @@ class PoolCheck {
   }
 
   #find(code: string, message: string, data: Readonly<Record<string, unknown>>): void {
-    if (this.#findings.length < FINDINGS_MAX) this.#findings.push({ code, message, data });
+    // What several readings meet is found once.
+    if (this.#messages.has(message) || this.#findings.length >= FINDINGS_MAX) return;
+    this.#messages.add(message);
+    this.#findings.push({ code, message, data });
   }
+}
+
+/** All runs that a checkpoint needs. */
+function runsOf({ slot, body }: LoadedCheckpoint): { number: number; sizeBytes: number }[] {
+  const sizeBytes = slot.bodyOffset + slot.bodyBytes + RUN_TRAILER_BYTES;
+  return [...body.runs, { number: slot.run, sizeBytes }];
 }
 
 /** The mark of a changed block. */

@@ -92,7 +92,7 @@ async function checkpointsOf(
 }
 
 /** LOG_CORRUPT: nothing in the log says that it went on, but a checkpoint does. */
-function endsEarly(reach: LogReach, cut: ReplayStart): StorageError {
+export function endsEarly(reach: LogReach, cut: ReplayStart): StorageError {
   const { nextLsn } = reach;
   return new StorageError(
     "LOG_CORRUPT",

@@ -4,7 +4,7 @@
 // is a result, not a failure of the command, so it goes to stdout; the exit code is 13 when there is one.
 
 import { EXIT_CODE, StorageError } from "../../base/errors.ts";
-import { formatSize } from "../../base/units.ts";
+import { formatSize, formatTime } from "../../base/units.ts";
 import { type CheckReport, checkPool } from "../../pool/pool-check.ts";
 import type { CommandContext } from "../command.ts";
 import { lockOfflinePool, openOfflinePool } from "../offline-pool.ts";
@@ -40,16 +40,36 @@ export async function run(context: CommandContext): Promise<number | undefined> 
 
 function print(path: string, report: CheckReport, output: Output): void {
   for (const { code, message } of report.findings) output.line(`${message} [${code}]`);
-  const count = report.findings.length;
-  const compared = `${report.blocksCompared} blocks (${formatSize(report.blocksCompared * BLOCK_BYTES)})`;
+  const { checkpoints, blocksCompared, segment, offset, isLogWhole, tail, volumes } = report;
+  const size = formatSize(blocksCompared * BLOCK_BYTES);
+  const torn = tail === "clean" ? "" : `; it ends at a torn batch: ${tail}`;
+  const end = isLogWhole ? torn : "; broken there, though it went on";
   output.facts([
     ["pool", `${path} (${report.poolId})`],
-    ["result", count === 0 ? "sound" : `${count} ${count === 1 ? "finding" : "findings"}`],
+    ["result", resultOf(report)],
+    ["log", `read ${upTo(report)}, segment ${segment}, offset ${offset}${end}`],
+    ["volumes", isLogWhole ? String(volumes) : `${volumes}, ${upTo(report)}`],
     [
-      "log",
-      `read to #${report.lsn}; ${report.tail === "clean" ? "its end is clean" : `it ends at a torn batch: ${report.tail}`}`,
+      "index",
+      `${counted(checkpoints, "checkpoint")}, ${counted(blocksCompared, "block")} (${size}) compared`,
     ],
-    ["volumes", String(report.volumes)],
-    ["index", `${report.checkpoints} checkpoints, ${compared} compared`],
   ]);
+}
+
+function resultOf(report: CheckReport): string {
+  const { findings, closedMicros } = report;
+  if (findings.length > 0) return counted(findings.length, "finding");
+  const sound = `sound, ${upTo(report)}`;
+  return closedMicros === undefined
+    ? `${sound}; the log wasn't closed cleanly: what was written after that, if anything, is not here`
+    : `${sound}; closed cleanly at ${formatTime(closedMicros)}`;
+}
+
+/** "up to #17 (2026-03-01T12:00:00.000Z)" */
+function upTo({ lsn, timeMicros }: CheckReport): string {
+  return lsn === 1 ? "up to its beginning" : `up to #${lsn - 1} (${formatTime(timeMicros)})`;
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
