@@ -18,6 +18,7 @@ import { RawSink } from "../../image/raw.ts";
 import { createStreamSink } from "../../image/stream.ts";
 import { type CommandContext, required } from "../command.ts";
 import { runCopy } from "../copy-run.ts";
+import { checkPlaceFor, opening } from "../named-file.ts";
 import { type DamagedExtent, openVolume, VolumeSource } from "../volume-image.ts";
 
 interface Export {
@@ -94,7 +95,8 @@ async function writeImage(context: CommandContext, about: Export): Promise<CopyR
     const sink = createStreamSink(format, (bytes) => context.output.bytes(bytes));
     return runCopy(context, volume, { source, sink });
   }
-  const kind = await fileKind(image);
+  const what = `image "${image}": not written`;
+  const kind = await opening(what, () => fileKind(image));
   if (kind === "directory" || kind === "other") {
     throw new StorageError(
       "IMAGE_UNSUPPORTED",
@@ -108,9 +110,10 @@ async function writeImage(context: CommandContext, about: Export): Promise<CopyR
     throw new StorageError("IMAGE_EXISTS", `image "${image}": not written: it exists`);
   }
   if (kind === "block-device") return writeDevice(context, about);
-  const directory = await openDirectory(dirname(image));
+  await checkPlaceFor(image);
+  const directory = await opening(what, () => openDirectory(dirname(image)));
   const draft = `.${basename(image)}.${PROCESS_ID}.partial`;
-  const file = await directory.open(draft, "create");
+  const file = await opening(what, () => directory.open(draft, "create"));
   try {
     const result = await copyTo(context, about, { file, isEmpty: true });
     await directory.rename(draft, basename(image));
@@ -132,8 +135,10 @@ async function writeDevice(context: CommandContext, about: Export): Promise<Copy
       },
     );
   }
-  const directory = await openDirectory(dirname(about.image));
-  const file = await directory.open(basename(about.image), "write");
+  const file = await opening(`image "${about.image}": not written`, async () => {
+    const directory = await openDirectory(dirname(about.image));
+    return directory.open(basename(about.image), "write");
+  });
   return copyTo(context, about, { file, isEmpty: false });
 }
 

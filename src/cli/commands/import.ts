@@ -11,7 +11,6 @@ import { hasCode, StorageError } from "../../base/errors.ts";
 import { checkName } from "../../base/names.ts";
 import { formatSize } from "../../base/units.ts";
 import { openDirectory } from "../../host/node/directory.ts";
-import { fileKind } from "../../host/node/text-file.ts";
 import type { DiskFile } from "../../host/ports.ts";
 import type { CopyResult } from "../../image/copy.ts";
 import {
@@ -25,6 +24,7 @@ import { openStream } from "../../image/stream.ts";
 import { type CommandContext, required } from "../command.ts";
 import { runCopy } from "../copy-run.ts";
 import type { DaemonClient } from "../daemon-client.ts";
+import { checkReadable, opening } from "../named-file.ts";
 import { sizeOf } from "../values.ts";
 import { isBlank, openVolume, VolumeSink } from "../volume-image.ts";
 
@@ -66,9 +66,7 @@ async function openSource(
 ): Promise<ImageSource | StreamSource> {
   const format = formatOf(context.option("format"));
   if (image === "-") return openStream(process.stdin, { format, sizeBytes });
-  if ((await fileKind(image)) === "missing") {
-    throw new StorageError("IMAGE_NOT_FOUND", `image "${image}": not read: there is no such file`);
-  }
+  await checkReadable(image);
   const source = await openImage(image, {
     openFile,
     format,
@@ -86,8 +84,10 @@ function formatOf(text: string | undefined): ImageFormat | undefined {
 }
 
 async function openFile(path: string): Promise<DiskFile> {
-  const directory = await openDirectory(dirname(path));
-  return directory.open(basename(path), "read");
+  return opening(`image "${path}": not read`, async () => {
+    const directory = await openDirectory(dirname(path));
+    return directory.open(basename(path), "read");
+  });
 }
 
 interface Target {

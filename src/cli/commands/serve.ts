@@ -9,8 +9,9 @@ import { startDaemon } from "../../daemon/daemon.ts";
 import { loadSettings } from "../../daemon/settings.ts";
 import { environmentVariable } from "../../host/node/environment.ts";
 import { exitNow } from "../../host/node/process-usage.ts";
-import { readText } from "../../host/node/text-file.ts";
+import { fileKind, readText } from "../../host/node/text-file.ts";
 import type { CommandContext } from "../command.ts";
+import { opening } from "../named-file.ts";
 import { defaultPoolDirectory } from "../pool-directory.ts";
 
 export async function run(context: CommandContext): Promise<never> {
@@ -50,7 +51,16 @@ async function configurationOf(
   path: string | undefined,
 ): Promise<{ path: string; text: string } | undefined> {
   if (path === undefined) return undefined;
-  const text = await readText(path);
+  if ((await fileKind(path)) === "directory") {
+    throw new StorageError(
+      "CONFIG_INVALID",
+      `configuration "${path}": not read: it is a directory`,
+      {
+        hint: "name the file in it with --config",
+      },
+    );
+  }
+  const text = await opening(`configuration "${path}": not read`, () => readText(path));
   if (text !== undefined) return { path, text };
   throw new StorageError(
     "CONFIG_INVALID",
