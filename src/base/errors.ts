@@ -74,7 +74,7 @@ export const ERRORS = {
   },
   CONFIG_INVALID: {
     kind: "invalid",
-    hint: 'see "man varve.toml"; "varve serve --help" lists the same settings',
+    hint: '"varve serve --help" lists all settings; in a file they have the same names',
   },
   RANGE_INVALID: { kind: "invalid", hint: 'see the size with "varve info VOLUME"' },
   IMAGE_UNSUPPORTED: {

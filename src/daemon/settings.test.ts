@@ -18,6 +18,7 @@ function load({ flags = {}, environment = {}, toml }: Sources = {}): DaemonSetti
   return loadSettings({
     flags,
     environment: (name) => environment[name],
+    environmentNames: Object.keys(environment),
     file: toml === undefined ? undefined : { path: "varve.toml", text: toml },
     defaultPool: "varve-pool",
   });
@@ -138,4 +139,29 @@ test("every setting has a help, a reason and, where it is a number, a limit", ()
     if (type === "size" || type === "count" || type === "duration")
       equal(least !== undefined, true, name);
   }
+});
+
+test("a variable that is no setting is refused with the nearest name, other programs' are not", () => {
+  refuses({ environment: { VARVE_MEMROY: "1G" } }, /VARVE_MEMROY: .*did you mean VARVE_MEMORY/);
+  refuses({ environment: { VARVE_PORT: "10810" } }, /VARVE_PORT/);
+  load({
+    environment: {
+      VARVE_CONFIG: "varve.toml",
+      VARVE_EVENT: "after-attach",
+      VARVE_TOOLS_CACHE: "/var/cache",
+      VARVE_PORT: "tcp://10.0.0.1:10809",
+      VARVE_PORT_10809_TCP_ADDR: "10.0.0.1",
+      VARVE_SERVICE_PORT_NBD: "10809",
+    },
+  });
+});
+
+test("a text that isn't closed is called that, with its place", () => {
+  for (const rest of ["", "\n", "\r\n", "\nlisten = 'none'\n"]) {
+    refuses(
+      { toml: `\nmemory = "1G${rest}` },
+      /line 2 column \d+: .*isn't closed .*quotation mark/,
+    );
+  }
+  refuses({ toml: 'description = "a\u0001b"' }, /line 1 column 17: .*control characters/);
 });

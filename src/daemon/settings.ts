@@ -59,6 +59,8 @@ export interface SettingSources {
   /** Flags as they were typed, by setting. */
   readonly flags: Readonly<Partial<Record<SettingName, string>>>;
   readonly environment: (name: string) => string | undefined;
+  /** Of those that are set and begin with VARVE_. */
+  readonly environmentNames: readonly string[];
   /** The configuration file, where one was named. */
   readonly file: { readonly path: string; readonly text: string } | undefined;
   readonly defaultPool: string;
@@ -74,6 +76,23 @@ const ACCESS_KEYS: Readonly<Record<string, keyof AccessEntry>> = {
 const EVERYONE = "everyone";
 const ALL_EXPORTS = "*";
 
+/** Variables that aren't settings: for the command line, for hooks, and for tools around it. */
+const OTHER_VARIABLES: readonly string[] = [
+  "VARVE_CONFIG",
+  "VARVE_EVENT",
+  "VARVE_EXPORT",
+  "VARVE_CLIENT",
+  "VARVE_CLIENT_UID",
+  "VARVE_CLIENT_CERTIFICATE",
+  "VARVE_CLIENT_PSK",
+  "VARVE_PROGRAM",
+  "VARVE_QEMU",
+  "VARVE_NBD_TESTER",
+];
+/** What Kubernetes and container links set for a service that is called varve; and our tools' places. */
+const FOREIGN_VARIABLE = /^VARVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP)|TOOLS)(_|$)/;
+const SERVICE_ADDRESS = /^(tcp|udp):\/\//;
+
 type Values = Partial<Record<SettingName, SettingValue>>;
 
 export function loadSettings(sources: SettingSources): DaemonSettings {
@@ -83,6 +102,7 @@ export function loadSettings(sources: SettingSources): DaemonSettings {
     if (standard !== undefined) put(values, name, { text: standard, where: "default" });
   }
   const access = readFile(values, sources.file);
+  for (const name of sources.environmentNames) checkVariable(name, sources.environment(name));
   for (const name of SETTING_NAMES) {
     const variable = environmentName(name);
     const text = sources.environment(variable);
@@ -107,6 +127,19 @@ function put(
   values[name] = value;
 }
 
+function checkVariable(name: string, text: string | undefined): void {
+  const known = [...SETTING_NAMES.map(environmentName), ...OTHER_VARIABLES];
+  if (known.includes(name) || FOREIGN_VARIABLE.test(name)) return;
+  if (name === "VARVE_PORT" && SERVICE_ADDRESS.test(text ?? "")) return;
+  const guess = nearest(name, known);
+  throw invalid(name, "refused: there is no such setting", {
+    hint:
+      guess === undefined
+        ? '"varve serve --help" lists all settings: pool-size is VARVE_POOL_SIZE'
+        : `did you mean ${guess}?`,
+  });
+}
+
 /** Puts the file's keys into `values` and returns its access lists. */
 function readFile(values: Values, file: SettingSources["file"]): readonly AccessRule[] {
   if (file === undefined) return [];
@@ -116,10 +149,7 @@ function readFile(values: Values, file: SettingSources["file"]): readonly Access
     table = parseToml(file.text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    const [why = "it isn't TOML"] = error.message
-      .replace(/^Invalid TOML document: /, "")
-      .split("\n");
-    throw invalid(`"${path}" line ${error.line}`, `not understood: ${why}`, { cause: error });
+    throw tomlError(file, error);
   }
   for (const [key, value] of Object.entries(table)) {
     if (key === EXPORTS_TABLE) continue;
@@ -127,6 +157,20 @@ function readFile(values: Values, file: SettingSources["file"]): readonly Access
     put(values, key as SettingName, { text: textOf(value, path, key), where: `"${path}" ${key}` });
   }
   return readAccess(table[EXPORTS_TABLE] ?? {}, path);
+}
+
+function tomlError({ path, text }: { path: string; text: string }, error: TomlError): StorageError {
+  const { line, column } = error;
+  const where = `"${path}" line ${line} column ${column}`;
+  const [why = "it isn't TOML"] = error.message.replace(/^Invalid TOML document: /, "").split("\n");
+  // The parser says that a line end is no character of a text, or where the text that never ends begins.
+  const isAtLineEnd = column > (text.split(/\r?\n/)[line - 1] ?? "").length;
+  const isOpen = why.includes("unfinished string") || (why.includes("control char") && isAtLineEnd);
+  if (!isOpen) return invalid(where, `not understood: ${why}`, { cause: error });
+  return invalid(where, "not understood: a text isn't closed", {
+    hint: "a text ends in the line in which it begins: see whether a quotation mark is missing",
+    cause: error,
+  });
 }
 
 function readAccess(table: unknown, path: string): readonly AccessRule[] {

@@ -28,6 +28,7 @@ test("the guide's example is a configuration that the daemon takes", () => {
   const settings = loadSettings({
     flags: {},
     environment: () => undefined,
+    environmentNames: [],
     file: { path: "varve.toml", text },
     defaultPool: "pool",
   });

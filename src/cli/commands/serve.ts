@@ -7,7 +7,7 @@ import { SETTING_NAMES, SETTINGS, type SettingName } from "../../api/settings.ts
 import { StorageError } from "../../base/errors.ts";
 import { startDaemon } from "../../daemon/daemon.ts";
 import { loadSettings } from "../../daemon/settings.ts";
-import { environmentVariable } from "../../host/node/environment.ts";
+import { environmentNames, environmentVariable } from "../../host/node/environment.ts";
 import { exitNow } from "../../host/node/process-usage.ts";
 import { fileKind, readText } from "../../host/node/text-file.ts";
 import type { CommandContext } from "../command.ts";
@@ -19,6 +19,7 @@ export async function run(context: CommandContext): Promise<never> {
   const settings = loadSettings({
     flags: flagsOf(context),
     environment: environmentVariable,
+    environmentNames: environmentNames(),
     file: await configurationOf(context.option("config") ?? environmentVariable("VARVE_CONFIG")),
     defaultPool: await defaultPoolDirectory(),
   });

@@ -9,3 +9,10 @@ export function environmentVariable(name: string): string | undefined {
   const value = process.env[name];
   return value === "" ? undefined : value;
 }
+
+/** The names of all variables that begin with VARVE_ and aren't empty. */
+export function environmentNames(): readonly string[] {
+  return Object.keys(process.env).filter(
+    (name) => name.startsWith("VARVE_") && environmentVariable(name) !== undefined,
+  );
+}
