@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A pool without its daemon: the directories that log dump, log cat and check read. They only read; what
-// isn't a pool is refused with the same words as by the daemon. Reading is possible beside a daemon, but
+// isn't a pool is refused with the same words as by the daemon, but a pool whose pool.json is lost is read as what
+// its segments say. Reading is possible beside a daemon, but
 // whoever judges the whole (check) asks for the lock first.
 
 import { join } from "node:path";
@@ -10,13 +11,20 @@ import { openDirectory } from "../host/node/directory.ts";
 import { lockPool, type PoolLock } from "../host/node/pool-lock.ts";
 import { fileKind } from "../host/node/text-file.ts";
 import type { Directory } from "../host/ports.ts";
+import { poolIdBytes, readIdentity } from "../pool/identity.ts";
+import { findIdentity, isIdentityLost, lostIdentity } from "../pool/lost-identity.ts";
+import type { Output } from "./output.ts";
 
 export interface OfflinePool {
   readonly root: Directory;
   readonly log: Directory;
+  readonly poolId: Uint8Array;
+  /** Why pool.json doesn't say who the pool is; then its segments do. */
+  readonly identityProblem: StorageError | undefined;
 }
 
-export async function openOfflinePool(path: string): Promise<OfflinePool> {
+/** Throws POOL_NOT_FOUND, NOT_A_POOL, POOL_CORRUPT, FORMAT_UNSUPPORTED. */
+export async function openOfflinePool(path: string, output: Output): Promise<OfflinePool> {
   const kind = await fileKind(path);
   if (kind === "missing") {
     throw new StorageError(
@@ -30,10 +38,24 @@ export async function openOfflinePool(path: string): Promise<OfflinePool> {
   if (kind !== "directory") {
     throw new StorageError("NOT_A_POOL", `pool "${path}": not opened: it isn't a directory`);
   }
-  if ((await fileKind(join(path, "pool.json"))) !== "file") {
-    throw new StorageError("NOT_A_POOL", `pool "${path}": not opened: it holds no pool.json`);
+  const isThere = (await fileKind(join(path, "pool.json"))) === "file";
+  const missing = `pool "${path}": not opened: it holds no pool.json`;
+  if (!isThere && (await fileKind(join(path, "log"))) !== "directory")
+    throw new StorageError("NOT_A_POOL", missing);
+  const root = await openDirectory(path);
+  const log = await openDirectory(join(path, "log"));
+  try {
+    if (!isThere) throw new StorageError("NOT_A_POOL", missing);
+    return { root, log, poolId: poolIdBytes(await readIdentity(root)), identityProblem: undefined };
+  } catch (error) {
+    const found = isIdentityLost(error) ? await findIdentity(log) : undefined;
+    if (!isIdentityLost(error) || found === undefined) throw error;
+    const identityProblem = lostIdentity(error, found);
+    output.note(
+      `pool "${path}": pool.json is missing or damaged; by its segments this is pool ${found.poolId}`,
+    );
+    return { root, log, poolId: poolIdBytes(found), identityProblem };
   }
-  return { root: await openDirectory(path), log: await openDirectory(join(path, "log")) };
 }
 
 /**

@@ -8,9 +8,10 @@ import { join } from "node:path";
 import { StorageError } from "../base/errors.ts";
 import { makeDirectory, openDirectory, pathKind } from "../host/node/directory.ts";
 import { lockPool, type PoolLock } from "../host/node/pool-lock.ts";
-import { listNames } from "../host/node/text-file.ts";
+import { fileKind, listNames } from "../host/node/text-file.ts";
 import type { Clock, Logger, Random } from "../host/ports.ts";
 import { readIdentity } from "../pool/identity.ts";
+import { findIdentity, isIdentityLost, lostIdentity } from "../pool/lost-identity.ts";
 import { Pool } from "../pool/pool.ts";
 import type { PoolSettings } from "../pool/types.ts";
 
@@ -68,8 +69,20 @@ async function withSubject<T>(path: string, open: () => Promise<T>): Promise<T> 
   }
 }
 
-/** True for a pool, false for a place where one can be made; else throws NOT_A_POOL, FORMAT_UNSUPPORTED. */
+/** True for a pool, false for a place where one can be made; else throws NOT_A_POOL, POOL_CORRUPT, FORMAT_UNSUPPORTED. */
 async function isPool(path: string): Promise<boolean> {
+  try {
+    return await isPoolByIdentity(path);
+  } catch (error) {
+    if (!isIdentityLost(error)) throw error;
+    const log = join(path, LOG);
+    const isLog = (await fileKind(log)) === "directory";
+    const found = isLog ? await findIdentity(await openDirectory(log)) : undefined;
+    throw found === undefined ? error : lostIdentity(error, found);
+  }
+}
+
+async function isPoolByIdentity(path: string): Promise<boolean> {
   const kind = await pathKind(path);
   if (kind === "missing") return false;
   if (kind === "other") throw notPool(path, "it isn't a directory");

@@ -2,11 +2,18 @@
 //
 // pool.json: what counts as a pool, and what each directory that is none is told.
 
-import { deepEqual, equal, rejects } from "node:assert/strict";
+import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import { test } from "node:test";
-import { newHost } from "../../test/crash/memory-rig.ts";
+import { newHost, PoolRig } from "../../test/crash/memory-rig.ts";
 import { MemoryDirectory } from "../sim/memory-host.ts";
-import { newIdentity, poolIdBytes, readIdentity, writeIdentity } from "./identity.ts";
+import {
+  newIdentity,
+  type PoolIdentity,
+  poolIdBytes,
+  readIdentity,
+  writeIdentity,
+} from "./identity.ts";
+import { findIdentity, isIdentityLost, lostIdentity } from "./lost-identity.ts";
 
 const GOOD = {
   format: "varve-pool",
@@ -81,4 +88,32 @@ test("a disk that can't read the file is no damaged pool", async () => {
   const root = rootWith(GOOD);
   root.onOperation = ({ kind }) => (kind === "read" ? "EIO" : undefined);
   await rejects(readIdentity(root), { code: "DISK_IO" });
+});
+
+test("a pool whose pool.json is lost is found by its segments, where they agree", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 1 << 20);
+  const { root, log } = await rig.close();
+  const { poolId } = await readIdentity(new MemoryDirectory("pool", root));
+  const segment = [...log.keys()].find((name) => name.endsWith(".seg")) as string;
+  const found = await findIdentity(new MemoryDirectory("log", log));
+  equal(found?.poolId, poolId);
+  equal(found?.log, "begun");
+
+  const error = await readIdentity(rootWith("")).catch((caught: unknown) => caught);
+  ok(isIdentityLost(error));
+  const refusal = lostIdentity(error, found as PoolIdentity);
+  match(refusal.message, new RegExp(`doesn't parse; its segments are those of pool ${poolId}$`));
+  const written = refusal.hint.slice(refusal.hint.indexOf("{"));
+  deepEqual(await readIdentity(rootWith(written)), found, "what the hint says is a pool.json");
+
+  const damaged = (log.get(segment) as Uint8Array).slice();
+  damaged[40] = 0xff;
+  const stranger = (await PoolRig.create({}, newHost({ seed: 2 }))).kill().log.get(segment);
+  const foundWith = (name: string, bytes: Uint8Array): Promise<PoolIdentity | undefined> =>
+    findIdentity(new MemoryDirectory("log", new Map([...log, [name, bytes]])));
+  const next = "00000000000000ff.seg";
+  equal((await foundWith(next, damaged))?.poolId, poolId, "what can't be read says nothing");
+  equal(await foundWith(segment, damaged), undefined, "none is left");
+  equal(await foundWith(next, stranger as Uint8Array), undefined, "they differ");
 });

@@ -29,19 +29,20 @@ export function newIdentity(random: Random, createdMicros: number): PoolIdentity
 }
 
 export async function writeIdentity(root: Directory, identity: PoolIdentity): Promise<void> {
-  const text = JSON.stringify(
-    { format: "varve-pool", formatVersion: FORMAT_VERSION, blockBytes: BLOCK_BYTES, ...identity },
-    undefined,
-    2,
-  );
   const temporary = `${NAME}.new`;
   if ((await root.list()).includes(temporary)) await root.remove(temporary);
   const file = await root.open(temporary, "create");
-  await file.write(new TextEncoder().encode(`${text}\n`), 0);
+  await file.write(new TextEncoder().encode(identityText(identity)), 0);
   await file.datasync();
   await file.close();
   await root.rename(temporary, NAME);
   await root.sync();
+}
+
+/** What pool.json says. */
+export function identityText(identity: PoolIdentity): string {
+  const json = { format: "varve-pool", formatVersion: FORMAT_VERSION, blockBytes: BLOCK_BYTES };
+  return `${JSON.stringify({ ...json, ...identity }, undefined, 2)}\n`;
 }
 
 /** Throws POOL_NOT_FOUND, NOT_A_POOL, FORMAT_UNSUPPORTED. */

@@ -68,6 +68,8 @@ export interface CheckReport {
 export interface CheckOptions {
   readonly root: Directory;
   readonly log: Directory;
+  /** For a pool whose pool.json is lost: who it is by its segments, and the finding. */
+  readonly found?: { readonly poolId: Uint8Array; readonly problem: StorageError } | undefined;
   /** 64 MiB or more; plain maps take 8 bytes per mapped block, and per block changed since a checkpoint, besides. */
   readonly memoryBytes: number;
   readonly onProgress?: (done: { readonly lsn: number }) => void;
@@ -88,9 +90,10 @@ const FINDINGS_MAX = 1000;
 const OPEN_FILES_MAX = 64;
 
 export async function checkPool(options: CheckOptions): Promise<CheckReport> {
-  const identity = await readIdentity(options.root);
-  const check = new PoolCheck(options, poolIdBytes(identity));
-  return { poolId: identity.poolId, ...(await check.run()) };
+  const { found, root } = options;
+  const poolId = found?.poolId ?? poolIdBytes(await readIdentity(root));
+  const report = await new PoolCheck(options, poolId).run();
+  return { poolId: Buffer.from(poolId).toString("hex"), ...report };
 }
 
 class PoolCheck {
@@ -109,6 +112,7 @@ class PoolCheck {
   }
 
   async run(): Promise<Omit<CheckReport, "poolId">> {
+    if (this.#options.found !== undefined) this.#findError(this.#options.found.problem);
     const reach = await this.#readLog();
     await this.#scanSegments(reach);
     const { count, newestLsn } = await this.#checkCheckpoints(reach);

@@ -70,6 +70,7 @@ const FILE_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/cli/commands/log-dump.ts": ["log", "pool"],
   "src/cli/commands/log-cat.ts": ["log", "pool", "reduce"],
   "src/cli/commands/check.ts": ["pool"],
+  "src/cli/offline-pool.ts": ["pool"],
 };
 
 /** Built-in modules without effects: allowed everywhere. */

@@ -25,10 +25,11 @@ export async function run(context: CommandContext): Promise<number | undefined> 
     );
   }
   const path = await context.pool();
-  const { root, log } = await openOfflinePool(path);
+  const { root, log, poolId, identityProblem: problem } = await openOfflinePool(path, output);
+  const found = problem === undefined ? undefined : { poolId, problem };
   const lock = await lockOfflinePool(path);
   try {
-    const report = await checkPool({ root, log, memoryBytes });
+    const report = await checkPool({ root, log, found, memoryBytes });
     const isSound = report.findings.length === 0;
     if (context.isJson) output.json({ isSound, ...report });
     else print(path, report, output);

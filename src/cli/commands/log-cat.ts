@@ -8,7 +8,6 @@ import { EXIT_CODE, hasCode, StorageError } from "../../base/errors.ts";
 import { formatSize, formatTime } from "../../base/units.ts";
 import { READER_MEMORY_BYTES } from "../../log/log-dump.ts";
 import { giveContent, type LostRange } from "../../log/volume-content.ts";
-import { poolIdBytes, readIdentity } from "../../pool/identity.ts";
 import { type Salvage, salvagePool } from "../../pool/salvage.ts";
 import { BlockMemory, shapeOf } from "../../reduce/block-memory.ts";
 import { type CommandContext, required } from "../command.ts";
@@ -23,8 +22,7 @@ export async function run(context: CommandContext): Promise<number | undefined> 
   const name = required(context, "VOLUME");
   const isSalvage = context.flag("salvage");
   output.refuseTerminal(`volume "${name}"`);
-  const { root, log } = await openOfflinePool(await context.pool());
-  const poolId = poolIdBytes(await readIdentity(root));
+  const { log, poolId } = await openOfflinePool(await context.pool(), output);
   const memory = new BlockMemory(shapeOf(READER_MEMORY_BYTES));
   const found = await salvagePool({ memory, log, poolId });
   if (found.damage !== undefined && !isSalvage) throw refusal(found.damage, name, found);

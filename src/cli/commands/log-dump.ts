@@ -6,7 +6,6 @@
 import { StorageError } from "../../base/errors.ts";
 import { formatTime } from "../../base/units.ts";
 import { type DumpLine, dumpLog } from "../../log/log-dump.ts";
-import { poolIdBytes, readIdentity } from "../../pool/identity.ts";
 import type { CommandContext } from "../command.ts";
 import { openOfflinePool } from "../offline-pool.ts";
 import { countOf } from "../values.ts";
@@ -23,8 +22,7 @@ export async function run(context: CommandContext): Promise<undefined> {
   const countMax = limit === undefined ? Number.MAX_SAFE_INTEGER : countOf("count", limit);
   if (countMax === 0)
     throw new StorageError("USAGE", 'option "--count": "0" refused: it is at least 1');
-  const { root, log } = await openOfflinePool(await context.pool());
-  const poolId = poolIdBytes(await readIdentity(root));
+  const { log, poolId } = await openOfflinePool(await context.pool(), output);
   let count = 0;
   let waiting: string[] = [];
   const tell = (line: DumpLine): void => {
