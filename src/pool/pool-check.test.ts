@@ -7,6 +7,7 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { before, suite, test } from "node:test";
 import {
   BLOCK,
+  durableFilesOf,
   filesOf,
   newHost,
   noise,
@@ -99,6 +100,20 @@ suite("check", () => {
     const report = await check(rig.kill());
     deepEqual(report.findings, []);
     equal(report.closedMicros, undefined);
+  });
+
+  test("whatever a power cut or a kill leaves is sound", async () => {
+    const rig = await PoolRig.create();
+    await rig.pool.createVolume("a", 8 * MIB);
+    const states: PoolFiles[] = [];
+    for (let block = 0; block < 200; block++) {
+      const done = rig.write("a", block * BLOCK, noise(block, BLOCK));
+      if (block % 7 === 0) states.push(durableFilesOf(rig.host), filesOf(rig.host));
+      await done;
+      if (block % 5 === 0) void rig.flush("a");
+      if (block % 60 === 50) void rig.pool.checkpoint();
+    }
+    for (const files of [...states, rig.cutPower()]) deepEqual((await check(files)).findings, []);
   });
 
   test("a closed log whose last segment was cut off isn't closed any more", async () => {
