@@ -9,9 +9,12 @@ import { EVENTS_PATH, requestFor } from "../api/operations.ts";
 import type { ErrorBody, EventJson, OperationName, OperationTypes } from "../api/types.ts";
 import { ERRORS, StorageError } from "../base/errors.ts";
 import { type HttpRequest, linesOverSocket, requestOverSocket } from "../host/node/http-client.ts";
-import { fileKind } from "../host/node/text-file.ts";
+import { fileKind, listNames } from "../host/node/text-file.ts";
+import { opening } from "./named-file.ts";
 
 const CONTROL_SOCKET = "control.sock";
+const IDENTITY = "pool.json";
+const LOG = "log";
 /** A flush of a busy disk can take long; a daemon that says nothing for longer is stuck. */
 const ANSWER_TIMEOUT_MS = 120_000;
 
@@ -79,9 +82,9 @@ export class DaemonClient {
     if (code === "EACCES" || code === "EPERM") {
       return new StorageError(
         "ACCESS_DENIED",
-        `${where}: not reached: its control socket is not yours`,
+        `${where}: not reached: its control socket is another user's`,
         {
-          hint: "run varve as the user who runs the daemon",
+          hint: `run varve as that user; if no daemon runs, start it as that user: varve serve --pool ${this.pool}`,
           cause: error,
         },
       );
@@ -111,7 +114,26 @@ export async function connectDaemon(directory: string): Promise<DaemonClient> {
       },
     );
   }
+  await refuseOtherDirectory(directory);
   return new DaemonClient(directory);
+}
+
+/** A directory of something else: a daemon would refuse it, so starting one is no advice. */
+async function refuseOtherDirectory(directory: string): Promise<void> {
+  if ((await fileKind(directory)) !== "directory")
+    throw notAPool(directory, "it isn't a directory");
+  if ((await fileKind(join(directory, IDENTITY))) !== "missing") return;
+  const names = await opening(`pool "${directory}": not reached`, () => listNames(directory));
+  const [first] = names ?? [];
+  // A pool that has lost its pool.json is for its daemon, and for `varve check`, to judge.
+  if (first === undefined || names?.includes(LOG)) return;
+  throw notAPool(directory, `it holds "${first}" and no ${IDENTITY}`);
+}
+
+function notAPool(directory: string, why: string): StorageError {
+  return new StorageError("NOT_A_POOL", `pool "${directory}": not reached: ${why}`, {
+    hint: "name the directory of a pool with --pool or VARVE_POOL",
+  });
 }
 
 /** The daemon's error as our own, so that it exits, prints and matches like one thrown here. */

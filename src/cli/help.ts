@@ -98,6 +98,18 @@ export function renderOverview(): string {
   return `${lines.join("\n")}\n`;
 }
 
+/** The commands of two words that begin with the same one. */
+export function renderFamily(word: string, rows: readonly CommandRow[]): string {
+  const lines = [
+    `Usage: varve ${word} COMMAND [arguments] [options]`,
+    ...section(
+      "Commands",
+      rows.map(({ name, summary }) => [name, summary]),
+    ),
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
 function section(
   title: string,
   rows: readonly (readonly [string, string])[],

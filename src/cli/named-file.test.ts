@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Files that the user names: a wrong name is a wrong argument, a sick disk stays one.
 
 import { equal, match, rejects } from "node:assert/strict";
 import { test } from "node:test";

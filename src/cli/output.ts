@@ -9,9 +9,9 @@
 import { EXIT_CODE, StorageError } from "../base/errors.ts";
 import { fromSystem } from "../host/node/disk-file.ts";
 
-/** The control characters that a terminal would obey. */
+/** The control characters that a terminal would obey, and those that would end a line or shift a column. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those are meant
-const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g;
 
 export class Output {
   readonly isJson: boolean;
@@ -37,7 +37,7 @@ export class Output {
     return process.stdout.rows ?? 24;
   }
 
-  /** One or more lines for people. */
+  /** A line for people. */
   line(text = ""): void {
     process.stdout.write(`${plain(text)}\n`);
   }
@@ -62,11 +62,14 @@ export class Output {
     for (const text of formatTable(titles, rows)) this.line(text);
   }
 
-  /** "name: value" with the values in one column. */
+  /** "name: value" with the values in one column; a row without a name goes on with the one before. */
   facts(rows: readonly (readonly [string, string] | undefined)[]): void {
     const present = rows.filter((row) => row !== undefined);
     const width = Math.max(...present.map(([name]) => name.length)) + 2;
-    for (const [name, value] of present) this.line(`${`${name}:`.padEnd(width)}${value}`);
+    for (const [name, value] of present) {
+      const label = name === "" ? "" : `${name}:`;
+      this.line(`${label.padEnd(width)}${value}`);
+    }
   }
 
   /** A disk's content to stdout; resolves when there is room for more. Throws OUTPUT_CLOSED, DISK_FULL, DISK_IO. */
@@ -147,7 +150,7 @@ function isQuantity(text: string): boolean {
   return /^-?[\d.]+( ?[KMGTP]?i?B(\/s)?|%)?$/.test(text);
 }
 
-/** Control characters made visible; tabs and line ends stay. */
+/** Control characters made visible, tabs and line ends too: what is printed is one line. */
 export function plain(text: string): string {
   return text.replace(CONTROL, (character) => {
     return `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;

@@ -8,7 +8,7 @@ import { StorageError } from "../base/errors.ts";
 import { nearest } from "../base/names.ts";
 import type { CommandRow } from "./command.ts";
 import { COMMANDS, optionsOf } from "./command-table.ts";
-import { argumentText, optionText, renderHelp, renderOverview } from "./help.ts";
+import { argumentText, optionText, renderFamily, renderHelp, renderOverview } from "./help.ts";
 
 export type Parsed =
   | { readonly kind: "help"; readonly text: string; readonly isAsked: boolean }
@@ -28,15 +28,39 @@ export function parseCommandLine(words: readonly string[]): Parsed {
   if (first === "--version" || first === "-V") return { kind: "version" };
   if (first === "--help" || first === "-h") return overview();
   if (first === "help") return helpFor(words.slice(1));
-  const found = findCommand(words);
-  if (found === undefined) throw unknownCommand(words);
-  const rest = words.slice(found.name.split(" ").length);
+  const { before, words: own } = splitOptionsBefore(words);
+  const found = findCommand(own);
+  if (found === undefined) return family(own);
+  const rest = [...before, ...own.slice(found.name.split(" ").length)];
   const end = rest.indexOf("--");
   const options = end === -1 ? rest : rest.slice(0, end);
   if (options.includes("--help") || options.includes("-h")) {
     return { kind: "help", text: renderHelp(found), isAsked: true };
   }
   return { kind: "command", row: found, line: parseWith(found, rest) };
+}
+
+/** `varve --pool DIR list`: what every command takes may stand before it, too. */
+function splitOptionsBefore(words: readonly string[]): { before: string[]; words: string[] } {
+  let count = 0;
+  while (words[count]?.startsWith("-")) {
+    const word = words[count] ?? "";
+    if (word === "--pool") count += 2;
+    else if (word === "--json" || word.startsWith("--pool=")) count += 1;
+    else break;
+  }
+  return { before: words.slice(0, count), words: words.slice(count) };
+}
+
+/** The commands that begin with a word which is none itself ("log"). Throws USAGE for other words. */
+function family(words: readonly string[]): Parsed {
+  const [first, ...rest] = words;
+  const isAsked = rest.includes("--help") || rest.includes("-h");
+  const rows = COMMANDS.filter(({ name }) => name.startsWith(`${first} `));
+  if (first === undefined || rows.length === 0 || (rest.length > 0 && !isAsked)) {
+    throw unknownCommand(words);
+  }
+  return { kind: "help", text: renderFamily(first, rows), isAsked };
 }
 
 function overview(): Parsed {
@@ -46,7 +70,7 @@ function overview(): Parsed {
 function helpFor(words: readonly string[]): Parsed {
   if (words.length === 0) return overview();
   const found = findCommand(words);
-  if (found === undefined) throw unknownCommand(words);
+  if (found === undefined) return family([...words, "--help"]);
   return { kind: "help", text: renderHelp(found), isAsked: true };
 }
 
@@ -58,7 +82,8 @@ function findCommand(words: readonly string[]): CommandRow | undefined {
 }
 
 function unknownCommand(words: readonly string[]): StorageError {
-  const first = words[0] ?? "";
+  const first = words[0];
+  if (first === undefined) return usage("command: missing", '"varve --help" lists all commands');
   if (first.startsWith("-")) {
     return usage(
       `option "${first}": not known before a command`,

@@ -38,7 +38,10 @@ function printPool(pool: PoolJson, output: Output): void {
     ["memory", `${formatSize(pool.memoryUsedBytes)} of ${formatSize(pool.memoryLimitBytes)}`],
     ["acknowledges", pool.ack],
     ["log", `#${pool.headLsn}, durable up to #${pool.durableLsn}`],
-    ["opened", `${pool.incarnation} times so far, now in ${formatDuration(pool.recoveryMs)}`],
+    [
+      "opened",
+      `${pool.incarnation === 1 ? "once" : `${pool.incarnation} times`} so far, now in ${formatDuration(pool.recoveryMs)}`,
+    ],
     ["daemon", `varve ${pool.version}, process ${pool.pid}, since ${shortTime(pool.startedAt)}`],
     ["log level", pool.logLevel],
     ...pool.listeners.map((uri, index) => [index === 0 ? "serves" : "", uri] as const),

@@ -70,14 +70,22 @@ function booleanOf(key: string, text: string): boolean {
   throw new StorageError(
     "USAGE",
     `setting "${key}": "${text}" refused: it is neither true nor false`,
+    { hint: `write ${key}=true or ${key}=false` },
   );
 }
 
 function logLevelOf(text: string | undefined): PoolJson["logLevel"] {
   const level = LOG_LEVELS.find((candidate) => candidate === text);
   if (level !== undefined) return level;
+  const guess = text === undefined ? undefined : nearest(text, LOG_LEVELS);
   throw new StorageError(
     "USAGE",
     `setting "log-level": "${text}" refused: it is none of ${LOG_LEVELS.join(", ")}`,
+    {
+      hint:
+        guess === undefined
+          ? `write log-level=info, or another of them`
+          : `did you mean "${guess}"?`,
+    },
   );
 }
