@@ -2,11 +2,19 @@
 //
 // npm start: from a fresh clone to a disk in one command. Starts a daemon for ./varve-pool unless one
 // runs, waits until it answers, makes the volume `demo` unless it exists, and says how to look at it and
-// how to stop. Running it again changes nothing. Arguments go to `varve serve`:
-// npm start -- --listen none
+// how to stop. Running it again changes nothing; a first start that fails leaves no pool behind. Arguments
+// go to `varve serve`: npm start -- --listen none
 
 import { spawn, spawnSync } from "node:child_process";
-import { closeSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { join, relative } from "node:path";
 import { REPOSITORY } from "./source-files.ts";
@@ -46,7 +54,9 @@ To stop: kill ${pid}`);
 
 async function startDaemon(serveArgs: readonly string[]): Promise<boolean> {
   mkdirSync(join(LOG, ".."), { recursive: true });
+  const isNewPool = !existsSync(POOL);
   const log = openSync(LOG, "a");
+  const { size: logStart } = fstatSync(log);
   const daemon = spawn(VARVE, ["serve", "--pool", POOL, ...serveArgs], {
     cwd: REPOSITORY,
     detached: true,
@@ -65,11 +75,18 @@ async function startDaemon(serveArgs: readonly string[]): Promise<boolean> {
     if (await answers()) return true;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  console.error(readFileSync(LOG, "utf8").trimEnd().split("\n").slice(-15).join("\n"));
+  const said = readFileSync(LOG).subarray(logStart).toString("utf8").trimEnd();
+  console.error(said.split("\n").slice(-15).join("\n"));
   console.error(
     `varve: error: the daemon didn't start: ${ended ?? `no answer in ${START_MS_MAX} ms`}`,
   );
-  console.error(`varve: hint: see ${LOG}`);
+  console.error(
+    said.includes("LISTEN_FAILED")
+      ? "varve: hint: take another port (npm start -- --listen 127.0.0.1:10810), or none (npm start -- --listen none)"
+      : `varve: hint: see ${LOG}`,
+  );
+  // Nobody can have written into a pool whose daemon ended before it answered.
+  if (isNewPool && ended !== undefined) rmSync(POOL, { recursive: true, force: true });
   return false;
 }
 
