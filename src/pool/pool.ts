@@ -67,6 +67,7 @@ const SYNC_WRITE_BYTES: number = 512 << 10;
 /** Changes that one request may make besides its blocks. */
 const EDGE_CHANGES = 8;
 const CHECKPOINT_RETRY_MS = 1000;
+const STARVED_LOOK_MS = 100;
 
 /** Slab for the doors: what clients' payloads use. */
 export interface ClientSlab {
@@ -228,15 +229,14 @@ export class Pool {
 
   // ---- the pool as a whole
 
-  /** Everything ordered so far is on stable storage. */
+  /** Everything ordered so far is on stable storage. Throws DISK_FULL rather than wait for space. */
   flush(): Promise<void> {
-    return this.log.durable();
+    return this.#unlessStarved("pool: not flushed", () => this.log.durable());
   }
 
-  /** Moves the start of recovery to now. */
-  async checkpoint(): Promise<void> {
-    await this.#checkpointer.take();
-    this.#offerRoom();
+  /** Moves the start of recovery to now. Throws DISK_FULL rather than wait for space. */
+  checkpoint(): Promise<void> {
+    return this.#unlessStarved("pool: no checkpoint taken", () => this.#takeCheckpoint());
   }
 
   onEvent(listener: (event: PoolEvent) => void): () => void {
@@ -309,7 +309,7 @@ export class Pool {
     if (this.#isClosed) return;
     this.log.beginClose();
     if (this.log.stopCause === undefined && this.log.nextLsn > this.#checkpointer.cutLsn) {
-      await this.checkpoint().catch((error: unknown) => this.#checkpointFailed(error));
+      await this.#takeCheckpoint().catch((error: unknown) => this.#checkpointFailed(error));
     }
     this.#isClosed = true;
     this.#damage.close();
@@ -434,7 +434,8 @@ export class Pool {
   async #record(make: () => CatalogRecord): Promise<Volume> {
     const cause = this.#refusal();
     if (cause !== undefined) throw cause;
-    const changed = await this.log.withRoom(() => {
+    let isWithdrawn = false;
+    const append = (): Volume => {
       const record = make();
       const body: Readonly<Record<string, unknown>> = { ...record.body };
       this.log.appendEncoded(encodeJsonRecord(record.kind, body));
@@ -444,9 +445,34 @@ export class Pool {
       assert(volume !== undefined, "a record of the catalog names a volume");
       this.#addDevice(volume);
       return volume;
+    };
+    const changed = await this.#unlessStarved("pool: not changed", () =>
+      this.log.withRoom(() => (isWithdrawn ? undefined : append())),
+    ).catch((error: unknown) => {
+      isWithdrawn = true;
+      throw error;
     });
-    await this.log.durable();
+    assert(changed !== undefined, "only a refused change is withdrawn");
+    await this.#unlessStarved("pool: changed, but not durable yet", () => this.log.durable());
     return changed;
+  }
+
+  /** The operator's requests don't wait for space as clients' do: they end with DISK_FULL when there is none at all. */
+  async #unlessStarved<T>(refusal: string, work: () => Promise<T>): Promise<T> {
+    const refused = (): StorageError =>
+      new StorageError("DISK_FULL", `${refusal}: the disk is full, and the reserve is used up`);
+    if (this.#space.isStarved) throw refused();
+    let isDone = false;
+    const done = work().finally(() => {
+      isDone = true;
+    });
+    while (!isDone) {
+      const pause = Promise.withResolvers<void>();
+      const cancel = this.#host.clock.after(STARVED_LOOK_MS, pause.resolve);
+      await Promise.race([done, pause.promise]).finally(cancel);
+      if (!isDone && this.#space.isStarved) throw refused();
+    }
+    return await done;
   }
 
   /** What lies behind a new, smaller end in the last block must read as zeros if the volume grows again. */
@@ -504,7 +530,12 @@ export class Pool {
       this.log.stopCause !== undefined
     )
       return;
-    this.checkpoint().catch((error: unknown) => this.#checkpointFailed(error));
+    this.#takeCheckpoint().catch((error: unknown) => this.#checkpointFailed(error));
+  }
+
+  async #takeCheckpoint(): Promise<void> {
+    await this.#checkpointer.take();
+    this.#offerRoom();
   }
 
   /** The old checkpoint is still good; try again later. Until then writes go on as long as the ring has room. */

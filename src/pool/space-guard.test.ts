@@ -24,6 +24,7 @@ async function guarded(
     poolSizeBytes?: number;
     capacityBytes?: number;
     contentBytes?: number;
+    segmentBytes?: number;
   },
   host: MemoryHost = newHost(),
 ): Promise<Rig> {
@@ -38,7 +39,7 @@ async function guarded(
       clock: host.clock,
       random: host.random,
       poolSizeBytes: options.poolSizeBytes ?? 0,
-      segmentBytes: SEGMENT,
+      segmentBytes: options.segmentBytes ?? SEGMENT,
       contentBytes: () => rig.contentBytes,
       onEvent: (_level, event) => events.push(event),
     }),
@@ -62,9 +63,9 @@ test("a limit refuses what doesn't fit in front of the reserve, and takes what i
   equal(rig.guard.admits(61 * KIB), false);
   ok(rig.guard.isFull);
   deepEqual(rig.events, ["pool.watermark", "pool.full"]);
-  rig.contentBytes = 950 * KIB;
+  rig.contentBytes = 930 * KIB;
   await poll(rig);
-  ok(rig.guard.isFull, "no way back without twice the reserve");
+  ok(rig.guard.isFull, "no way back without the headroom");
   rig.contentBytes = 800 * KIB;
   await poll(rig);
   equal(rig.guard.isFull, false);
@@ -113,7 +114,7 @@ test("between two looks at the file system no more is admitted than the last one
   let admitted = 0;
   while (rig.guard.admits(10 * KIB)) admitted += 10 * KIB;
   ok(
-    admitted <= freeBytes - SEGMENT && admitted >= freeBytes - 3 * SEGMENT,
+    admitted <= freeBytes - SEGMENT / 2 && admitted >= freeBytes - SEGMENT,
     `${admitted} of ${freeBytes}`,
   );
   await rig.guard.close();
@@ -137,7 +138,7 @@ test("what is stored is content and reserve, as much of it as there is", async (
   const rig = await guarded({ capacityBytes: 1024 * KIB, contentBytes: 300 * KIB });
   equal(rig.guard.storedBytes, 300 * KIB + SEGMENT);
   await poll(rig);
-  equal(rig.guard.capacityBytes, 300 * KIB + 1024 * KIB);
+  equal(rig.guard.capacityBytes, 300 * KIB + 1024 * KIB - SEGMENT / 2, "without the headroom");
   rig.guard.spaceMissing();
   equal(rig.guard.storedBytes, 300 * KIB);
   await rig.guard.close();
@@ -176,6 +177,58 @@ test("a reserve that found no space halfway is counted, and made whole when ther
   rig.host.clock.isFrozen = false;
   while (rig.guard.isFull) await poll(rig);
   equal(rig.host.log.files().get(RESERVE_NAME)?.length, SEGMENT);
+  await rig.guard.close();
+  rig.host.stop();
+});
+
+test("nine tenths of a small pool and of a small disk are for data", async () => {
+  const MIB = 1024 * KIB;
+  for (const sizes of [{ poolSizeBytes: 256 * MIB }, { capacityBytes: 256 * MIB }]) {
+    const rig = await guarded({ ...sizes, segmentBytes: 64 * MIB });
+    let admitted = 0;
+    while (rig.guard.admits(MIB)) {
+      rig.contentBytes += MIB;
+      admitted += MIB;
+    }
+    ok(admitted >= 0.9 * 256 * MIB && admitted < 256 * MIB, `${admitted / MIB} MiB`);
+    await rig.guard.close();
+    rig.host.stop();
+  }
+});
+
+test("a pool that is full says so from its opening on, before anything was refused", async () => {
+  const byLimit = await guarded({ poolSizeBytes: 1024 * KIB, contentBytes: 950 * KIB });
+  const byDisk = await guarded({ capacityBytes: SEGMENT + SEGMENT / 2, contentBytes: 300 * KIB });
+  for (const rig of [byLimit, byDisk]) {
+    ok(rig.guard.isFull);
+    ok(rig.events.includes("pool.full"));
+    await rig.guard.close();
+    rig.host.stop();
+  }
+});
+
+test("the reserve grows with the disk, and is not made smaller while the pool is open", async () => {
+  const MIB = 1024 * KIB;
+  const rig = await guarded({ capacityBytes: 64 * MIB, segmentBytes: 64 * MIB });
+  equal(rig.host.log.files().get(RESERVE_NAME)?.length, 4 * MIB);
+  rig.host.log.capacityBytes = 130 * MIB;
+  while (rig.host.log.files().get(RESERVE_NAME)?.length !== 8 * MIB) await poll(rig);
+  rig.host.log.capacityBytes = 64 * MIB;
+  await poll(rig);
+  equal(rig.guard.storedBytes, 8 * MIB);
+  await rig.guard.close();
+  rig.host.stop();
+});
+
+test("space is starved only while writes fail without a reserve to give up", async () => {
+  const rig = await guarded({ capacityBytes: 1024 * KIB });
+  rig.host.log.capacityBytes = SEGMENT;
+  rig.guard.spaceMissing();
+  equal(rig.guard.isStarved, false);
+  rig.guard.spaceMissing();
+  equal(rig.guard.isStarved, true);
+  for (let at = 0; at < 3; at++) await poll(rig);
+  equal(rig.guard.isStarved, false);
   await rig.guard.close();
   rig.host.stop();
 });

@@ -3,12 +3,16 @@
 // Space: what the pool stores against what it may, and what the file system still has. New data is refused
 // before there is no room for what must always work (trims, removals, checkpoints, the segment being written).
 //
-//   0 …………………………… 80 % ……… 90 % ……… limit - reserve ……… limit
-//        quiet            warn         warn        new data: ENOSPC       only bookkeeping
+//   0 …………………………… 80 % ……… 90 % ……… capacity ………………… end of the disk
+//        quiet            warn         warn        new data: ENOSPC; bookkeeping, from headroom and reserve
 //
 // On the file system the reserve is a real file of incompressible bytes: when a write meets "no space left"
 // all the same, the file is given up so that the batch on its way can land, and it is made again when there is
 // room. A pool never stays full after space has come back.
+//
+// The reserve takes a sixteenth of what the pool may have at most, the headroom beside it, kept free for what was
+// admitted between two looks at the file system, a thirty-second. So nine tenths of a small disk are for data. Both
+// are powers of two, and change only when the disk's share of the pool has doubled.
 
 import { hasCode } from "../base/errors.ts";
 import type { Clock, Directory, Random } from "../host/ports.ts";
@@ -33,11 +37,19 @@ const RESERVE_NAME = "reserve";
 const WATERMARKS = [0.8, 0.9] as const;
 const POLL_MS = 1000;
 const RESERVE_BYTES_MAX: number = 32 << 20;
+/** Room for a batch. */
+const RESERVE_BYTES_MIN: number = 1 << 20;
+const RESERVE_SHARE = 16;
+/** With less room than the largest piece of a write the pool counts as full. */
+const PIECE_OF_WRITE_BYTES: number = 1 << 20;
+/** So long after a write found no space without a reserve the next one is expected to fare no better. */
+const STARVED_MICROS = 1_000_000;
 const PIECE_BYTES = 1 << 20;
 
 export class SpaceGuard {
   readonly #options: SpaceGuardOptions;
-  readonly #reserveBytes: number;
+  /** How large the reserve should be; never shrinks while the pool is open. */
+  #reserveBytes = 0;
   #freeBytes = Number.MAX_SAFE_INTEGER;
   /** Bytes admitted since the file system was last asked. */
   #admittedBytes = 0;
@@ -46,6 +58,8 @@ export class SpaceGuard {
   #isReserveThere = false;
   /** What there is of it: a part, if the disk became full while it was made. */
   #reserveFileBytes = 0;
+  /** When a write found no space although the reserve was gone. */
+  #starvedMicros = Number.NEGATIVE_INFINITY;
   #isFull = false;
   #watermark = 0;
   #isClosed = false;
@@ -54,7 +68,6 @@ export class SpaceGuard {
 
   constructor(options: SpaceGuardOptions) {
     this.#options = options;
-    this.#reserveBytes = Math.min(RESERVE_BYTES_MAX, options.segmentBytes);
   }
 
   async start(): Promise<void> {
@@ -71,23 +84,21 @@ export class SpaceGuard {
     return this.#options.contentBytes() + this.#reserveFileBytes;
   }
 
-  /** The limit that `storedBytes` runs against. */
+  /** What `storedBytes` can become: then new data is refused. */
   get capacityBytes(): number {
     const { poolSizeBytes } = this.#options;
-    const byDisk = this.storedBytes + this.#freeBytes;
+    const byDisk = this.storedBytes + Math.max(0, this.#freeBytes - this.#keptBytes);
     return poolSizeBytes > 0 ? Math.min(poolSizeBytes, byDisk) : byDisk;
+  }
+
+  /** There is no space at all, not even for bookkeeping: what waits for the log may wait long. */
+  get isStarved(): boolean {
+    return this.#options.clock.monotoneMicros() - this.#starvedMicros < STARVED_MICROS;
   }
 
   /** Whether `lengthBytes` of new data may be stored. */
   admits(lengthBytes: number): boolean {
-    const { poolSizeBytes, segmentBytes } = this.#options;
-    const isWithinPool =
-      poolSizeBytes === 0 ||
-      this.#options.contentBytes() + lengthBytes + this.#reserveBytes <= poolSizeBytes;
-    const isWithinDisk =
-      !this.#isDiskFull &&
-      this.#freeBytes - this.#admittedBytes - lengthBytes > this.#reserveBytes + segmentBytes;
-    if (!isWithinPool || !isWithinDisk) {
+    if (!this.#fits(lengthBytes)) {
       this.#setFull(true);
       return false;
     }
@@ -95,11 +106,32 @@ export class SpaceGuard {
     return true;
   }
 
+  #fits(lengthBytes: number): boolean {
+    const { poolSizeBytes, contentBytes } = this.#options;
+    const isWithinPool =
+      poolSizeBytes === 0 || contentBytes() + lengthBytes + this.#reserveBytes <= poolSizeBytes;
+    const isWithinDisk =
+      !this.#isDiskFull && this.#freeBytes - this.#admittedBytes - lengthBytes >= this.#keptBytes;
+    return isWithinPool && isWithinDisk;
+  }
+
+  get #headroomBytes(): number {
+    return this.#reserveBytes / 2;
+  }
+
+  /** What is to stay free on the file system: headroom, and what the reserve still lacks. */
+  get #keptBytes(): number {
+    return this.#headroomBytes + Math.max(0, this.#reserveBytes - this.#reserveFileBytes);
+  }
+
   /** A write met "no space left": gives up the reserve so that it can be repeated. */
   spaceMissing(): void {
     this.#isDiskFull = true;
     this.#setFull(true);
-    if (this.#reserveFileBytes === 0) return;
+    if (this.#reserveFileBytes === 0) {
+      this.#starvedMicros = this.#options.clock.monotoneMicros();
+      return;
+    }
     this.#reserveFileBytes = 0;
     this.#isReserveThere = false;
     this.#options.directory.remove(RESERVE_NAME).catch(() => undefined);
@@ -141,20 +173,20 @@ export class SpaceGuard {
       const admitted = this.#admittedBytes;
       this.#freeBytes = await this.#options.directory.freeBytes();
       this.#admittedBytes -= admitted;
+      this.#resizeReserve();
       if (
         !this.#isReserveThere &&
-        this.#freeBytes > 3 * this.#reserveBytes + 2 * this.#options.segmentBytes
-      )
+        this.#freeBytes + this.#reserveFileBytes > this.#reserveBytes + 2 * this.#headroomBytes
+      ) {
         await this.#makeReserve();
-      const { poolSizeBytes, segmentBytes } = this.#options;
-      const roomOnDisk = this.#freeBytes - this.#reserveBytes - 2 * segmentBytes;
-      if (this.#isReserveThere) this.#isDiskFull = false;
-      const isRoomy =
-        !this.#isDiskFull &&
-        roomOnDisk > 0 &&
-        (poolSizeBytes === 0 ||
-          this.#options.contentBytes() + 2 * this.#reserveBytes <= poolSizeBytes);
-      if (isRoomy) this.#setFull(false);
+        this.#freeBytes = await this.#options.directory.freeBytes();
+      }
+      if (this.#isReserveThere) {
+        this.#isDiskFull = false;
+        this.#starvedMicros = Number.NEGATIVE_INFINITY;
+      }
+      if (!this.#fits(Math.min(PIECE_OF_WRITE_BYTES, this.#headroomBytes))) this.#setFull(true);
+      else if (this.#fits(this.#headroomBytes)) this.#setFull(false);
       this.#tellWatermark();
     });
     this.#schedule();
@@ -175,10 +207,20 @@ export class SpaceGuard {
     const file = await directory.open(RESERVE_NAME, "read");
     try {
       this.#reserveFileBytes = await file.sizeBytes();
-      this.#isReserveThere = this.#reserveFileBytes >= this.#reserveBytes;
     } finally {
       await file.close();
     }
+  }
+
+  /** By what the pool takes and may still take. */
+  #resizeReserve(): void {
+    const { poolSizeBytes, segmentBytes } = this.#options;
+    const onDisk = this.storedBytes + this.#freeBytes;
+    const sizeBytes = poolSizeBytes > 0 ? Math.min(poolSizeBytes, onDisk) : onDisk;
+    const share = Math.max(RESERVE_BYTES_MIN, sizeBytes / RESERVE_SHARE);
+    const bytes = Math.min(RESERVE_BYTES_MAX, segmentBytes, 2 ** Math.floor(Math.log2(share)));
+    this.#reserveBytes = Math.max(this.#reserveBytes, bytes);
+    this.#isReserveThere = this.#reserveFileBytes >= this.#reserveBytes;
   }
 
   async #makeReserve(): Promise<void> {

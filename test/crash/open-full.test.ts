@@ -261,6 +261,34 @@ for (const roomBytes of [-65536, -65000, -60_000, -45_000, -20_000, 0, 100_000, 
   }
 }
 
+test("without any space an operator's requests are refused at once, and work from the reserve before that", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 16 * MIB);
+  await rig.pool.createVolume("b", MIB);
+  await fill(rig, 0, 8);
+  await rig.flush("a");
+  rig.host.log.capacityBytes = usedBytes(rig);
+  await rig.pool.removeVolume("b");
+  equal(rig.pool.state, "full");
+  rig.host.log.capacityBytes = usedBytes(rig);
+  // What waits for space is refused when nothing is left, not kept: a command has a user who waits.
+  const isFull = (error: unknown): boolean => hasCode(error, "DISK_FULL");
+  await rejects(rig.pool.createVolume("c", MIB), isFull);
+  await rejects(rig.pool.createVolume("d", MIB), isFull);
+  await rejects(rig.pool.removeVolume("a"), isFull);
+  await rejects(rig.pool.flush(), isFull);
+  await rejects(rig.pool.checkpoint(), isFull);
+  equal(await rig.write("a", 0, noise(0, BLOCK)), ENOSPC);
+  rig.host.log.capacityBytes = Number.POSITIVE_INFINITY;
+  while (rig.pool.state === "full") await turn();
+  await rig.pool.flush();
+  await rig.pool.createVolume("e", MIB);
+  const names = rig.pool.volumes().map(({ name }) => name);
+  ok(names.includes("a") && names.includes("e"));
+  ok(!names.includes("b") && !names.includes("d"), names.join());
+  await rig.close();
+});
+
 test("closing waits a while for space, and then nothing is lost", async () => {
   const rig = await PoolRig.create();
   await rig.pool.createVolume("a", 16 * MIB);
