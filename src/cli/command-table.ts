@@ -99,7 +99,7 @@ export const COMMANDS: readonly CommandRow[] = [
     name: "info",
     summary: "show a volume, or the pool",
     description: [
-      "With a name, that volume: its size, how to reach it, who has it open and what was done to it. Without one, the pool and the daemon that serves it.",
+      "With a name, that volume: its size, how to reach it, who has it open and what was done to it. Without one, the pool and the daemon that serves it; its memory is what is set aside for each purpose, of which the process occupies what it has touched so far.",
     ],
     arguments: [{ ...VOLUME, isOptional: true }],
     options: [],

@@ -35,7 +35,7 @@ import { type Control, startControl } from "./control.ts";
 import { EventLog } from "./event-log.ts";
 import { LeveledLogger } from "./leveled-logger.ts";
 import { type NbdDoor, startNbdDoor } from "./nbd-door.ts";
-import { createOperations } from "./operations.ts";
+import { createOperations, warningsOf } from "./operations.ts";
 import { openPool } from "./pool-opener.ts";
 import type { DaemonSettings } from "./settings.ts";
 
@@ -188,6 +188,9 @@ class Daemon implements RunningDaemon {
       control: this.#control.addresses,
       startedInMs: Math.round((clock.monotoneMicros() - this.#startedMonotoneMicros) / 1000),
     });
+    for (const warning of warningsOf(pool.stats())) {
+      this.#events.add("warn", "pool.warning", { warning });
+    }
     const isTold = await notifySystemd("READY=1");
     if (!isTold) logger.log("warn", "daemon.notify-failed", { program: "systemd-notify" });
   }

@@ -142,3 +142,13 @@ test("names and sizes are checked again by the daemon", async () => {
   await refuses(operations.createVolume({ name: "x", sizeBytes: MIB + 1 }), "SIZE_INVALID", /512/);
   await refuses(operations.getVolume({ volume: "bd" }), "VOLUME_NOT_FOUND", /did you mean "db"/);
 });
+
+test("a pool that holds more than its limit is warned of", async () => {
+  const { pool, operations } = smallDaemon();
+  deepEqual((await operations.getPool({})).warnings, []);
+  const statistics = { ...pool.stats(), storedBytes: 268 << 20, capacityBytes: 256 << 20 };
+  pool.stats = () => statistics;
+  deepEqual((await operations.getPool({})).warnings, [
+    "the pool holds more than it may (268 MiB of 256 MiB): raise --pool-size, or remove or trim volumes",
+  ]);
+});

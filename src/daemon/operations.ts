@@ -264,13 +264,17 @@ export function createOperations(options: OperationsOptions): Operations {
 }
 
 /** What an operator should know of a pool that serves. */
-function warningsOf(statistics: PoolStatistics): string[] {
+export function warningsOf(statistics: PoolStatistics): string[] {
   const { state, storedBytes, capacityBytes } = statistics;
   const { damagedBlockCount, damagedPageCount, failedRequestCount } = statistics;
   const warnings: string[] = [];
+  const stored = `${formatSize(storedBytes)} of ${formatSize(capacityBytes)}`;
   if (state === "full") {
-    const stored = `${formatSize(storedBytes)} of ${formatSize(capacityBytes)}`;
     warnings.push(`the pool is full (${stored}): new data is refused`);
+  } else if (storedBytes > capacityBytes) {
+    warnings.push(
+      `the pool holds more than it may (${stored}): raise --pool-size, or remove or trim volumes`,
+    );
   }
   const met = [
     counted(damagedBlockCount, "damaged block"),

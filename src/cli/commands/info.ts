@@ -35,7 +35,10 @@ function printPool(pool: PoolJson, output: Output): void {
     ["stored", `${formatSize(pool.storedBytes)} of ${formatSize(pool.capacityBytes)}`],
     ["volumes", String(pool.volumeCount)],
     ["clients", String(pool.clientCount)],
-    ["memory", `${formatSize(pool.memoryUsedBytes)} of ${formatSize(pool.memoryLimitBytes)}`],
+    [
+      "memory",
+      `${formatSize(pool.memoryUsedBytes)} of ${formatSize(pool.memoryLimitBytes)} set aside; resident once touched`,
+    ],
     ["acknowledges", pool.ack],
     ["log", `#${pool.headLsn}, durable up to #${pool.durableLsn}`],
     [
