@@ -106,7 +106,8 @@ class Life {
     this.#rig = new Rig(options);
     this.#prng = this.machine.prng.fork();
     if (options.trouble === "full") this.#rig.relief = () => this.#disarm();
-    this.#profile = { ...drawProfile(this.#prng), ...options.profile };
+    const areTrimsWhole = options.trouble === "full" || options.trouble === "faults";
+    this.#profile = { ...drawProfile(this.#prng), areTrimsWhole, ...options.profile };
   }
 
   get machine(): SimMachine {

@@ -16,6 +16,8 @@ import type { Prng } from "./prng.ts";
 import { bug, callCatalog, violationOf } from "./rig.ts";
 import type { Violation } from "./violation.ts";
 
+const BLOCK_BYTES = 4096;
+
 /** How the clients of one life behave. */
 export interface WorkloadProfile {
   readonly connectionCount: number;
@@ -38,6 +40,8 @@ export interface WorkloadProfile {
   readonly oddRatio: number;
   /** Requests may meet others that are under way; careful clients wait for these first. */
   readonly areOverlapsSent: boolean;
+  /** Trims are of whole blocks: a store that is full may leave parts of blocks as they are, and no model knows which. */
+  readonly areTrimsWhole: boolean;
 }
 
 type Activity = "write" | "read" | "trim" | "zero" | "flush" | "catalog" | "checkpoint" | "pause";
@@ -68,6 +72,7 @@ export function drawProfile(prng: Prng): WorkloadProfile {
     hugeRatio: prng.pick([0, 0, 0, 0.002]),
     oddRatio: prng.pick([0, 0.1, 0.5]),
     areOverlapsSent: prng.chance(0.5),
+    areTrimsWhole: false,
   };
 }
 
@@ -263,10 +268,11 @@ export class Workload {
   #clear(connection: Connection, volume: VolumeModel, kind: "trim" | "zero"): void {
     const { model, prng, profile } = this.#options;
     const isWhole = prng.chance(0.05);
-    const place = isWhole
+    const drawn = isWhole
       ? { offsetBytes: 0, lengthBytes: volume.sizeBytes }
       : this.#place(volume, prng.skewed(profile.islandBytes));
-    if (!this.#maySend(volume, place, true)) return;
+    const place = kind === "trim" && profile.areTrimsWhole ? wholeBlocksIn(drawn) : drawn;
+    if (place.lengthBytes <= 0 || !this.#maySend(volume, place, true)) return;
     const isForceUnitAccess = prng.chance(profile.forceUnitAccessRatio);
     const change = { kind: "zero" } as const;
     const operation = model.begin(volume, { change, ...place, isForceUnitAccess });
@@ -461,6 +467,15 @@ function lengthOf(request: StoreRequest): number {
     default:
       return request.lengthBytes;
   }
+}
+
+function wholeBlocksIn(place: { readonly offsetBytes: number; readonly lengthBytes: number }): {
+  offsetBytes: number;
+  lengthBytes: number;
+} {
+  const offsetBytes = Math.ceil(place.offsetBytes / BLOCK_BYTES) * BLOCK_BYTES;
+  const end = place.offsetBytes + place.lengthBytes;
+  return { offsetBytes, lengthBytes: Math.floor(end / BLOCK_BYTES) * BLOCK_BYTES - offsetBytes };
 }
 
 /** Calls back with undefined or the error. A promise of a dead process never settles. */
