@@ -167,6 +167,8 @@ class Daemon implements RunningDaemon {
         shutdown: () => void clock.after(0, () => void this.#stop("shutdown was asked for")),
       },
     });
+    // Whoever finds the control socket may end the daemon by a signal.
+    this.#watchSignals();
     this.#control = await startControl({
       settings,
       directory,
@@ -177,7 +179,10 @@ class Daemon implements RunningDaemon {
       logger,
       onBug: throwLater(clock),
     });
-    this.#watchSignals();
+    if (this.#isStopping) {
+      await this.#control.close();
+      return;
+    }
     if (settings.isBoundToParent) this.#watchParent(parentProcessId());
     this.#events.add("info", "daemon.ready", {
       version: productVersion(),

@@ -38,7 +38,7 @@ const CHUNK_BYTES = 1 << 20;
 /** One batch of zero blocks changes up to 14,400 blocks: a ring takes four of them. */
 const DELTAS_MIN: number = 1 << 16;
 /** No pool has a larger ring, whatever its budget. */
-export const DELTAS_MAX: number = 1 << 22;
+const DELTAS_MAX: number = 1 << 22;
 const STAGING_PIECE_BYTES_MAX: number = 2 << 20;
 /** Two tables in turn; the margin takes the record that crosses the limit. */
 const FRAME_TABLE_BYTES: number = (SEGMENT_FRAMES_MAX + 2 * RECORD_BLOCKS_MAX) * FRAME_ROW_BYTES;
