@@ -240,7 +240,13 @@ export class BlockIndex {
 
   #applyPages(directory: PageDirectory, firstPage: number, endPage: number, low: number): void {
     if (firstPage >= endPage) return;
-    this.droppedSinceCut?.push({ branch: directory.branch, firstPage, endPage });
+    const { branch } = directory;
+    this.droppedSinceCut?.push({ branch, firstPage, endPage });
+    // Of a large range the pages in memory are fewer than the pages.
+    const firstWhole = Math.ceil(firstPage / CHUNK_PAGES) * CHUNK_PAGES;
+    const endWhole = Math.floor(endPage / CHUNK_PAGES) * CHUNK_PAGES;
+    const isBySlot = endWhole - firstWhole > this.slots.touchedCount;
+    if (isBySlot) this.slots.releasePages(branch, firstWhole, endWhole);
     const firstChunk = Math.floor(firstPage / CHUNK_PAGES);
     const endChunk =
       low === LOW_HOLE
@@ -251,10 +257,11 @@ export class BlockIndex {
       if (chunk === undefined && low === LOW_HOLE) continue;
       const from = Math.max(0, firstPage - chunkIndex * CHUNK_PAGES);
       const to = Math.min(CHUNK_PAGES, endPage - chunkIndex * CHUNK_PAGES);
+      const isWhole = to - from === CHUNK_PAGES;
       directory.changed.add(chunkIndex);
-      if (chunk !== undefined && chunk !== ZERO_CHUNK) this.#releasePages(chunk, from, to);
-      if (to - from === CHUNK_PAGES)
-        directory.put(chunkIndex, low === LOW_HOLE ? undefined : ZERO_CHUNK);
+      if (chunk !== undefined && chunk !== ZERO_CHUNK && !(isBySlot && isWhole))
+        this.#releasePages(chunk, from, to);
+      if (isWhole) directory.put(chunkIndex, low === LOW_HOLE ? undefined : ZERO_CHUNK);
       else this.#setPages(directory.chunkFor(chunkIndex), from, to, low);
     }
   }

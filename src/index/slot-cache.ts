@@ -113,6 +113,25 @@ export class SlotCache {
     this.#free = slot;
   }
 
+  /** The same for all pages of a branch from `firstPage` up to `endPage`, in one pass over the slots in use. */
+  releasePages(branch: number, firstPage: number, endPage: number): void {
+    for (let slot = 0; slot < this.#touched; slot++) {
+      const page = this.#second[slot] as number;
+      if (
+        this.#kind[slot] === PAGE &&
+        this.#first[slot] === branch &&
+        page >= firstPage &&
+        page < endPage
+      )
+        this.releasePage(slot);
+    }
+  }
+
+  /** Slots that were ever in use. */
+  get touchedCount(): number {
+    return this.#touched;
+  }
+
   get usedBytes(): number {
     return this.#touched * BLOCK_BYTES;
   }
