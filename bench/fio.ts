@@ -49,6 +49,9 @@ interface FioReport {
   }[];
 }
 
+/** For jobs that end when everything is written: 100 GiB in blocks of 4 KiB take ten minutes and more. */
+const FILL_SECONDS_MAX = 3600;
+
 export async function fio(job: FioJob): Promise<FioResult> {
   const time =
     job.seconds === undefined ? [] : ["--time_based", `--runtime=${job.seconds * 1000}ms`];
@@ -65,7 +68,7 @@ export async function fio(job: FioJob): Promise<FioResult> {
       "--output-format=json",
       `--output=${job.reportPath}`,
     ],
-    { timeoutMs: 1000 * (600 + (job.seconds ?? 0)) },
+    { timeoutMs: 1000 * (600 + (job.seconds ?? FILL_SECONDS_MAX)) },
   );
   const report = JSON.parse(await readFile(job.reportPath, "utf8")) as FioReport;
   const [result] = report.jobs;
