@@ -5,14 +5,14 @@
 // the log from its beginning, which must then still be there.
 
 import { StorageError } from "../base/errors.ts";
-import type { Directory } from "../host/ports.ts";
+import type { LogFiles } from "../log/known-segments.ts";
 import { hashOutside } from "../log/outside-hash.ts";
-import type { BlockMemory } from "../reduce/block-memory.ts";
 import {
   type CheckpointBody,
   type CheckpointSlot,
   type ChunkRoot,
   decodeBody,
+  type RunEntry,
   readSlots,
 } from "./checkpoint-body.ts";
 import { CHUNK_PAGES, CHUNK_WORDS, CONSTANT, ZERO_CHUNK } from "./page-directory.ts";
@@ -23,6 +23,7 @@ import {
   NODE_KIND,
   nodeCorrupt,
   RUN_HEADER_BYTES,
+  RUN_TRAILER_BYTES,
   type RunStore,
   readNode,
 } from "./run-file.ts";
@@ -38,11 +39,14 @@ const LOADS_AT_ONCE = 8;
 /** 64 TiB in chunks of 2 GiB. */
 const CHUNKS_MAX = 32768;
 
-export interface CheckpointSource {
-  readonly memory: BlockMemory;
-  readonly directory: Directory;
+export interface CheckpointSource extends LogFiles {
   readonly runs: RunStore;
-  readonly poolId: Uint8Array;
+}
+
+/** The runs that a checkpoint needs, its own last. */
+export function runsOf({ body, slot }: LoadedCheckpoint): readonly RunEntry[] {
+  const sizeBytes = slot.bodyOffset + slot.bodyBytes + RUN_TRAILER_BYTES;
+  return [...body.runs, { number: slot.run, nodeCount: body.nodeCount, sizeBytes }];
 }
 
 /** The whole checkpoints, newest first, and why others were passed over. */

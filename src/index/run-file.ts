@@ -20,6 +20,8 @@ import { CHUNK_PAGES, CHUNK_WORDS, PAGE_BLOCKS, WORD_OFFSET, WORD_RUN } from "./
 
 export const RUN_HEADER_BYTES = 4096;
 export const RUN_TRAILER_BYTES = 64;
+export const RUN_HEADER_CHECKSUM_AT = 120;
+export const RUN_TRAILER_CHECKSUM_AT = 56;
 export const NODE_HEADER_BYTES = 32;
 export const NODE_KIND = { LEAF: 1, DIRECTORY: 2, BODY: 3 } as const;
 const ENCODING = { DENSE: 0, SPARSE: 1 } as const;

@@ -12,12 +12,12 @@ import {
   NODE_HEADER_BYTES,
   NODE_KIND,
   RUN_HEADER_BYTES,
+  RUN_HEADER_CHECKSUM_AT,
   RUN_TRAILER_BYTES,
+  RUN_TRAILER_CHECKSUM_AT,
   runName,
 } from "./run-file.ts";
 
-const HEADER_CHECKSUM_AT = 120;
-const TRAILER_CHECKSUM_AT = 56;
 const WINDOW_BYTES: number = 1 << 20;
 
 /** Tells what is wrong with a run of `sizeBytes`. Throws DISK_IO. */
@@ -61,7 +61,7 @@ class RunScan {
     const header = await this.#at(0, RUN_HEADER_BYTES);
     if (header === undefined) return this.#tell(0, "cut off");
     const isRight =
-      checksumMatches(memory, header, HEADER_CHECKSUM_AT) &&
+      checksumMatches(memory, header, RUN_HEADER_CHECKSUM_AT) &&
       isPoolId(memory, header + 16, poolId) &&
       getU64(memory.view, header + 32) === this.#number;
     if (!isRight) this.#tell(0, "its header is damaged");
@@ -80,10 +80,10 @@ class RunScan {
       return undefined;
     }
     const view = new DataView(bytes.buffer);
-    const checksum = hashOutside(this.#source.memory, bytes.subarray(0, TRAILER_CHECKSUM_AT));
+    const checksum = hashOutside(this.#source.memory, bytes.subarray(0, RUN_TRAILER_CHECKSUM_AT));
     const offset = getU64(view, 16);
     const isRight =
-      checksum === view.getBigUint64(TRAILER_CHECKSUM_AT, true) &&
+      checksum === view.getBigUint64(RUN_TRAILER_CHECKSUM_AT, true) &&
       view.getUint32(8, true) === this.#number &&
       offset >= RUN_HEADER_BYTES &&
       offset + getU64(view, 24) === at;

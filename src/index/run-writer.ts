@@ -15,7 +15,9 @@ import {
   NODE_HEADER_BYTES,
   type NodeIdentity,
   RUN_HEADER_BYTES,
+  RUN_HEADER_CHECKSUM_AT,
   RUN_TRAILER_BYTES,
+  RUN_TRAILER_CHECKSUM_AT,
   runName,
   sealNode,
 } from "./run-file.ts";
@@ -64,7 +66,7 @@ export class RunWriter {
     putU64(memory.view, at + 32, options.number);
     putU64(memory.view, at + 40, options.incarnation);
     putU64(memory.view, at + 48, options.nextLsn);
-    memory.kernel.hash(at, 120, at + 120);
+    memory.kernel.hash(at, RUN_HEADER_CHECKSUM_AT, at + RUN_HEADER_CHECKSUM_AT);
     writer.#buffered = RUN_HEADER_BYTES;
     return writer;
   }
@@ -117,8 +119,8 @@ export class RunWriter {
     putU64(out, trailer + 24, NODE_HEADER_BYTES + padded);
     putU64(out, trailer + 32, this.nodeCount);
     out.setBigUint64(
-      trailer + 56,
-      hashOutside(this.#memory, bytes.subarray(trailer, trailer + 56)),
+      trailer + RUN_TRAILER_CHECKSUM_AT,
+      hashOutside(this.#memory, bytes.subarray(trailer, trailer + RUN_TRAILER_CHECKSUM_AT)),
       true,
     );
     await this.#file.write(bytes, bodyOffset);

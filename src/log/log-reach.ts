@@ -34,13 +34,11 @@ export interface LogReading extends LogFiles {
   readonly onRecord: (cursor: RecordCursor) => void;
   readonly onBatch?: (segmentNumber: number, offset: number, header: BatchHeader) => void;
   readonly onDamagedFrame?: (frame: DamagedFrame) => void;
-  /** Called after each batch; what it returns is awaited. */
-  readonly afterBatch?: () => Promise<void> | undefined;
 }
 
 /** Throws what isn't damage: FORMAT_UNSUPPORTED, and what the callbacks throw. */
 export async function readLogReach(reading: LogReading): Promise<LogReach> {
-  const { start, onRecord, onBatch, afterBatch, ...rest } = reading;
+  const { start, onRecord, onBatch, ...rest } = reading;
   const { segmentNumber, offset, nextLsn, recordedMicros: timeMicros } = start;
   let place = { segmentNumber, offset, nextLsn };
   let newestMicros = timeMicros;
@@ -63,7 +61,7 @@ export async function readLogReach(reading: LogReading): Promise<LogReach> {
       },
       onStanding: (at) => {
         place = { segmentNumber: at.segmentNumber, offset: at.offset, nextLsn: at.nextLsn };
-        return afterBatch?.();
+        return undefined;
       },
     });
     tornReason = result.tornReason;

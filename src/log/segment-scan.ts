@@ -14,13 +14,13 @@ import {
   SEGMENT_TRAILER_BYTES,
   type SegmentHeader,
   segmentName,
+  TRAILER_CHECKSUM_AT,
+  TRAILER_MAGIC,
 } from "./segment.ts";
 import type { ChainState, DamagedFrame, SegmentReader } from "./segment-reader.ts";
 
 const PAGE_BYTES = 4096;
 const WINDOW_BYTES = 1 << 20;
-const TRAILER_MAGIC = new TextEncoder().encode("VSEGFOOT");
-const TRAILER_CHECKSUM_AT = 56;
 
 export interface SegmentEnds {
   readonly header: SegmentHeader | undefined;
@@ -177,7 +177,7 @@ class RawSegment {
     if (at < SEGMENT_HEADER_BYTES) return false;
     const trailer = await this.read(at, SEGMENT_TRAILER_BYTES);
     if (trailer.length < SEGMENT_TRAILER_BYTES) return false;
-    trailer.set(TRAILER_MAGIC);
+    trailer.set(new TextEncoder().encode(TRAILER_MAGIC));
     const address = memory.staging.allocate(SEGMENT_TRAILER_BYTES);
     memory.bytes.set(trailer, address);
     const checksum = memory.hash(address, TRAILER_CHECKSUM_AT);

@@ -24,9 +24,9 @@ export const SEGMENT_HEADER_BYTES = 4096;
 export const SEGMENT_TRAILER_BYTES = 64;
 export const META_PREFIX_BYTES = 8;
 const SEGMENT_MAGIC = "VARVESEG";
-const TRAILER_MAGIC = "VSEGFOOT";
+export const TRAILER_MAGIC = "VSEGFOOT";
 const HEADER_CHECKSUM_AT = 120;
-const TRAILER_CHECKSUM_AT = 56;
+export const TRAILER_CHECKSUM_AT = 56;
 
 export interface SegmentHeader {
   readonly number: number;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Offline verification: is everything in this pool what it says it is? Reads the whole log once (chain, checksums,
-// every frame), and, where its chain is broken, what lies behind that piece by piece; replays it into a plain map, and compares that, block by block, with what the index gives:
-// checkpoints, runs, directories, leaves. Two independent readings must agree, but where the log changed a block after
+// every frame), and, where its chain is broken, what lies behind that piece by piece; replays it into a plain map, and
+// compares that, block by block, with what the index gives: checkpoints, runs, directories, leaves. Two independent readings must agree, but where the log changed a block after
 // the checkpoint's cut: there the checkpoint has no say any more. So what came after it needs no memory of the index,
 // however much it is. Changes nothing; the caller holds the pool's lock. Findings are results, not exceptions.
 
-import { StorageError } from "../base/errors.ts";
+import type { StorageError } from "../base/errors.ts";
 import type { Directory } from "../host/ports.ts";
 import { BlockIndex, NOT_LOADED } from "../index/block-index.ts";
 import { type CheckpointBody, readSlots, SLOT_NAMES } from "../index/checkpoint-body.ts";
@@ -14,9 +14,10 @@ import {
   type CheckpointSource,
   type LoadedCheckpoint,
   readCheckpoints,
+  runsOf,
 } from "../index/checkpoint-loader.ts";
 import { type PageDirectory, ZERO_CHUNK } from "../index/page-directory.ts";
-import { RUN_TRAILER_BYTES, runName } from "../index/run-file.ts";
+import { runName } from "../index/run-file.ts";
 import { scanRun } from "../index/run-scan.ts";
 import { FileStore } from "../log/file-store.ts";
 import { type LogFiles, segmentCorrupt } from "../log/known-segments.ts";
@@ -36,7 +37,7 @@ import type { DamagedFrame } from "../log/segment-reader.ts";
 import { checkSegmentEnds, type SegmentEnds, scanBatches } from "../log/segment-scan.ts";
 import { BLOCK_BYTES, BlockMemory, shapeOf } from "../reduce/block-memory.ts";
 import { poolIdBytes, readIdentity } from "./identity.ts";
-import { PoolContent } from "./pool-content.ts";
+import { contradiction, PoolContent } from "./pool-content.ts";
 import { endsEarly } from "./salvage.ts";
 
 export interface CheckFinding {
@@ -367,12 +368,6 @@ class PoolCheck {
   }
 }
 
-/** All runs that a checkpoint needs. */
-function runsOf({ slot, body }: LoadedCheckpoint): { number: number; sizeBytes: number }[] {
-  const sizeBytes = slot.bodyOffset + slot.bodyBytes + RUN_TRAILER_BYTES;
-  return [...body.runs, { number: slot.run, sizeBytes }];
-}
-
 /** The mark of a changed block. */
 const CHANGED = LOW_ZERO;
 
@@ -409,11 +404,6 @@ class ChangedBlocks {
     const end = Math.ceil((json.sizeBytes as number) / BLOCK_BYTES);
     if (end < oldEnd) this.of(volume.branch).fill(end, oldEnd - end, CHANGED);
   }
-}
-
-function contradiction(lsn: number, what: string): StorageError {
-  const message = `log: LSN ${lsn}: the record contradicts the catalog: ${what}`;
-  return new StorageError("LOG_CORRUPT", message, { data: { lsn } });
 }
 
 /** The low word that all blocks of a chunk have in the index, where that is plain; undefined: look at each. */

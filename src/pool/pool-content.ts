@@ -58,11 +58,7 @@ export class PoolContent {
       default:
         if (cursor.json === undefined || this.apply(cursor.kind, cursor.json, cursor.timeMicros))
           return;
-        throw new StorageError(
-          "LOG_CORRUPT",
-          `log: LSN ${cursor.lsn}: the record contradicts the catalog: ${JSON.stringify(cursor.json)}`,
-          { data: { lsn: cursor.lsn } },
-        );
+        throw contradiction(cursor.lsn, JSON.stringify(cursor.json));
     }
   }
 
@@ -104,4 +100,10 @@ export class PoolContent {
     if (blockCount > 0)
       this.index.applyConstant(this.directoryOf(volume), { lba, blockCount }, LOW_HOLE);
   }
+}
+
+/** LOG_CORRUPT: a record doesn't fit what came before it. */
+export function contradiction(lsn: number, what: string): StorageError {
+  const message = `log: LSN ${lsn}: the record contradicts the catalog: ${what}`;
+  return new StorageError("LOG_CORRUPT", message, { data: { lsn } });
 }

@@ -5,15 +5,15 @@
 // any budget. Nothing is written to the log here; runs that a crash left behind are removed once it goes on.
 
 import { hasCode } from "../base/errors.ts";
-import type { CheckpointBody } from "../index/checkpoint-body.ts";
 import {
   type CheckpointSource,
   type LoadedCheckpoint,
   readCheckpoints,
+  runsOf,
 } from "../index/checkpoint-loader.ts";
 import { Checkpointer, type CheckpointLog, type CheckpointState } from "../index/checkpointer.ts";
 import { LeafRepair } from "../index/leaf-repair.ts";
-import { RUN_TRAILER_BYTES, runNumberOf } from "../index/run-file.ts";
+import { runNumberOf } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogPosition } from "../log/log-writer.ts";
 import { type RecoveryResult, recoverLog } from "../log/recovery.ts";
@@ -127,7 +127,7 @@ export class PoolOpening {
     // Without a checkpoint nothing says which they are; and a replay may have written runs of its own.
     if (this.#newest === undefined || this.#checkpointer.checkpointCount > 0) return;
     const { directory } = this.#source;
-    const needed = this.#checkpoints.flatMap((checkpoint) => allRunsOf(checkpoint));
+    const needed = this.#checkpoints.flatMap(runsOf);
     const kept = new Set(needed.map((run) => run.number));
     for (const name of await directory.list()) {
       const number = runNumberOf(name);
@@ -215,9 +215,8 @@ export class PoolOpening {
   /** Damaged pages of the index come back from the log, and into a new run soon. */
   #makeRepair(): LeafRepair {
     const { host, content, damage, onRebuilt } = this.#options;
-    const { memory, directory, poolId } = this.#source;
     return new LeafRepair({
-      log: { memory, directory, poolId },
+      log: this.#source,
       clock: host.clock,
       cutLsn: () => this.#checkpointer.cutLsn,
       onDamaged: (leaf, cause) => damage.pageDamaged(leaf, cause),
@@ -244,15 +243,7 @@ function stateFrom(
   return {
     sequence: newest?.slot.sequence ?? 0,
     lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
-    runs: allRunsOf(newest),
-    previousRuns: allRunsOf(previous),
+    runs: newest === undefined ? [] : runsOf(newest),
+    previousRuns: previous === undefined ? [] : runsOf(previous),
   };
-}
-
-/** The runs that a checkpoint needs, its own last. */
-function allRunsOf(checkpoint: LoadedCheckpoint | undefined): CheckpointBody["runs"] {
-  if (checkpoint === undefined) return [];
-  const { body, slot } = checkpoint;
-  const sizeBytes = slot.bodyOffset + slot.bodyBytes + RUN_TRAILER_BYTES;
-  return [...body.runs, { number: slot.run, nodeCount: body.nodeCount, sizeBytes }];
 }

@@ -42,6 +42,14 @@ export interface CrashedState extends CatalogHistory {
   readonly isKillSafe: boolean;
 }
 
+/** A sector of a volume that begins at `start`: what it should hold, and what is there. */
+interface SectorPlace {
+  readonly volume: VolumeModel;
+  readonly start: number;
+  readonly wanted: Uint8Array;
+  readonly seen: Uint8Array;
+}
+
 /** A sector that a failed operation explains. */
 const UNCERTAIN = "uncertain";
 const NEVER = Number.POSITIVE_INFINITY;
@@ -186,12 +194,7 @@ class CrashExplanation {
 
   /** Finds which operation makes a sector what it is, and adds it; undefined if none does. */
   #explainSector(
-    place: {
-      readonly volume: VolumeModel;
-      readonly start: number;
-      readonly wanted: Uint8Array;
-      readonly seen: Uint8Array;
-    },
+    place: SectorPlace,
     survivors: Survivors,
     added: ReadonlySet<number>,
   ): number | typeof UNCERTAIN | undefined {
@@ -251,15 +254,7 @@ class CrashExplanation {
     return explainBytes({ start, seen, isRight }, steps).every((right) => right === 1);
   }
 
-  #violation(
-    place: {
-      readonly volume: VolumeModel;
-      readonly start: number;
-      readonly wanted: Uint8Array;
-      readonly seen: Uint8Array;
-    },
-    survivors: Survivors,
-  ): Violation {
+  #violation(place: SectorPlace, survivors: Survivors): Violation {
     const { volume, start, wanted, seen } = place;
     let why = "nothing was written there since the last durable state";
     this.#operations.forEach((operation, index) => {
