@@ -22,9 +22,24 @@ const step = fc.oneof(
   fc.record({
     kind: fc.constant(K.VOLUME_SET),
     body: fc.record(
-      { id, name, isReadOnly: fc.boolean(), description: fc.string() },
+      {
+        id,
+        name,
+        isReadOnly: fc.boolean(),
+        description: fc.string(),
+        isDeduplicated: fc.boolean(),
+        isCompressed: fc.boolean(),
+      },
       { requiredKeys: ["id"] },
     ),
+  }),
+  fc.record({
+    kind: fc.constant(K.RETENTION_SET),
+    body: fc.record({ everyWriteMicros: fc.constantFrom(null, 0, 1, 86_400_000_000, -1, 0.5) }),
+  }),
+  fc.record({
+    kind: fc.constant(K.POOL_SET),
+    body: fc.record({ poolSizeBytes: fc.constantFrom(0, 1 << 30, -1, Number.NaN) }),
   }),
   fc.record({ kind: fc.constant(K.OPENED), body: fc.record({ incarnation: id }) }),
 );
@@ -38,15 +53,21 @@ interface ModelVolume {
   removedMicros: number | undefined;
   isReadOnly: boolean;
   description: string;
+  isDeduplicated: boolean;
+  isCompressed: boolean;
+}
+
+interface Model {
+  readonly volumes: Map<number, ModelVolume>;
+  everyWriteMicros: number | null;
+  poolSizeBytes: number | undefined;
 }
 
 /** What the documentation says of each record; false: it contradicts what is there. */
-function applyToModel(
-  volumes: Map<number, ModelVolume>,
-  one: { kind: number; body: object },
-  time: number,
-): boolean {
+function applyToModel(model: Model, one: { kind: number; body: object }, time: number): boolean {
+  const { volumes } = model;
   const body = one.body as Partial<ModelVolume> & { id: number };
+  const { everyWriteMicros, poolSizeBytes } = one.body as Partial<Model>;
   const isNameTaken = (wanted: string): boolean =>
     [...volumes.values()].some(
       (volume) => volume.name === wanted && volume.removedMicros === undefined,
@@ -66,6 +87,8 @@ function applyToModel(
         removedMicros: undefined,
         isReadOnly: false,
         description: "",
+        isDeduplicated: true,
+        isCompressed: true,
       });
       return true;
     }
@@ -85,6 +108,16 @@ function applyToModel(
       }
       volume.isReadOnly = body.isReadOnly ?? volume.isReadOnly;
       volume.description = body.description ?? volume.description;
+      volume.isDeduplicated = body.isDeduplicated ?? volume.isDeduplicated;
+      volume.isCompressed = body.isCompressed ?? volume.isCompressed;
+      return true;
+    case K.RETENTION_SET:
+      if (![null, 0, 1, 86_400_000_000].includes(everyWriteMicros as number | null)) return false;
+      model.everyWriteMicros = everyWriteMicros as number | null;
+      return true;
+    case K.POOL_SET:
+      if (poolSizeBytes !== 0 && poolSizeBytes !== 1 << 30) return false;
+      model.poolSizeBytes = poolSizeBytes;
       return true;
     default:
       return true;
@@ -95,18 +128,21 @@ test("records change the catalog as they say, or not at all; JSON keeps all of i
   fc.assert(
     fc.property(fc.array(fc.tuple(step, fc.boolean()), { maxLength: 60 }), (steps) => {
       let catalog = new Catalog();
-      const model = new Map<number, ModelVolume>();
+      const pool: Model = { volumes: new Map(), everyWriteMicros: null, poolSizeBytes: undefined };
+      const model = pool.volumes;
       let time = 100;
       for (const [one, isReloaded] of steps) {
         time += 1;
         equal(
           catalog.apply(one.kind, { ...one.body }, time),
-          applyToModel(model, one, time),
+          applyToModel(pool, one, time),
           JSON.stringify(one),
         );
         if (isReloaded) catalog = Catalog.fromJson(JSON.parse(JSON.stringify(catalog.toJson())));
         catalog.checkInvariants();
         deepEqual([...catalog.volumes.values()], [...model.values()]);
+        deepEqual(catalog.retention, { everyWriteMicros: pool.everyWriteMicros });
+        equal(catalog.poolSizeBytes, pool.poolSizeBytes);
         const live = [...model.values()].filter((volume) => volume.removedMicros === undefined);
         equal(catalog.list(false).length, live.length);
         equal(catalog.list(true).length, model.size);
@@ -134,7 +170,7 @@ test("records by chance never throw, and a catalog that makes no sense is POOL_C
     fc.property(
       fc.nat(60),
       fc.dictionary(
-        fc.constantFrom("id", "name", "sizeBytes", "branch", "isReadOnly"),
+        fc.constantFrom("id", "name", "sizeBytes", "branch", "isReadOnly", "everyWriteMicros"),
         fc.jsonValue(),
       ),
       (kind, body) => {
@@ -162,7 +198,15 @@ test("records by chance never throw, and a catalog that makes no sense is POOL_C
     ],
     branches: [{ id: 1, volume: 1, parent: 0, parentLsn: 0 }],
   };
-  Catalog.fromJson(good).checkInvariants();
+  const catalog = Catalog.fromJson(good);
+  catalog.checkInvariants();
+  const [volume] = catalog.list(false);
+  deepEqual(
+    [volume?.isDeduplicated, volume?.isCompressed],
+    [true, true],
+    "unless it is switched off",
+  );
+  deepEqual([catalog.retention, catalog.poolSizeBytes], [{ everyWriteMicros: null }, undefined]);
   for (const wrong of [
     { volumes: undefined },
     { volumes: [null] },
@@ -173,6 +217,11 @@ test("records by chance never throw, and a catalog that makes no sense is POOL_C
     { branches: [null] },
     { branches: [{ id: 0, volume: 1 }] },
     { nextVolume: "2" },
+    { retention: null },
+    { retention: { everyWriteMicros: -1 } },
+    { retention: {} },
+    { poolSizeBytes: "0" },
+    { poolSizeBytes: null },
   ])
     throws(
       () => Catalog.fromJson({ ...good, ...wrong }),

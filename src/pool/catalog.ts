@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The catalog: volumes and branches, as the log's records made them. It is small, lives in memory, goes into
+// The catalog: volumes, branches and the policy of the pool, as the log's records made them. It is small, lives in memory, goes into
 // every checkpoint as JSON and is brought up to date from the records behind it. Records are applied here
 // and nowhere else, both when they are appended and when they are replayed, so that the two can't differ.
 
 import { assert } from "../base/assert.ts";
 import { StorageError } from "../base/errors.ts";
 import { RECORD_KIND } from "../log/record.ts";
-import type { VolumeSettings, VolumeSummary } from "./types.ts";
+import type { Retention, VolumeSettings, VolumeSummary } from "./types.ts";
 
 export interface Branch {
   readonly id: number;
@@ -25,10 +25,13 @@ export interface Volume {
   removedMicros: number | undefined;
   isReadOnly: boolean;
   description: string;
+  isDeduplicated: boolean;
+  isCompressed: boolean;
   branch: number;
 }
 
-export type CatalogRecord =
+/** Records of a volume carry its id. */
+export type VolumeRecord =
   | {
       readonly kind: typeof RECORD_KIND.VOLUME_MADE;
       readonly body: {
@@ -48,12 +51,25 @@ export type CatalogRecord =
       readonly body: { readonly id: number; readonly name?: string } & VolumeSettings;
     };
 
+export type CatalogRecord =
+  | VolumeRecord
+  | { readonly kind: typeof RECORD_KIND.RETENTION_SET; readonly body: Retention }
+  | {
+      readonly kind: typeof RECORD_KIND.POOL_SET;
+      readonly body: { readonly poolSizeBytes: number };
+    };
+
+const KEEPS_ALL: Retention = { everyWriteMicros: null };
+
 export class Catalog {
   readonly volumes: Map<number, Volume> = new Map();
   readonly branches: Map<number, Branch> = new Map();
   readonly #live: Map<string, Volume> = new Map();
   nextVolume = 1;
   nextBranch = 1;
+  retention: Retention = KEEPS_ALL;
+  /** Undefined: never set. */
+  poolSizeBytes: number | undefined;
 
   /** The live volume of that name. Throws VOLUME_NOT_FOUND. */
   volumeNamed(name: string): Volume {
@@ -96,6 +112,14 @@ export class Catalog {
       }
       case RECORD_KIND.VOLUME_SET:
         return this.#set(body);
+      case RECORD_KIND.RETENTION_SET:
+        if (!isRetention(body)) return false;
+        this.retention = { everyWriteMicros: body.everyWriteMicros };
+        return true;
+      case RECORD_KIND.POOL_SET:
+        if (!isBytes(body.poolSizeBytes)) return false;
+        this.poolSizeBytes = body.poolSizeBytes;
+        return true;
       default:
         return true;
     }
@@ -106,29 +130,41 @@ export class Catalog {
     return {
       nextVolume: this.nextVolume,
       nextBranch: this.nextBranch,
+      retention: this.retention,
+      ...(this.poolSizeBytes === undefined ? {} : { poolSizeBytes: this.poolSizeBytes }),
       volumes: [...this.volumes.values()].map((volume) => ({ ...volume })),
       branches: [...this.branches.values()],
     };
   }
 
-  /** Rebuilds what `toJson` gave. Throws POOL_CORRUPT. */
+  /** Rebuilds what `toJson` gave; what a former version didn't know has its default. Throws POOL_CORRUPT. */
   static fromJson(json: Readonly<Record<string, unknown>>): Catalog {
     const catalog = new Catalog();
-    const { nextVolume, nextBranch, volumes, branches } = json;
+    const { nextVolume, nextBranch, volumes, branches, poolSizeBytes } = json;
+    const { retention = KEEPS_ALL } = json;
     if (
       !isId(nextVolume) ||
       !isId(nextBranch) ||
       !isListOf(branches, isBranch) ||
-      !isListOf(volumes, isVolume)
+      !isListOf(volumes, isVolume) ||
+      !isRetention(retention) ||
+      !(poolSizeBytes === undefined || isBytes(poolSizeBytes))
     )
       throw new StorageError("POOL_CORRUPT", "index: checkpoint: its catalog makes no sense");
     catalog.nextVolume = nextVolume;
     catalog.nextBranch = nextBranch;
+    catalog.retention = { everyWriteMicros: retention.everyWriteMicros };
+    catalog.poolSizeBytes = poolSizeBytes;
     for (const branch of branches) catalog.branches.set(branch.id, branch);
     for (const volume of volumes) {
       if (catalog.branches.get(volume.branch)?.volume !== volume.id)
         throw new StorageError("POOL_CORRUPT", "index: checkpoint: its catalog makes no sense");
-      const kept: Volume = { ...volume, removedMicros: volume.removedMicros };
+      const kept: Volume = {
+        ...volume,
+        removedMicros: volume.removedMicros,
+        isDeduplicated: volume.isDeduplicated !== false,
+        isCompressed: volume.isCompressed !== false,
+      };
       catalog.volumes.set(kept.id, kept);
       if (kept.removedMicros === undefined) catalog.#live.set(kept.name, kept);
     }
@@ -160,6 +196,8 @@ export class Catalog {
       removedMicros: undefined,
       isReadOnly: false,
       description: "",
+      isDeduplicated: true,
+      isCompressed: true,
       branch,
     };
     this.volumes.set(id, volume);
@@ -181,6 +219,8 @@ export class Catalog {
     }
     if (typeof body.isReadOnly === "boolean") volume.isReadOnly = body.isReadOnly;
     if (typeof body.description === "string") volume.description = body.description;
+    if (typeof body.isDeduplicated === "boolean") volume.isDeduplicated = body.isDeduplicated;
+    if (typeof body.isCompressed === "boolean") volume.isCompressed = body.isCompressed;
     return true;
   }
 
@@ -190,7 +230,8 @@ export class Catalog {
 }
 
 export function summaryOf(volume: Volume): VolumeSummary {
-  const { id, name, sizeBytes, createdMicros, isReadOnly, description, removedMicros } = volume;
+  const { id, name, sizeBytes, createdMicros, removedMicros } = volume;
+  const { isReadOnly, description, isDeduplicated, isCompressed } = volume;
   return {
     id,
     name,
@@ -198,6 +239,8 @@ export function summaryOf(volume: Volume): VolumeSummary {
     createdMicros,
     isReadOnly,
     description,
+    isDeduplicated,
+    isCompressed,
     ...(removedMicros === undefined ? {} : { removedMicros }),
   };
 }
@@ -208,6 +251,15 @@ function isId(value: unknown): value is number {
 
 function isSize(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) > 0 && (value as number) % 512 === 0;
+}
+
+function isBytes(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isRetention(value: unknown): value is Retention {
+  const { everyWriteMicros } = (value ?? {}) as Partial<Retention>;
+  return everyWriteMicros === null || isBytes(everyWriteMicros);
 }
 
 function isListOf<T>(value: unknown, isItem: (item: unknown) => item is T): value is T[] {

@@ -30,7 +30,13 @@ import {
 import { BlockStore } from "../volume/block-store.ts";
 import { PromisedRequest } from "../volume/device-request.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
-import { type Catalog, type CatalogRecord, summaryOf, type Volume } from "./catalog.ts";
+import {
+  type Catalog,
+  type CatalogRecord,
+  summaryOf,
+  type Volume,
+  type VolumeRecord,
+} from "./catalog.ts";
 import { Damage } from "./damage.ts";
 import {
   newIdentity,
@@ -45,6 +51,7 @@ import { SpaceGuard } from "./space-guard.ts";
 import type {
   PoolEvent,
   PoolHost,
+  PoolPolicy,
   PoolSettings,
   PoolState,
   PoolStatistics,
@@ -54,7 +61,6 @@ import type {
 
 export const DEFAULT_SETTINGS: PoolSettings = {
   memoryBytes: 1 << 30,
-  poolSizeBytes: 0,
   ack: "written",
   segmentBytes: 64 << 20,
   checkpointChanges: 1 << 20,
@@ -219,15 +225,32 @@ export class Pool {
 
   /** The volume is gone from the live ones; its data stays in history. */
   async removeVolume(name: string): Promise<VolumeSummary> {
-    const removed = await this.#record(() => {
+    const { body } = await this.#record(() => {
       const { id } = this.#catalog.volumeNamed(name);
       return { kind: RECORD_KIND.VOLUME_REMOVED, body: { id } };
     });
     this.#tell("info", "volume.removed", { volume: name });
-    return summaryOf(removed);
+    return summaryOf(this.#volumeOf(body.id));
   }
 
   // ---- the pool as a whole
+
+  get policy(): PoolPolicy {
+    const { retention } = this.#catalog;
+    return { retention, poolSizeBytes: this.#space.poolSizeBytes };
+  }
+
+  /** Each setting given is a record of its own; it holds at once. */
+  async setPolicy({ retention, poolSizeBytes }: Partial<PoolPolicy>): Promise<void> {
+    if (retention !== undefined) {
+      await this.#record(() => ({ kind: RECORD_KIND.RETENTION_SET, body: retention }));
+      this.#tell("info", "pool.set", { ...retention });
+    }
+    if (poolSizeBytes !== undefined) {
+      await this.#record(() => ({ kind: RECORD_KIND.POOL_SET, body: { poolSizeBytes } }));
+      this.#tell("info", "pool.set", { poolSizeBytes });
+    }
+  }
 
   /** Everything ordered so far is on stable storage. Throws DISK_FULL rather than wait for space. */
   flush(): Promise<void> {
@@ -377,15 +400,19 @@ export class Pool {
     this.#sealed = opening.sealed;
     const position = await opening.replay();
     this.#recovery = opening.recovery;
+    const { poolSizeBytes } = this.#settings;
+    const { poolSizeBytes: setBytes = 0 } = this.#catalog;
     this.#space = new SpaceGuard({
       directory: this.#host.log,
       clock: this.#host.clock,
       random: this.#host.random,
-      poolSizeBytes: this.#settings.poolSizeBytes,
+      poolSizeBytes: poolSizeBytes ?? setBytes,
       segmentBytes: this.#settings.segmentBytes,
       contentBytes: () => this.#contentBytes(),
       onEvent: (level, event, fields) => this.#tell(level, event, fields),
     });
+    if (poolSizeBytes !== undefined && setBytes !== 0 && poolSizeBytes !== setBytes)
+      this.#tell("info", "pool.size-overridden", { poolSizeBytes, setBytes });
     this.log = await this.#space.orWithoutReserve(() => this.#openLog(position));
     this.#checkpointer.log = this.log;
     await opening.removeStrayRuns();
@@ -431,20 +458,18 @@ export class Pool {
   }
 
   /** Makes a record in a turn in which it can be appended, appends, applies, and makes it durable. */
-  async #record(make: () => CatalogRecord): Promise<Volume> {
+  async #record<R extends CatalogRecord>(make: () => R): Promise<R> {
     const cause = this.#refusal();
     if (cause !== undefined) throw cause;
     let isWithdrawn = false;
-    const append = (): Volume => {
+    const append = (): R => {
       const record = make();
       const body: Readonly<Record<string, unknown>> = { ...record.body };
       this.log.appendEncoded(encodeJsonRecord(record.kind, body));
       const isApplied = this.#content.apply(record.kind, body, this.log.appendedMicros);
       assert(isApplied, "a record that we append fits the catalog");
-      const volume = this.#catalog.volumes.get(record.body.id);
-      assert(volume !== undefined, "a record of the catalog names a volume");
-      this.#addDevice(volume);
-      return volume;
+      this.#takeEffect(record);
+      return record;
     };
     const changed = await this.#unlessStarved("pool: not changed", () =>
       this.log.withRoom(() => (isWithdrawn ? undefined : append())),
@@ -455,6 +480,25 @@ export class Pool {
     assert(changed !== undefined, "only a refused change is withdrawn");
     await this.#unlessStarved("pool: changed, but not durable yet", () => this.log.durable());
     return changed;
+  }
+
+  /** What a record of the catalog changes of what runs. */
+  #takeEffect({ kind, body }: CatalogRecord): void {
+    switch (kind) {
+      case RECORD_KIND.RETENTION_SET:
+        return;
+      case RECORD_KIND.POOL_SET:
+        this.#space.poolSizeBytes = body.poolSizeBytes;
+        return;
+      default:
+        this.#addDevice(this.#volumeOf(body.id));
+    }
+  }
+
+  #volumeOf(id: VolumeRecord["body"]["id"]): Volume {
+    const volume = this.#catalog.volumes.get(id);
+    assert(volume !== undefined, "a record of a volume names one");
+    return volume;
   }
 
   /** The operator's requests don't wait for space as clients' do: they end with DISK_FULL when there is none at all. */

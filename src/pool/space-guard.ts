@@ -21,7 +21,7 @@ export interface SpaceGuardOptions {
   readonly directory: Directory;
   readonly clock: Clock;
   readonly random: Random;
-  /** 0: as much as the file system has. */
+  /** At the start; 0: as much as the file system has. */
   readonly poolSizeBytes: number;
   readonly segmentBytes: number;
   /** What log and index take now. */
@@ -48,6 +48,7 @@ const PIECE_BYTES = 1 << 20;
 
 export class SpaceGuard {
   readonly #options: SpaceGuardOptions;
+  #poolSizeBytes: number;
   /** How large the reserve should be; never shrinks while the pool is open. */
   #reserveBytes = 0;
   #freeBytes = Number.MAX_SAFE_INTEGER;
@@ -65,9 +66,11 @@ export class SpaceGuard {
   #isClosed = false;
   #cancelPoll: () => void = () => undefined;
   #polling: Promise<void> | undefined;
+  #isPolling = false;
 
   constructor(options: SpaceGuardOptions) {
     this.#options = options;
+    this.#poolSizeBytes = options.poolSizeBytes;
   }
 
   async start(): Promise<void> {
@@ -79,6 +82,19 @@ export class SpaceGuard {
     return this.#isFull;
   }
 
+  /** The limit of the pool; 0: as much as the file system has. */
+  get poolSizeBytes(): number {
+    return this.#poolSizeBytes;
+  }
+
+  /** Holds for the next write; the state follows with the next look, which is now, or under way. */
+  set poolSizeBytes(bytes: number) {
+    this.#poolSizeBytes = bytes;
+    if (this.#isPolling) return;
+    this.#cancelPoll();
+    this.#schedule(0);
+  }
+
   /** What the pool takes on the disk. */
   get storedBytes(): number {
     return this.#options.contentBytes() + this.#reserveFileBytes;
@@ -86,7 +102,7 @@ export class SpaceGuard {
 
   /** What `storedBytes` can become: then new data is refused. */
   get capacityBytes(): number {
-    const { poolSizeBytes } = this.#options;
+    const poolSizeBytes = this.#poolSizeBytes;
     const byDisk = this.storedBytes + Math.max(0, this.#freeBytes - this.#keptBytes);
     return poolSizeBytes > 0 ? Math.min(poolSizeBytes, byDisk) : byDisk;
   }
@@ -107,7 +123,8 @@ export class SpaceGuard {
   }
 
   #fits(lengthBytes: number): boolean {
-    const { poolSizeBytes, contentBytes } = this.#options;
+    const { contentBytes } = this.#options;
+    const poolSizeBytes = this.#poolSizeBytes;
     const isWithinPool =
       poolSizeBytes === 0 || contentBytes() + lengthBytes + this.#reserveBytes <= poolSizeBytes;
     const isWithinDisk =
@@ -160,15 +177,16 @@ export class SpaceGuard {
     await this.#polling;
   }
 
-  #schedule(): void {
+  #schedule(afterMs: number): void {
     if (this.#isClosed) return;
-    this.#cancelPoll = this.#options.clock.after(POLL_MS, () => {
+    this.#cancelPoll = this.#options.clock.after(afterMs, () => {
       this.#polling = this.#poll();
     });
   }
 
   /** Looks at the file system, re-makes the reserve, moves between the states. A failure here changes nothing. */
   async #poll(): Promise<void> {
+    this.#isPolling = true;
     await this.#undisturbed(async () => {
       const admitted = this.#admittedBytes;
       this.#freeBytes = await this.#options.directory.freeBytes();
@@ -189,7 +207,8 @@ export class SpaceGuard {
       else if (this.#fits(this.#headroomBytes)) this.#setFull(false);
       this.#tellWatermark();
     });
-    this.#schedule();
+    this.#isPolling = false;
+    this.#schedule(POLL_MS);
   }
 
   async #undisturbed(work: () => Promise<void>): Promise<void> {
@@ -214,7 +233,8 @@ export class SpaceGuard {
 
   /** By what the pool takes and may still take. */
   #resizeReserve(): void {
-    const { poolSizeBytes, segmentBytes } = this.#options;
+    const { segmentBytes } = this.#options;
+    const poolSizeBytes = this.#poolSizeBytes;
     const onDisk = this.storedBytes + this.#freeBytes;
     const sizeBytes = poolSizeBytes > 0 ? Math.min(poolSizeBytes, onDisk) : onDisk;
     const share = Math.max(RESERVE_BYTES_MIN, sizeBytes / RESERVE_SHARE);

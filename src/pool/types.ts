@@ -13,8 +13,11 @@ export type AckMode = "written" | "memory" | "durable";
 export interface PoolSettings {
   /** Budget for everything the pool keeps in memory. 256 MiB to 4 GiB; default 1 GiB. */
   readonly memoryBytes: number;
-  /** Limit on what the pool stores; 0 = as much as the file system has. At least 256 MiB. */
-  readonly poolSizeBytes: number;
+  /**
+   * Limit on what the pool stores, at least 256 MiB; 0 = as much as the file system has. It goes before what was set
+   * on the pool; undefined: what was set on it, else as much as the file system has.
+   */
+  readonly poolSizeBytes?: number | undefined;
   readonly ack: AckMode;
   /** A segment is sealed at this size: 64 KiB (tests) to 256 MiB; default 64 MiB. */
   readonly segmentBytes: number;
@@ -44,12 +47,31 @@ export interface VolumeSummary {
   readonly removedMicros?: number;
   readonly isReadOnly: boolean;
   readonly description: string;
+  /** New blocks are compared with what the pool holds already. */
+  readonly isDeduplicated: boolean;
+  /** New blocks are compressed where that saves space. */
+  readonly isCompressed: boolean;
 }
 
 /** What may be set on a volume, live. */
 export interface VolumeSettings {
   readonly isReadOnly?: boolean;
   readonly description?: string;
+  readonly isDeduplicated?: boolean;
+  readonly isCompressed?: boolean;
+}
+
+/** What history is promised. Until a record says otherwise: all of it. */
+export interface Retention {
+  /** How far back every write can be reached, in µs; 0: history isn't kept, null: it is kept for ever. */
+  readonly everyWriteMicros: number | null;
+}
+
+/** What may be set on the pool, live; it is part of the pool and holds until it is set again. */
+export interface PoolPolicy {
+  readonly retention: Retention;
+  /** Limit on what the pool stores; 0: as much as the file system has. */
+  readonly poolSizeBytes: number;
 }
 
 export type PoolState = "open" | "full" | "stopped" | "closed";

@@ -11,6 +11,7 @@ import type {
   DamageStatistics,
   PoolEvent,
   PoolStatistics,
+  VolumeSettings,
   VolumeSummary,
 } from "../../src/pool/types.ts";
 
@@ -40,7 +41,13 @@ export class SmallPool implements ServedPool {
       throw new StorageError("VOLUME_EXISTS", `volume "${name}": not created: it exists`);
     }
     const id = this.#volumes.length + 1;
-    const volume = { id, name, sizeBytes, createdMicros: 1e15, isReadOnly: false, description: "" };
+    const settings = {
+      isReadOnly: false,
+      description: "",
+      isDeduplicated: true,
+      isCompressed: true,
+    };
+    const volume = { id, name, sizeBytes, createdMicros: 1e15, ...settings };
     this.#volumes.push(volume);
     return volume;
   }
@@ -57,10 +64,7 @@ export class SmallPool implements ServedPool {
     return this.#change(name, { removedMicros: 2e15 });
   }
 
-  setVolume(
-    name: string,
-    settings: { isReadOnly?: boolean; description?: string },
-  ): Promise<VolumeSummary> {
+  setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary> {
     return this.#change(name, settings);
   }
 

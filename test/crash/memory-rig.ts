@@ -14,7 +14,6 @@ import { Prng } from "../../src/sim/prng.ts";
 /** The smallest of everything: segments roll, caches overflow and checkpoints come within a short test. */
 export const TINY: PoolSettings = {
   memoryBytes: 24 << 20,
-  poolSizeBytes: 0,
   ack: "written",
   segmentBytes: 65536,
   checkpointChanges: 1 << 20,

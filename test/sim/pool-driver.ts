@@ -19,7 +19,6 @@ import type {
 /** Small, so that segments roll, checkpoints come and caches overflow within a short run. */
 export const SIM_SETTINGS: PoolSettings = {
   memoryBytes: 24 << 20,
-  poolSizeBytes: 0,
   ack: "written",
   segmentBytes: 65536,
   checkpointChanges: 200,
