@@ -13,6 +13,9 @@ import {
   LOG_LEVELS,
   name,
   object,
+  POOL_BYTES_MIN,
+  poolBytes,
+  retention,
   type Schema,
   type SchemaName,
   VOLUME_BYTES_MAX,
@@ -62,8 +65,12 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     summary: "Change what can be changed while the daemon runs",
     answer: "Pool",
     status: 200,
-    body: { "logLevel?": { type: "string", enum: LOG_LEVELS } },
-    errors: [],
+    body: {
+      "logLevel?": { type: "string", enum: LOG_LEVELS },
+      "poolSizeBytes?": poolBytes,
+      "retention?": retention,
+    },
+    errors: ["SIZE_INVALID", "DISK_FULL", "DISK_IO"],
   },
   getStatistics: {
     method: "GET",
@@ -110,12 +117,14 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
   setVolume: {
     method: "PATCH",
     path: "/v1/volumes/{volume}",
-    summary: "Change the settings of a volume; clients see them when they connect",
+    summary: "Change the settings of a volume; what clients are told they see when they connect",
     answer: "Volume",
     status: 200,
     body: {
       "isReadOnly?": { type: "boolean" },
       "description?": { type: "string", maxLength: DESCRIPTION_LENGTH_MAX },
+      "isDeduplicated?": { type: "boolean" },
+      "isCompressed?": { type: "boolean" },
     },
     errors: ["VOLUME_NOT_FOUND", "VOLUME_BUSY", ...FULL],
   },
@@ -236,6 +245,18 @@ export function checkInput(input: Readonly<Record<string, unknown>>): void {
   if (typeof input.name === "string") checkName("volume", input.name);
   if (typeof input.to === "string") checkName("volume", input.to);
   if (typeof input.sizeBytes === "number") checkVolumeSize(input.sizeBytes);
+  if (typeof input.poolSizeBytes === "number") checkPoolSize(input.poolSizeBytes);
+}
+
+/** Throws SIZE_INVALID unless a pool may have this limit. */
+export function checkPoolSize(sizeBytes: number): void {
+  const isPossible = sizeBytes === 0 || sizeBytes >= POOL_BYTES_MIN;
+  if (isPossible && Number.isSafeInteger(sizeBytes)) return;
+  throw new StorageError(
+    "SIZE_INVALID",
+    `pool size ${sizeBytes}: size refused: ${isPossible ? "not a number of bytes" : `less than ${formatSize(POOL_BYTES_MIN)}`}`,
+    { hint: "write it like 500G; 0 is as much as the file system has" },
+  );
 }
 
 /** Throws SIZE_INVALID unless a volume may have this size. */

@@ -14,6 +14,11 @@ export const VOLUME_BYTES_MIN: number = 1024 ** 2;
 export const VOLUME_BYTES_MAX: number = 64 * 1024 ** 4;
 export const VOLUME_BYTES_STEP = 512;
 
+/** 0: no limit. */
+export const POOL_BYTES_MIN: number = 256 * 1024 ** 2;
+/** A hundred years. */
+export const RETENTION_MS_MAX: number = 36_525 * 86_400_000;
+
 export const DESCRIPTION_LENGTH_MAX = 200;
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 const ACK_MODES = ["written", "memory", "durable"] as const;
@@ -46,6 +51,12 @@ export const volumeBytes: Schema = {
   description: "bytes: 1 MiB to 64 TiB, a multiple of 512",
 };
 
+export const poolBytes: Schema = {
+  type: "integer",
+  minimum: 0,
+  description: "bytes, 256 MiB or more; 0: as much as the file system has",
+};
+
 /** A closed object; names that end in "?" may be absent. */
 export function object(properties: Readonly<Record<string, Schema>>): Schema {
   const names = Object.keys(properties);
@@ -67,6 +78,16 @@ function list(items: Schema): Schema {
   return { type: "array", items };
 }
 
+export const retention: Schema = object({
+  everyWriteMs: {
+    type: ["integer", "null"],
+    minimum: 0,
+    maximum: RETENTION_MS_MAX,
+    description:
+      "how far back every write is kept; 0: history isn't kept, null: it is kept for ever",
+  },
+});
+
 const activity = {
   readCount: count,
   readBytes: bytes,
@@ -83,6 +104,8 @@ const volume = {
   sizeBytes: bytes,
   isReadOnly: boolean,
   description: { ...string, maxLength: DESCRIPTION_LENGTH_MAX },
+  isDeduplicated: boolean,
+  isCompressed: boolean,
   createdAt: time,
   "removedAt?": time,
   clientCount: count,
@@ -131,6 +154,13 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     clientCount: count,
     storedBytes,
     capacityBytes: bytes,
+    poolSizeBytes: poolBytes,
+    "startedPoolSizeBytes?": {
+      ...poolBytes,
+      description:
+        "the limit that the daemon was started with; it holds again after the next start",
+    },
+    retention,
     memoryUsedBytes: bytes,
     memoryLimitBytes: bytes,
     headLsn: count,

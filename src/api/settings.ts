@@ -19,6 +19,8 @@ export interface SettingRow {
   readonly standardText?: string;
   readonly choices?: readonly string[];
   readonly least?: number;
+  /** Below `least` there is this one. */
+  readonly isZeroAllowed?: boolean;
   readonly most?: number;
   readonly help: string;
   readonly reason: string;
@@ -32,6 +34,7 @@ export type SettingName =
   | "socket"
   | "socket-mode"
   | "memory"
+  | "dedup-memory"
   | "pool-size"
   | "ack"
   | "log-level"
@@ -92,13 +95,25 @@ export const SETTINGS: Readonly<Record<SettingName, SettingRow>> = {
     help: "Budget for everything the pool keeps in memory",
     reason: "Enough for the index of 100 GiB of random writes; the disk's cache is the system's.",
   },
+  "dedup-memory": {
+    type: "size",
+    value: "SIZE",
+    standardText: "an eighth of memory",
+    least: 4 * 1024 ** 2,
+    most: 2 * GIB,
+    help: "Part of memory for finding duplicates; at most half of it",
+    reason:
+      "Beyond what it holds in full the index of what is stored is sampled: more finds more scattered duplicates.",
+  },
   "pool-size": {
     type: "size",
     value: "SIZE",
-    standard: "0",
+    standardText: "what varve set gave it, else all that the file system has",
     least: GIB / 4,
+    isZeroAllowed: true,
     help: "Limit on what the pool stores; 0: as much as the file system has",
-    reason: "A pool keeps history, so it grows until it meets a limit: better one you chose.",
+    reason:
+      "It is part of the pool and changed live: varve set pool-size=500G. Given here it goes before that.",
   },
   ack: {
     type: "choice",
@@ -279,8 +294,7 @@ function within(
   spell: (value: number) => string,
 ): number | { why: string } {
   if (value === undefined) return { why: `it isn't ${what}` };
-  // 0 switches a limit off where it is the default.
-  if (value === 0 && row.standard === "0") return 0;
+  if (value === 0 && row.isZeroAllowed) return 0;
   if (row.least !== undefined && value < row.least)
     return { why: `it is less than ${spell(row.least)}` };
   if (row.most !== undefined && value > row.most)

@@ -42,6 +42,11 @@ export interface PoolJson {
   readonly storedBytes: number;
   /** What storedBytes runs against: --pool-size, or what the file system allows. */
   readonly capacityBytes: number;
+  /** The limit that holds; 0: none but the file system's. */
+  readonly poolSizeBytes: number;
+  /** The limit that the daemon was started with, if any: it holds again after the next start. */
+  readonly startedPoolSizeBytes?: number;
+  readonly retention: RetentionJson;
   readonly memoryUsedBytes: number;
   readonly memoryLimitBytes: number;
   readonly headLsn: number;
@@ -54,12 +59,22 @@ export interface PoolJson {
   readonly warnings: readonly string[];
 }
 
+/** What history is promised. */
+export interface RetentionJson {
+  /** How far back every write is kept; 0: history isn't kept, null: it is kept for ever. */
+  readonly everyWriteMs: number | null;
+}
+
 export interface VolumeJson {
   readonly name: string;
   readonly id: number;
   readonly sizeBytes: number;
   readonly isReadOnly: boolean;
   readonly description: string;
+  /** New blocks are compared with what the pool holds already. */
+  readonly isDeduplicated: boolean;
+  /** New blocks are compressed where that saves space. */
+  readonly isCompressed: boolean;
   readonly createdAt: string;
   readonly removedAt?: string;
   readonly clientCount: number;
@@ -182,14 +197,27 @@ export interface Done {
 /** Input and output of each operation; operations.ts has method, path and schemas. */
 export interface OperationTypes {
   getPool: { input: Record<never, never>; output: PoolJson };
-  setPool: { input: { logLevel?: PoolJson["logLevel"] }; output: PoolJson };
+  setPool: {
+    input: {
+      logLevel?: PoolJson["logLevel"];
+      poolSizeBytes?: number;
+      retention?: RetentionJson;
+    };
+    output: PoolJson;
+  };
   getStatistics: { input: Record<never, never>; output: StatisticsJson };
   getHealth: { input: Record<never, never>; output: HealthJson };
   listVolumes: { input: { removed?: "true" | "false" }; output: VolumeList };
   createVolume: { input: { name: string; sizeBytes: number }; output: VolumeJson };
   getVolume: { input: { volume: string }; output: VolumeDetailsJson };
   setVolume: {
-    input: { volume: string; isReadOnly?: boolean; description?: string };
+    input: {
+      volume: string;
+      isReadOnly?: boolean;
+      description?: string;
+      isDeduplicated?: boolean;
+      isCompressed?: boolean;
+    };
     output: VolumeJson;
   };
   resizeVolume: {

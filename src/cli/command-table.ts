@@ -78,7 +78,7 @@ export const COMMANDS: readonly CommandRow[] = [
       },
     ],
     exits: ["notFound", "conflict", "unavailable"],
-    json: "the volume: {name, id, sizeBytes, isReadOnly, description, createdAt, clientCount, uris}",
+    json: "the volume: {name, id, sizeBytes, isReadOnly, description, isDeduplicated, isCompressed, createdAt, clientCount, uris}",
     seeAlso: ["varve-resize(1)", "varve-attach(1)", "varve-import(1)"],
   },
   {
@@ -92,7 +92,7 @@ export const COMMANDS: readonly CommandRow[] = [
     ],
     examples: [{ command: "varve list", effect: "the volumes of the pool" }],
     exits: ["notFound", "unavailable"],
-    json: "{volumes: [{name, id, sizeBytes, isReadOnly, description, createdAt, removedAt?, clientCount, uris, attachedAs?}]}",
+    json: "{volumes: [{name, id, sizeBytes, isReadOnly, description, isDeduplicated, isCompressed, createdAt, removedAt?, clientCount, uris, attachedAs?}]}",
     seeAlso: ["varve-info(1)"],
   },
   {
@@ -115,8 +115,8 @@ export const COMMANDS: readonly CommandRow[] = [
     name: "set",
     summary: "change settings while the daemon runs",
     description: [
-      "With a volume: read-only=true|false and description=TEXT. Clients see them when they connect; a volume in use can't be made read-only.",
-      "Without one, of the daemon: log-level=debug|info|warn|error, until it restarts.",
+      "With a volume: read-only=true|false and description=TEXT, which clients see when they connect (a volume in use can't be made read-only); dedup=on|off and compression=on|off, which hold for blocks written from now on.",
+      "Without one, of the pool: pool-size=SIZE (or none) and retention=all|none|TIME, which stay; and of its daemon: log-level=debug|info|warn|error, until it restarts. A pool-size that the daemon is started with, as a flag or in its configuration, goes before the one that is set.",
     ],
     arguments: [
       { name: "WHAT", help: "A volume's name, or the first key=value", completes: "volume" },
@@ -129,6 +129,12 @@ export const COMMANDS: readonly CommandRow[] = [
           "read-only=true",
           "read-only=false",
           "description=",
+          "dedup=on",
+          "dedup=off",
+          "compression=on",
+          "compression=off",
+          "pool-size=",
+          "retention=",
           "log-level=debug",
           "log-level=info",
         ],
@@ -137,10 +143,34 @@ export const COMMANDS: readonly CommandRow[] = [
     options: [],
     examples: [
       { command: "varve set db read-only=true", effect: "nobody writes it from now on" },
+      { command: "varve set db dedup=off", effect: "nothing new of it is deduplicated" },
+      { command: "varve set --pool /srv/pool pool-size=2T", effect: "a larger pool, at once" },
       { command: "varve set log-level=debug", effect: "a more talkative log" },
     ],
     exits: ["notFound", "conflict", "unavailable"],
     json: "the volume or the pool after the change, as info prints it",
+    seeAlso: ["varve-retention(1)", "varve-info(1)"],
+  },
+  {
+    name: "retention",
+    summary: "show or set how much history is kept",
+    description: [
+      "History is what volumes held before: overwritten and trimmed blocks, and volumes that were removed. What isn't promised any more takes no space once it has been collected.",
+      "Without an option it says what holds. It holds for the whole pool, and stays until it is set again; a new pool keeps everything.",
+    ],
+    arguments: [],
+    options: [
+      { name: "every-write", value: "TIME", help: "Keep every write of this time: 24h, 7d" },
+      { name: "all", help: "Keep every write for ever" },
+      { name: "none", help: "Keep only the newest content" },
+    ],
+    examples: [
+      { command: "varve retention", effect: "what holds" },
+      { command: "varve retention --every-write 24h", effect: "the last day, write by write" },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "{everyWriteMs}: 0 for none, null for all",
+    seeAlso: ["varve-set(1)", "varve-stats(1)"],
   },
   {
     name: "resize",

@@ -11,6 +11,7 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   list: () => import("./commands/list.ts"),
   info: () => import("./commands/info.ts"),
   set: () => import("./commands/set.ts"),
+  retention: () => import("./commands/retention.ts"),
   resize: () => import("./commands/resize.ts"),
   rename: () => import("./commands/rename.ts"),
   remove: () => import("./commands/remove.ts"),

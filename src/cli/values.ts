@@ -3,8 +3,12 @@
 // Values that commands take and print: the same spelling and the same complaint everywhere, whichever
 // command reads them.
 
+import { RETENTION_MS_MAX } from "../api/schemas.ts";
+import type { RetentionJson } from "../api/types.ts";
 import { StorageError } from "../base/errors.ts";
-import { parseSize } from "../base/units.ts";
+import { formatDuration, parseDurationMs, parseSize } from "../base/units.ts";
+
+const HOUR_MS = 3_600_000;
 
 /** Bytes for "10G". Throws SIZE_INVALID. */
 export function sizeOf(what: string, text: string): number {
@@ -16,6 +20,26 @@ export function sizeOf(what: string, text: string): number {
   throw new StorageError("SIZE_INVALID", `${what} "${text}": size refused: ${why}`, {
     hint: "write it like 512M, 10G, 1.5T, or in bytes",
   });
+}
+
+/** History to keep for "all", "none" or "24h". Throws USAGE. */
+export function retentionOf(what: string, text: string): RetentionJson {
+  if (text === "all") return { everyWriteMs: null };
+  if (text === "none") return { everyWriteMs: 0 };
+  const everyWriteMs = parseDurationMs(text);
+  if (everyWriteMs !== undefined && everyWriteMs > 0 && everyWriteMs <= RETENTION_MS_MAX)
+    return { everyWriteMs };
+  throw new StorageError("USAGE", `${what}: "${text}" refused: it isn't a time`, {
+    hint: "write it like 24h or 7d, or all, or none",
+  });
+}
+
+export function formatRetention({ everyWriteMs }: RetentionJson): string {
+  if (everyWriteMs === null) return "all: every write is kept";
+  if (everyWriteMs === 0) return "none: only the newest content is kept";
+  const hours = everyWriteMs / HOUR_MS;
+  const isFewHours = Number.isInteger(hours) && hours <= 72;
+  return `every write of the last ${isFewHours ? `${hours} h` : formatDuration(everyWriteMs)} is kept`;
 }
 
 /** A whole number from 0 up. Throws USAGE. */

@@ -152,6 +152,7 @@ class Daemon implements RunningDaemon {
         version: productVersion(),
         pid: this.pid,
         ack: settings.ack,
+        startedPoolSizeBytes: settings.poolSizeBytes,
         startedMicros: this.#startedMicros,
         startedMonotoneMicros: this.#startedMonotoneMicros,
         listeners: () => this.listeners,

@@ -152,3 +152,17 @@ test("a pool that holds more than its limit is warned of", async () => {
     "the pool holds more than it may (268 MiB of 256 MiB): raise --pool-size, or remove or trim volumes",
   ]);
 });
+
+test("what is set on the pool or a volume is what is asked for, and nothing else", async () => {
+  const { pool, operations } = await withVolumes("db");
+  const before = await operations.getPool({});
+  deepEqual([before.retention, before.poolSizeBytes], [{ everyWriteMs: null }, 0]);
+  const day = { everyWriteMs: 86_400_000 };
+  deepEqual((await operations.setPool({ retention: day })).retention, day);
+  const grown = await operations.setPool({ poolSizeBytes: 2 ** 31 });
+  deepEqual([grown.retention, grown.poolSizeBytes], [day, 2 ** 31]);
+  deepEqual(pool.policy.retention, { everyWriteMicros: 86_400_000_000 });
+  await refuses(operations.setPool({ poolSizeBytes: MIB }), "SIZE_INVALID", /less than 256 MiB/);
+  const volume = await operations.setVolume({ volume: "db", isCompressed: false });
+  deepEqual([volume.isDeduplicated, volume.isCompressed], [true, false]);
+});

@@ -5,12 +5,13 @@
 // isn't made smaller unless somebody says --force. While such a change is under way, clients that want to
 // attach are kept out: one that came between the check and the change would lose its disk.
 
-import { checkVolumeSize } from "../api/operations.ts";
+import { checkPoolSize, checkVolumeSize } from "../api/operations.ts";
 import type {
   ClientJson,
   ErrorJson,
   Operations,
   PoolJson,
+  RetentionJson,
   StatisticsJson,
   VolumeJson,
 } from "../api/types.ts";
@@ -20,6 +21,7 @@ import { formatSize, formatTime } from "../base/units.ts";
 import type { Clock } from "../host/ports.ts";
 import type {
   PoolStatistics,
+  Retention,
   VolumeSettings,
   VolumeStatistics,
   VolumeSummary,
@@ -34,6 +36,8 @@ export interface DaemonFacts {
   readonly version: string;
   readonly pid: number;
   readonly ack: PoolJson["ack"];
+  /** The limit that the daemon was told when it was started, if any. */
+  readonly startedPoolSizeBytes: number | undefined;
   readonly startedMicros: number;
   readonly startedMonotoneMicros: number;
   /** URIs without an export name; a function, because listeners come after the pool. */
@@ -80,6 +84,8 @@ export function createOperations(options: OperationsOptions): Operations {
       sizeBytes: volume.sizeBytes,
       isReadOnly: volume.isReadOnly,
       description: volume.description,
+      isDeduplicated: volume.isDeduplicated,
+      isCompressed: volume.isCompressed,
       createdAt: formatTime(volume.createdMicros),
       ...(isRemoved ? { removedAt: formatTime(volume.removedMicros) } : {}),
       clientCount: clients.countOf(volume.id),
@@ -110,6 +116,8 @@ export function createOperations(options: OperationsOptions): Operations {
   const getPool = async (): Promise<PoolJson> => {
     const statistics = pool.stats();
     const problem = pool.stopCause;
+    const { retention, poolSizeBytes } = pool.policy;
+    const { startedPoolSizeBytes } = facts;
     return {
       directory: facts.directory,
       state: statistics.state,
@@ -124,6 +132,9 @@ export function createOperations(options: OperationsOptions): Operations {
       clientCount: clients.count,
       storedBytes: statistics.storedBytes,
       capacityBytes: statistics.capacityBytes,
+      poolSizeBytes,
+      ...(startedPoolSizeBytes === undefined ? {} : { startedPoolSizeBytes }),
+      retention: toRetentionJson(retention),
       memoryUsedBytes: statistics.memoryUsedBytes,
       memoryLimitBytes: statistics.memoryLimitBytes,
       headLsn: statistics.headLsn,
@@ -136,7 +147,14 @@ export function createOperations(options: OperationsOptions): Operations {
 
   return {
     getPool,
-    setPool: async ({ logLevel }) => {
+    setPool: async ({ logLevel, poolSizeBytes, retention }) => {
+      if (poolSizeBytes !== undefined) checkPoolSize(poolSizeBytes);
+      if (poolSizeBytes !== undefined || retention !== undefined) {
+        await pool.setPolicy({
+          ...(poolSizeBytes === undefined ? {} : { poolSizeBytes }),
+          ...(retention === undefined ? {} : { retention: toRetention(retention) }),
+        });
+      }
       if (logLevel !== undefined) {
         facts.logLevel.set(logLevel);
         events.add("info", "pool.set", { logLevel });
@@ -194,11 +212,14 @@ export function createOperations(options: OperationsOptions): Operations {
           .map(toClient),
       };
     },
-    setVolume: async ({ volume: name, isReadOnly, description }) => {
+    setVolume: async ({ volume: name, ...wanted }) => {
+      const { isReadOnly, description, isDeduplicated, isCompressed } = wanted;
       const volume = find(name);
       const settings: VolumeSettings = {
         ...(isReadOnly === undefined ? {} : { isReadOnly }),
         ...(description === undefined ? {} : { description }),
+        ...(isDeduplicated === undefined ? {} : { isDeduplicated }),
+        ...(isCompressed === undefined ? {} : { isCompressed }),
       };
       const set = async (): Promise<VolumeJson> =>
         toVolume(await pool.setVolume(volume.name, settings));
@@ -261,6 +282,14 @@ export function createOperations(options: OperationsOptions): Operations {
       },
     );
   }
+}
+
+function toRetentionJson({ everyWriteMicros }: Retention): RetentionJson {
+  return { everyWriteMs: everyWriteMicros === null ? null : everyWriteMicros / 1000 };
+}
+
+function toRetention({ everyWriteMs }: RetentionJson): Retention {
+  return { everyWriteMicros: everyWriteMs === null ? null : everyWriteMs * 1000 };
 }
 
 /** What an operator should know of a pool that serves. */

@@ -6,7 +6,13 @@
 
 import type { StorageError } from "../base/errors.ts";
 import type { BlockDevice, Slab } from "../nbd/block-device.ts";
-import type { PoolEvent, PoolStatistics, VolumeSettings, VolumeSummary } from "../pool/types.ts";
+import type {
+  PoolEvent,
+  PoolPolicy,
+  PoolStatistics,
+  VolumeSettings,
+  VolumeSummary,
+} from "../pool/types.ts";
 
 export interface ServedPool {
   readonly slab: Slab;
@@ -18,6 +24,8 @@ export interface ServedPool {
   setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary>;
   /** Throws VOLUME_NOT_FOUND. */
   device(name: string): BlockDevice;
+  readonly policy: PoolPolicy;
+  setPolicy(change: Partial<PoolPolicy>): Promise<void>;
   stats(): PoolStatistics;
   /** Why the pool stopped, once it has. */
   readonly stopCause: StorageError | undefined;

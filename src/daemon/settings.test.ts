@@ -36,7 +36,8 @@ test("the defaults are those of the table", () => {
   const settings = load();
   equal(settings.pool, "varve-pool");
   equal(settings.memoryBytes, 1024 ** 3);
-  equal(settings.poolSizeBytes, 0);
+  equal(settings.poolSizeBytes, undefined, "what the pool says");
+  equal(settings.dedupMemoryBytes, 0, "the usual share");
   deepEqual(settings.listen, [{ host: "127.0.0.1", port: 10809 }]);
   equal(settings.ack, "written");
   equal(settings.segmentBytes, 64 * 1024 ** 2);
@@ -78,6 +79,9 @@ test("a value out of its limits is refused with the limit", () => {
   refuses({ flags: { memory: "5G" } }, /more than 4G/);
   refuses({ flags: { "pool-size": "1M" } }, /less than 256M/);
   equal(load({ flags: { "pool-size": "0" } }).poolSizeBytes, 0);
+  refuses({ flags: { "dedup-memory": "0" } }, /less than 4M/);
+  refuses({ flags: { "dedup-memory": "1G" } }, /dedup-memory: 1G refused.*half of memory.* 1G/);
+  equal(load({ flags: { "dedup-memory": "512M" } }).dedupMemoryBytes, 512 * 1024 ** 2);
   refuses({ flags: { "clients-max": "0" } }, /less than 1/);
   refuses({ flags: { "handshake-timeout": "1ms" } }, /less than 100 ms/);
   refuses({ environment: { VARVE_ACK: "never" } }, /VARVE_ACK.*none of written, memory, durable/);

@@ -17,6 +17,7 @@ import {
 } from "../api/settings.ts";
 import { StorageError } from "../base/errors.ts";
 import { checkName, nearest } from "../base/names.ts";
+import { spellSize } from "../base/units.ts";
 import type { AccessEntry, AccessRule } from "../nbd/access.ts";
 import type { HookEvent, HookSettings } from "../nbd/hooks.ts";
 
@@ -26,8 +27,10 @@ export interface DaemonSettings {
   readonly socket: string | undefined;
   readonly socketMode: number;
   readonly memoryBytes: number;
-  /** 0: as much as the file system has. */
-  readonly poolSizeBytes: number;
+  /** Part of it; 0: the usual share. */
+  readonly dedupMemoryBytes: number;
+  /** 0: as much as the file system has; undefined: what the pool itself says. */
+  readonly poolSizeBytes: number | undefined;
   readonly ack: "written" | "memory" | "durable";
   readonly logLevel: "debug" | "info" | "warn" | "error";
   readonly tls: TlsFiles;
@@ -264,7 +267,8 @@ function toSettings(
     socket: text("socket"),
     socketMode: Number.parseInt(text("socket-mode")!, 8),
     memoryBytes: number("memory"),
-    poolSizeBytes: number("pool-size"),
+    dedupMemoryBytes: dedupMemoryOf(values),
+    poolSizeBytes: values["pool-size"] as number | undefined,
     ack: values.ack as DaemonSettings["ack"],
     logLevel: values["log-level"] as DaemonSettings["logLevel"],
     tls,
@@ -279,6 +283,17 @@ function toSettings(
     isBoundToParent: values["exit-with-parent"] === true,
     access,
   };
+}
+
+function dedupMemoryOf(values: Values): number {
+  const bytes = (values["dedup-memory"] ?? 0) as number;
+  const memoryBytes = values.memory as number;
+  if (bytes <= memoryBytes / 2) return bytes;
+  throw invalid(
+    "dedup-memory",
+    `${spellSize(bytes)} refused: it is more than half of memory, which is ${spellSize(memoryBytes)}`,
+    { hint: "raise memory, or leave dedup-memory out: then it is an eighth" },
+  );
 }
 
 function hooksOf(text: (name: SettingName) => string | undefined, timeoutMs: number): HookSettings {

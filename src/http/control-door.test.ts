@@ -99,7 +99,12 @@ test("every operation's real answer keeps the contract", async () => {
   const inputs: { [name in OperationName]: () => Promise<Answer> } = {
     createVolume: () => call("createVolume", { name: "db", sizeBytes: 1 << 20 }),
     getPool: () => call("getPool", {}),
-    setPool: () => call("setPool", { logLevel: "debug" }),
+    setPool: () =>
+      call("setPool", {
+        logLevel: "debug",
+        poolSizeBytes: 1 << 30,
+        retention: { everyWriteMs: null },
+      }),
     getStatistics: () => call("getStatistics", {}),
     getHealth: () => call("getHealth", {}),
     listVolumes: () => call("listVolumes", { removed: "true" }),
@@ -109,7 +114,7 @@ test("every operation's real answer keeps the contract", async () => {
       opened.close();
       return answer;
     },
-    setVolume: () => call("setVolume", { volume: "db", description: "x" }),
+    setVolume: () => call("setVolume", { volume: "db", description: "x", isDeduplicated: false }),
     resizeVolume: () => call("resizeVolume", { volume: "db", sizeBytes: 2 << 20 }),
     renameVolume: () => call("renameVolume", { volume: "db", to: "db2" }),
     removeVolume: () => call("removeVolume", { volume: "db2" }),
@@ -153,6 +158,14 @@ test("a request that isn't in the contract is refused with USAGE or a code of it
     ["GET", "/v1/volumes?size=1", undefined, 400, "USAGE"],
     ["GET", `/v1/volumes/${"a".repeat(300)}`, undefined, 400, "USAGE"],
     ["GET", "/v1/volumes/%zz", undefined, 400, "USAGE"],
+    ["PATCH", "/v1/pool", { poolSizeBytes: 1 << 20 }, 400, "SIZE_INVALID"],
+    ["PATCH", "/v1/pool", { poolSizeBytes: -1 }, 400, "SIZE_INVALID"],
+    ["PATCH", "/v1/pool", { poolSizeBytes: "1G" }, 400, "USAGE"],
+    ["PATCH", "/v1/pool", { retention: {} }, 400, "USAGE"],
+    ["PATCH", "/v1/pool", { retention: { everyWriteMs: -1 } }, 400, "USAGE"],
+    ["PATCH", "/v1/pool", { retention: { everyWriteMs: 1e300 } }, 400, "USAGE"],
+    ["PATCH", "/v1/pool", { retention: null }, 400, "USAGE"],
+    ["PATCH", "/v1/volumes/twice", { isCompressed: "off" }, 400, "USAGE"],
     ["PATCH", "/v1/volumes/twice", { description: "x".repeat(201) }, 400, "USAGE"],
     [
       "POST",

@@ -41,6 +41,7 @@ export function smallDaemon(): SmallDaemon {
       version: "1.2.3",
       pid: 42,
       ack: "written",
+      startedPoolSizeBytes: undefined,
       startedMicros: 1e15,
       startedMonotoneMicros: clock.monotoneMicros(),
       listeners: () => ["nbd+unix:///?socket=/srv/pool/nbd.sock", "nbd://127.0.0.1:10809"],

@@ -10,6 +10,7 @@ import type { BlockDevice } from "../../src/nbd/block-device.ts";
 import type {
   DamageStatistics,
   PoolEvent,
+  PoolPolicy,
   PoolStatistics,
   VolumeSettings,
   VolumeSummary,
@@ -25,6 +26,7 @@ export class SmallPool implements ServedPool {
   damage: DamageStatistics = { damagedBlockCount: 0, damagedPageCount: 0, failedRequestCount: 0 };
   /** Awaited before every change; tests replace it to look in between. */
   beforeChange: () => Promise<void> = () => Promise.resolve();
+  policy: PoolPolicy = { retention: { everyWriteMicros: null }, poolSizeBytes: 0 };
   #volumes: VolumeSummary[] = [];
 
   volumes({
@@ -62,6 +64,11 @@ export class SmallPool implements ServedPool {
 
   removeVolume(name: string): Promise<VolumeSummary> {
     return this.#change(name, { removedMicros: 2e15 });
+  }
+
+  async setPolicy(change: Partial<PoolPolicy>): Promise<void> {
+    await this.beforeChange();
+    this.policy = { ...this.policy, ...change };
   }
 
   setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary> {

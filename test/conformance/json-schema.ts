@@ -46,7 +46,7 @@ export function resolveReference(document: Schema, reference: string): Schema {
 function check(keyword: string, rule: unknown, value: unknown): string | undefined {
   switch (keyword) {
     case "type":
-      return isOfType(String(rule), value)
+      return [rule].flat().some((type) => isOfType(String(type), value))
         ? undefined
         : `it isn't of type ${rule}: ${JSON.stringify(value)}`;
     case "enum":
@@ -88,6 +88,8 @@ function isOfType(type: string, value: unknown): boolean {
       return Array.isArray(value);
     case "object":
       return isObject(value);
+    case "null":
+      return value === null;
     default:
       return typeof value === type;
   }

@@ -7,7 +7,7 @@ import type { ClientJson, PoolJson, VolumeDetailsJson } from "../../api/types.ts
 import { formatDuration, formatSize } from "../../base/units.ts";
 import type { CommandContext } from "../command.ts";
 import type { Output } from "../output.ts";
-import { shortTime } from "../values.ts";
+import { formatRetention, shortTime } from "../values.ts";
 
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
@@ -33,6 +33,11 @@ function printPool(pool: PoolJson, output: Output): void {
       : ["problem", `${pool.problem.message} [${pool.problem.code}]`],
     ...pool.warnings.map((warning) => ["warning", warning] as const),
     ["stored", `${formatSize(pool.storedBytes)} of ${formatSize(pool.capacityBytes)}`],
+    [
+      "limit",
+      pool.poolSizeBytes === 0 ? "what the file system has" : formatSize(pool.poolSizeBytes),
+    ],
+    ["retention", formatRetention(pool.retention)],
     ["volumes", String(pool.volumeCount)],
     ["clients", String(pool.clientCount)],
     [
@@ -58,6 +63,8 @@ function printVolume(volume: VolumeDetailsJson, output: Output): void {
     ["size", `${formatSize(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     volume.description === "" ? undefined : ["description", volume.description],
     ["access", volume.isReadOnly ? "read-only" : "read and write"],
+    ["dedup", volume.isDeduplicated ? "on" : "off"],
+    ["compression", volume.isCompressed ? "on" : "off"],
     ["created", shortTime(volume.createdAt)],
     ["reads", `${activity.readCount} (${formatSize(activity.readBytes)})`],
     ["writes", `${activity.writeCount} (${formatSize(activity.writeBytes)})`],

@@ -51,6 +51,8 @@ export async function run(context: CommandContext): Promise<undefined> {
       ...(hasRemoved ? [volume.removedAt === undefined ? "" : shortTime(volume.removedAt)] : []),
       [
         volume.isReadOnly ? "read-only" : "",
+        volume.isDeduplicated ? "" : "dedup off",
+        volume.isCompressed ? "" : "compression off",
         "attachedAs" in volume ? `attached as ${volume.attachedAs}` : "",
         volume.description,
       ]

@@ -1,16 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `varve set`: key=value pairs for a volume, or for the daemon when the first word is a pair already.
+// `varve set`: key=value pairs for a volume, or for the pool when the first word is a pair already.
 // The keys are those of the configuration, where there is one of the kind.
 
+import { checkPoolSize } from "../../api/operations.ts";
 import { LOG_LEVELS } from "../../api/schemas.ts";
-import type { PoolJson } from "../../api/types.ts";
+import type { OperationTypes, PoolJson } from "../../api/types.ts";
 import { StorageError } from "../../base/errors.ts";
 import { nearest } from "../../base/names.ts";
+import { formatSize } from "../../base/units.ts";
 import { type CommandContext, required } from "../command.ts";
+import { retentionOf, sizeOf } from "../values.ts";
 
-const VOLUME_KEYS = ["read-only", "description"];
-const POOL_KEYS = ["log-level"];
+type PoolChange = OperationTypes["setPool"]["input"];
+type VolumeChange = Omit<OperationTypes["setVolume"]["input"], "volume">;
+
+/** What each key changes, from its text. */
+const POOL_KEYS: Readonly<Record<string, (text: string) => PoolChange>> = {
+  "log-level": (text) => ({ logLevel: logLevelOf(text) }),
+  "pool-size": (text) => ({ poolSizeBytes: poolSizeOf(text) }),
+  retention: (text) => ({ retention: retentionOf('setting "retention"', text) }),
+};
+const VOLUME_KEYS: Readonly<Record<string, (text: string) => VolumeChange>> = {
+  "read-only": (text) => ({ isReadOnly: eitherOf("read-only", text, ["true", "false"]) }),
+  description: (text) => ({ description: text }),
+  dedup: (text) => ({ isDeduplicated: eitherOf("dedup", text, ["on", "off"]) }),
+  compression: (text) => ({ isCompressed: eitherOf("compression", text, ["on", "off"]) }),
+};
 
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
@@ -20,38 +36,50 @@ export async function run(context: CommandContext): Promise<undefined> {
   const pairs = isPool ? [what, ...rest] : rest;
   if (pairs.length === 0) {
     throw new StorageError("USAGE", "argument KEY=VALUE: missing", {
-      hint: `write "varve set ${what} KEY=VALUE"; the keys are ${VOLUME_KEYS.join(", ")}`,
+      hint: `write "varve set ${what} KEY=VALUE"; the keys are ${Object.keys(VOLUME_KEYS).join(", ")}`,
     });
   }
-  const values = parsePairs(pairs, isPool ? POOL_KEYS : VOLUME_KEYS);
-  const daemon = await context.daemon();
   if (isPool) {
-    const pool = await daemon.call("setPool", { logLevel: logLevelOf(values.get("log-level")) });
-    if (context.isJson) output.json(pool);
-    else output.line(`pool "${pool.directory}" set: log-level=${pool.logLevel}`);
+    const change = parsePairs(pairs, POOL_KEYS);
+    const pool = await (await context.daemon()).call("setPool", change);
+    if (context.isJson) return output.json(pool) as undefined;
+    output.line(`pool "${pool.directory}" set: ${pairs.join(" ")}`);
+    if (change.poolSizeBytes !== undefined) noteStartedSize(pool, context);
     return;
   }
-  const readOnly = values.get("read-only");
-  const description = values.get("description");
-  const volume = await daemon.call("setVolume", {
-    volume: what,
-    ...(readOnly === undefined ? {} : { isReadOnly: booleanOf("read-only", readOnly) }),
-    ...(description === undefined ? {} : { description }),
-  });
+  const change = parsePairs(pairs, VOLUME_KEYS);
+  const volume = await (await context.daemon()).call("setVolume", { volume: what, ...change });
   if (context.isJson) output.json(volume);
   else output.line(`volume "${volume.name}" set: ${pairs.join(" ")}`);
 }
 
-function parsePairs(pairs: readonly string[], keys: readonly string[]): Map<string, string> {
-  const values = new Map<string, string>();
+/** What was set is part of the pool, but a size in the configuration goes before it when the daemon starts. */
+function noteStartedSize(
+  { startedPoolSizeBytes, poolSizeBytes }: PoolJson,
+  context: CommandContext,
+): void {
+  if (startedPoolSizeBytes === undefined || startedPoolSizeBytes === poolSizeBytes) return;
+  const started = startedPoolSizeBytes === 0 ? "no limit" : formatSize(startedPoolSizeBytes);
+  context.output.note(
+    `the daemon was started with pool-size ${startedPoolSizeBytes} (${started}), which holds again when it restarts`,
+  );
+}
+
+function parsePairs<T extends object>(
+  pairs: readonly string[],
+  keys: Readonly<Record<string, (text: string) => T>>,
+): T {
+  const change = {} as T;
   for (const pair of pairs) {
     const equals = pair.indexOf("=");
     const key = equals === -1 ? pair : pair.slice(0, equals);
-    if (!keys.includes(key)) {
-      const guess = nearest(key, keys);
+    const parse = Object.hasOwn(keys, key) ? keys[key] : undefined;
+    if (parse === undefined) {
+      const names = Object.keys(keys);
+      const guess = nearest(key, names);
       throw new StorageError("USAGE", `setting "${key}": not known`, {
         hint:
-          guess === undefined ? `the settings are ${keys.join(", ")}` : `did you mean "${guess}"?`,
+          guess === undefined ? `the settings are ${names.join(", ")}` : `did you mean "${guess}"?`,
       });
     }
     if (equals === -1) {
@@ -59,25 +87,31 @@ function parsePairs(pairs: readonly string[], keys: readonly string[]): Map<stri
         hint: `write ${key}=VALUE`,
       });
     }
-    values.set(key, pair.slice(equals + 1));
+    Object.assign(change, parse(pair.slice(equals + 1)));
   }
-  return values;
+  return change;
 }
 
-function booleanOf(key: string, text: string): boolean {
-  if (text === "true") return true;
-  if (text === "false") return false;
+/** True for the first word. */
+function eitherOf(key: string, text: string, [yes, no]: readonly [string, string]): boolean {
+  if (text === yes || text === no) return text === yes;
   throw new StorageError(
     "USAGE",
-    `setting "${key}": "${text}" refused: it is neither true nor false`,
-    { hint: `write ${key}=true or ${key}=false` },
+    `setting "${key}": "${text}" refused: it is neither ${yes} nor ${no}`,
+    { hint: `write ${key}=${yes} or ${key}=${no}` },
   );
 }
 
-function logLevelOf(text: string | undefined): PoolJson["logLevel"] {
+function poolSizeOf(text: string): number {
+  const bytes = text === "none" ? 0 : sizeOf("pool size", text);
+  checkPoolSize(bytes);
+  return bytes;
+}
+
+function logLevelOf(text: string): PoolJson["logLevel"] {
   const level = LOG_LEVELS.find((candidate) => candidate === text);
   if (level !== undefined) return level;
-  const guess = text === undefined ? undefined : nearest(text, LOG_LEVELS);
+  const guess = nearest(text, LOG_LEVELS);
   throw new StorageError(
     "USAGE",
     `setting "log-level": "${text}" refused: it is none of ${LOG_LEVELS.join(", ")}`,
