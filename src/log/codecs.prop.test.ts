@@ -3,7 +3,7 @@
 // The log's layouts: what is written is read back; bytes by chance, changed bytes and cut bytes are refused with a
 // sentence or a StorageError, and never with anything else.
 
-import { deepEqual, equal, ok } from "node:assert/strict";
+import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { StorageError } from "../base/errors.ts";
@@ -15,9 +15,12 @@ import {
   newRecordCursor,
   parseRecord,
   putRecordHeader,
+  putRelocated,
   putU64,
   RECORD_KIND,
   RECORD_NAME,
+  type RelocatedFrame,
+  relocatedBytes,
 } from "./record.ts";
 import { formatReference, offset8Of, REFERENCE_STATE, stateOf } from "./reference.ts";
 import {
@@ -92,9 +95,42 @@ const json = fc.dictionary(fc.string({ maxLength: 10 }), fc.jsonValue({ maxDepth
 const JSON_KINDS = [
   RECORD_KIND.VOLUME_MADE,
   RECORD_KIND.VOLUME_SET,
+  RECORD_KIND.SEGMENT_DROPPED,
   RECORD_KIND.OPENED,
   RECORD_KIND.CLOCK_STEPPED,
 ];
+
+interface Relocated {
+  readonly frame: RelocatedFrame;
+  /** Per slot: hash (two words), home segment, home offset / 8. */
+  readonly slots: Uint32Array;
+}
+
+const relocated: fc.Arbitrary<Relocated> = fc
+  .record({
+    timeOffsetMicros: u32,
+    placeSegment: u32,
+    placeOffset8: fc.nat({ max: 2 ** 24 - 1 - 300 }),
+    storedBytes: fc.integer({ min: 1, max: 2000 }),
+    slotCount: fc.integer({ min: 1, max: 64 }),
+    isShared: fc.boolean(),
+    words: fc.array(u32, { minLength: 256, maxLength: 256 }),
+  })
+  .map(({ words, ...rest }) => {
+    const slotCount = rest.isShared ? rest.slotCount : 1;
+    const slots = Uint32Array.from(words.slice(0, slotCount * 4), (word, index) =>
+      index % 4 === 3 ? word % 2 ** 24 : word,
+    );
+    return { frame: { ...rest, slotCount, slotsOffset: 0 }, slots };
+  });
+
+function encodeRelocated({ frame, slots }: Relocated): Uint8Array {
+  const bytes = new Uint8Array(2048 + relocatedBytes(frame.slotCount));
+  for (const [index, word] of slots.entries()) viewOf(bytes).setUint32(index * 4, word, true);
+  const lengthBytes = putRelocated(viewOf(bytes), 2048, frame);
+  equal(lengthBytes, bytes.length - 2048);
+  return bytes.slice(2048);
+}
 
 const anyRecord: fc.Arbitrary<Uint8Array> = fc.oneof(
   fc
@@ -132,6 +168,7 @@ const anyRecord: fc.Arbitrary<Uint8Array> = fc.oneof(
   fc
     .tuple(fc.constantFrom(...JSON_KINDS), json)
     .map(([kind, body]) => encodeJsonRecord(kind, body)),
+  relocated.map(encodeRelocated),
 );
 
 function viewOf(bytes: Uint8Array): DataView {
@@ -161,6 +198,59 @@ test("what a record says comes back", () => {
   );
 });
 
+test("a relocated record says which homes are now at which slots of a place", () => {
+  fc.assert(
+    fc.property(relocated, (wanted) => {
+      const bytes = encodeRelocated(wanted);
+      const view = viewOf(bytes);
+      const cursor = newRecordCursor();
+      equal(parseRecord(view, 0, bytes.length, cursor), bytes.length);
+      const { placeSegment, placeOffset8, storedBytes, slotCount, isShared } = cursor;
+      const { timeOffsetMicros, slotsOffset, ...frame } = wanted.frame;
+      deepEqual({ placeSegment, placeOffset8, storedBytes, slotCount, isShared }, frame);
+      equal(view.getUint32(4, true), timeOffsetMicros);
+      equal(view.getUint8(1), 1, "it must be understood");
+      equal(cursor.referencesOffset, 24 + slotsOffset);
+      for (const [index, word] of wanted.slots.entries())
+        equal(view.getUint32(cursor.referencesOffset + index * 4, true), word);
+    }),
+  );
+});
+
+test("a relocated record with impossible numbers is refused with a sentence", () => {
+  const wrong: readonly [string, (view: DataView) => void, RegExp][] = [
+    ["no slots", (view) => view.setUint16(20, 0, true), /^relocated record of 0 slots$/],
+    ["65 slots", (view) => view.setUint16(20, 65, true), /^relocated record of 65 slots$/],
+    ["fewer slots", (view) => view.setUint16(20, 2, true), /2 slots in 72 bytes$/],
+    [
+      "not shared",
+      (view) => view.setUint16(22, 0, true),
+      /^frame of 3 slots that was moved alone$/,
+    ],
+    ["flags", (view) => view.setUint16(22, 3, true), /^relocated record with flags 3$/],
+    ["nothing stored", (view) => view.setUint32(16, 0, true), /^frame of 0 stored bytes$/],
+    ["too much", (view) => view.setUint32(16, 65 * 4096 + 1, true), /^frame of 266241 stored/],
+    ["place", (view) => view.setUint32(12, 2 ** 24, true), /place is beyond a segment$/],
+    ["end", (view) => view.setUint32(12, 2 ** 24 - 1, true), /place is beyond a segment$/],
+    [
+      "home",
+      (view) => view.setUint32(24 + 2 * 16 + 12, 2 ** 24, true),
+      /home is beyond a segment$/,
+    ],
+  ];
+  for (const [what, change, sentence] of wrong) {
+    const [good] = fc.sample(relocated, { seed: 1, numRuns: 1 }) as [Relocated];
+    const slots = new Uint32Array(12).fill(7);
+    const bytes = encodeRelocated({
+      frame: { ...good.frame, slotCount: 3, isShared: true },
+      slots,
+    });
+    equal(parseRecord(viewOf(bytes), 0, bytes.length, newRecordCursor()), bytes.length);
+    change(viewOf(bytes));
+    match(String(parseRecord(viewOf(bytes), 0, bytes.length, newRecordCursor())), sentence, what);
+  }
+});
+
 test("changed records give a record or a sentence; a range never reaches beyond 64 TiB", () => {
   fc.assert(
     fc.property(
@@ -185,7 +275,7 @@ test("bytes by chance are never more than a sentence", () => {
   fc.assert(
     fc.property(
       fc.uint8Array({ maxLength: 300 }),
-      fc.constantFrom(1, 2, 4, 16, 48, 200, undefined),
+      fc.constantFrom(1, 2, 4, 16, 32, 33, 48, 200, undefined),
       (bytes, kind) => {
         if (kind !== undefined && bytes.length > 4) {
           bytes[0] = kind;

@@ -8,7 +8,13 @@ import { StorageError } from "../base/errors.ts";
 import type { Directory } from "../host/ports.ts";
 import { BLOCK_BYTES, BlockMemory, shapeOf } from "../reduce/block-memory.ts";
 import { PLAIN_PAGE_BLOCKS, PlainMap } from "./plain-map.ts";
-import { RECORD_KIND, RECORD_NAME, type RecordCursor } from "./record.ts";
+import {
+  RECORD_KIND,
+  RECORD_NAME,
+  RELOCATED_HOME_AT,
+  RELOCATED_SLOT_BYTES,
+  type RecordCursor,
+} from "./record.ts";
 import { recoverLog } from "./recovery.ts";
 import { formatReference, LOW_HOLE, LOW_ZERO } from "./reference.ts";
 import { LOG_BEGIN } from "./replay-start.ts";
@@ -44,6 +50,9 @@ export type DumpLine =
       readonly lba?: number;
       readonly blocks?: number;
       readonly references?: readonly string[];
+      /** relocated: where the frame is now; its blocks' homes are the references. */
+      readonly place?: string;
+      readonly storedBytes?: number;
       readonly body?: Readonly<Record<string, unknown>>;
     };
 
@@ -105,9 +114,22 @@ function lineOf(memory: BlockMemory, cursor: RecordCursor): DumpLine {
       return { ...base, branch: cursor.branch, lba: cursor.lba, blocks: cursor.blockCount };
     case RECORD_KIND.FLUSHED:
       return { ...base, branch: cursor.branch };
+    case RECORD_KIND.RELOCATED: {
+      const { slotCount: blocks, storedBytes } = cursor;
+      const place = `${cursor.placeSegment}:${cursor.placeOffset8 * 8}`;
+      return { ...base, blocks, references: homesOf(memory, cursor), place, storedBytes };
+    }
     default:
       return cursor.json === undefined ? base : { ...base, body: cursor.json };
   }
+}
+
+/** Where the blocks of a relocated record were born, by slot. */
+function homesOf({ view }: BlockMemory, cursor: RecordCursor): string[] {
+  return Array.from({ length: cursor.slotCount }, (_, slot) => {
+    const at = cursor.referencesOffset + slot * RELOCATED_SLOT_BYTES + RELOCATED_HOME_AT;
+    return `${view.getUint32(at, true)}:${view.getUint32(at + 4, true) * 8}`;
+  });
 }
 
 export interface PlainVolume {

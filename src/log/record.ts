@@ -10,11 +10,15 @@
 //   wrote             8 u32 branch  12 u32 block count  16 u64 LBA  24 references, 8 bytes each
 //   zeroed, trimmed   8 u32 branch  12 u32 options      16 u64 LBA  24 u64 block count
 //   flushed           8 u32 branch  12 u32 0
+//   relocated         8 u32 segment and 12 u32 offset / 8 of the place  16 u32 stored bytes  20 u16 slots
+//                     22 u16 flags  24 per slot: u64 hash of the block, u32 home segment, u32 home offset / 8
 //   all others        8 u32 bytes of JSON  12 JSON (UTF-8), padded with zeros
 //
 // docs/format/record.md is the specification; nothing in here trusts a byte.
 
 import { assert } from "../base/assert.ts";
+import { FRAME_HEADER_BYTES } from "../reduce/block-memory.ts";
+import { SEGMENT_BYTES_MAX } from "./reference.ts";
 
 export const RECORD_KIND = {
   WROTE: 1,
@@ -55,6 +59,7 @@ const JSON_KINDS: ReadonlySet<number> = new Set([
   RECORD_KIND.VOLUME_SET,
   RECORD_KIND.RETENTION_SET,
   RECORD_KIND.POOL_SET,
+  RECORD_KIND.SEGMENT_DROPPED,
   RECORD_KIND.OPENED,
   RECORD_KIND.CLOCK_STEPPED,
 ]);
@@ -67,6 +72,14 @@ const RECORD_HEADER_BYTES = 8;
 export const WROTE_HEADER_BYTES = 24;
 export const RANGE_RECORD_BYTES = 32;
 export const FLUSHED_RECORD_BYTES = 16;
+const RELOCATED_HEADER_BYTES = 24;
+export const RELOCATED_SLOT_BYTES = 16;
+/** Behind its hash, a slot of a relocated record names the block's home. */
+export const RELOCATED_HOME_AT = 8;
+export const FRAME_SLOTS_MAX = 64;
+/** What 64 blocks take when they don't shrink, and what a codec may add. */
+export const STORED_BYTES_MAX: number = (FRAME_SLOTS_MAX + 1) * 4096;
+const RELOCATED_FLAG_SHARED = 1;
 const JSON_RECORD_BYTES_MAX = 16384;
 /** The largest record of any kind: JSON. A wrote record of 257 blocks takes 2080 bytes. */
 export const RECORD_BYTES_MAX: number = JSON_RECORD_BYTES_MAX + 16;
@@ -82,8 +95,15 @@ export interface RecordCursor {
   lba: number;
   blockCount: number;
   options: number;
-  /** wrote: where its references are. */
+  /** wrote: where its references are. relocated: where its slots are. */
   referencesOffset: number;
+  /** relocated: where the frame is now, and what it is there. */
+  placeSegment: number;
+  placeOffset8: number;
+  storedBytes: number;
+  slotCount: number;
+  /** Else it was moved alone, and its header says its home. */
+  isShared: boolean;
   json: Readonly<Record<string, unknown>> | undefined;
 }
 
@@ -98,6 +118,11 @@ export function newRecordCursor(): RecordCursor {
     blockCount: 0,
     options: 0,
     referencesOffset: 0,
+    placeSegment: 0,
+    placeOffset8: 0,
+    storedBytes: 0,
+    slotCount: 0,
+    isShared: false,
     json: undefined,
   };
 }
@@ -165,6 +190,8 @@ export function parseRecord(
       return lengthBytes === FLUSHED_RECORD_BYTES
         ? lengthBytes
         : `flushed record of ${lengthBytes} bytes`;
+    case RECORD_KIND.RELOCATED:
+      return parseRelocated(view, at, lengthBytes, cursor);
     default:
       return parseJson(view, at, lengthBytes, cursor);
   }
@@ -183,6 +210,80 @@ function parseWrote(
   if (lengthBytes !== WROTE_HEADER_BYTES + 8 * cursor.blockCount)
     return `wrote record of ${cursor.blockCount} blocks in ${lengthBytes} bytes`;
   return isBlockRange(cursor) ? lengthBytes : "wrote record that names no range of blocks";
+}
+
+function parseRelocated(
+  view: DataView,
+  at: number,
+  lengthBytes: number,
+  cursor: RecordCursor,
+): number | string {
+  if (lengthBytes < relocatedBytes(1)) return `relocated record of ${lengthBytes} bytes`;
+  const flags = view.getUint16(at + 22, true);
+  cursor.branch = 0;
+  cursor.placeSegment = view.getUint32(at + 8, true);
+  cursor.placeOffset8 = view.getUint32(at + 12, true);
+  cursor.storedBytes = view.getUint32(at + 16, true);
+  cursor.slotCount = view.getUint16(at + 20, true);
+  cursor.isShared = (flags & RELOCATED_FLAG_SHARED) !== 0;
+  cursor.referencesOffset = at + RELOCATED_HEADER_BYTES;
+  const { slotCount, storedBytes, placeOffset8 } = cursor;
+  if (flags > RELOCATED_FLAG_SHARED) return `relocated record with flags ${flags}`;
+  if (slotCount === 0 || slotCount > FRAME_SLOTS_MAX)
+    return `relocated record of ${slotCount} slots`;
+  if (lengthBytes !== relocatedBytes(slotCount))
+    return `relocated record of ${slotCount} slots in ${lengthBytes} bytes`;
+  if (slotCount > 1 && !cursor.isShared) return `frame of ${slotCount} slots that was moved alone`;
+  if (storedBytes === 0 || storedBytes > STORED_BYTES_MAX)
+    return `frame of ${storedBytes} stored bytes`;
+  if (placeOffset8 * 8 + FRAME_HEADER_BYTES + storedBytes > SEGMENT_BYTES_MAX)
+    return "relocated record whose place is beyond a segment";
+  for (let slot = 0; slot < slotCount; slot++) {
+    const home = cursor.referencesOffset + slot * RELOCATED_SLOT_BYTES + RELOCATED_HOME_AT;
+    if (view.getUint32(home + 4, true) * 8 >= SEGMENT_BYTES_MAX)
+      return "relocated record whose home is beyond a segment";
+  }
+  return lengthBytes;
+}
+
+/** Bytes of a relocated record. */
+export function relocatedBytes(slotCount: number): number {
+  return RELOCATED_HEADER_BYTES + slotCount * RELOCATED_SLOT_BYTES;
+}
+
+/** One frame's move, as a writer tells it; reused for all. */
+export interface RelocatedFrame {
+  timeOffsetMicros: number;
+  placeSegment: number;
+  placeOffset8: number;
+  storedBytes: number;
+  slotCount: number;
+  isShared: boolean;
+  /** Where the slots' hashes and homes lie, in the form of the record, outside of it. */
+  slotsOffset: number;
+}
+
+/** Writes a relocated record and returns its bytes; there is room for `relocatedBytes`. */
+export function putRelocated(view: DataView, at: number, frame: RelocatedFrame): number {
+  const { slotCount, placeOffset8, storedBytes } = frame;
+  assert(slotCount > 0 && slotCount <= FRAME_SLOTS_MAX, "a frame has 1 to 64 slots");
+  assert(slotCount === 1 || frame.isShared, "a frame of several slots is shared");
+  assert(storedBytes > 0 && storedBytes <= STORED_BYTES_MAX, "a frame stores something");
+  assert(
+    placeOffset8 * 8 + FRAME_HEADER_BYTES + storedBytes <= SEGMENT_BYTES_MAX,
+    "a frame ends in its segment",
+  );
+  const lengthBytes = relocatedBytes(slotCount);
+  putRecordHeader(view, at, RECORD_KIND.RELOCATED, lengthBytes, frame.timeOffsetMicros);
+  view.setUint32(at + 8, frame.placeSegment, true);
+  view.setUint32(at + 12, placeOffset8, true);
+  view.setUint32(at + 16, storedBytes, true);
+  view.setUint16(at + 20, slotCount, true);
+  view.setUint16(at + 22, frame.isShared ? RELOCATED_FLAG_SHARED : 0, true);
+  const from = frame.slotsOffset;
+  for (let word = 0; word < slotCount * RELOCATED_SLOT_BYTES; word += 4)
+    view.setUint32(at + RELOCATED_HEADER_BYTES + word, view.getUint32(from + word, true), true);
+  return lengthBytes;
 }
 
 function parseJson(

@@ -12,6 +12,7 @@ import {
   newRecordCursor,
   parseRecord,
   putRecordHeader,
+  putRelocated,
   putU64,
   RECORD_KIND,
 } from "../../src/log/record.ts";
@@ -85,6 +86,29 @@ test("the record of record.md is what the writer appends", () => {
   const cursor = newRecordCursor();
   assert.equal(parseRecord(memory.view, at, at + 32, cursor), 32);
   assert.deepEqual([cursor.branch, cursor.lba, cursor.blockCount], [1, 7, 1]);
+});
+
+test("the relocated record of record.md is what garbage collection appends", () => {
+  const slots = at + 4096;
+  memory.view.setBigUint64(slots, 0xe10b3e9d6d2b58c3n, true);
+  memory.words.set([1, 4224 / 8], (slots + 8) >>> 2);
+  memory.view.setBigUint64(slots + 16, 0x1122334455667788n, true);
+  memory.words.set([3, 8192 / 8], (slots + 24) >>> 2);
+  const lengthBytes = putRelocated(memory.view, at, {
+    timeOffsetMicros: 0,
+    placeSegment: 9,
+    placeOffset8: 12480 / 8,
+    storedBytes: 3000,
+    slotCount: 2,
+    isShared: true,
+    slotsOffset: slots,
+  });
+  const written = memory.bytes.slice(at, at + lengthBytes);
+  assert.deepEqual(example("record.md", "relocated", written), written);
+  const cursor = newRecordCursor();
+  assert.equal(parseRecord(memory.view, at, at + lengthBytes, cursor), lengthBytes);
+  assert.deepEqual([cursor.placeSegment, cursor.placeOffset8 * 8], [9, 12480]);
+  assert.deepEqual([cursor.slotCount, cursor.isShared, cursor.storedBytes], [2, true, 3000]);
 });
 
 test("the batch of batch.md is what the writer seals", () => {
