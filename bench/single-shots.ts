@@ -98,7 +98,7 @@ export async function measureRestart(
 async function statisticsOf(server: Server): Promise<Record<string, unknown> | undefined> {
   if (server.kind !== "varve") return undefined;
   const { stdout } = await server.varve(["stats", "--json"]);
-  return JSON.parse(stdout) as Record<string, unknown>;
+  return (JSON.parse(stdout) as { pool: Record<string, unknown> }).pool;
 }
 
 /** A block whose payload surely exists, to be read after the restart. */

@@ -25,8 +25,8 @@ async function ask(method: string, path: string, body?: unknown): Promise<unknow
 await ask("POST", "/v1/volumes", { name: "by-program", sizeBytes: 64 * 1024 * 1024 });
 console.log("made:", await ask("GET", "/v1/volumes/by-program"));
 
-const { headLsn, durableLsn } = (await ask("GET", "/v1/statistics")) as Record<string, number>;
-console.log(`the log is at #${headLsn}, on stable storage up to #${durableLsn}`);
+const { pool } = (await ask("GET", "/v1/statistics")) as { pool: Record<string, number> };
+console.log(`the log is at #${pool.headLsn}, on stable storage up to #${pool.durableLsn}`);
 
 await ask("DELETE", "/v1/volumes/by-program");
 console.log("removed again; its past stays in the log");

@@ -78,6 +78,7 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     summary: "All counters, of the pool and of each volume",
     answer: "Statistics",
     status: 200,
+    query: { "fresh?": { type: "string", enum: ["true", "false"] } },
     errors: [],
   },
   getHealth: {

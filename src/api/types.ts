@@ -126,6 +126,22 @@ export interface VolumeStatisticsJson extends ActivityJson {
   readonly id: number;
   readonly sizeBytes: number;
   readonly clientCount: number;
+  /** By the census: blocks that hold something other than zeros. */
+  readonly mappedBytes: number;
+  /** By the census: blocks that were written as zeros. */
+  readonly zeroBytes: number;
+  /** By the census: what the volume takes on the disk that no other live volume shares. */
+  readonly uniqueBytes: number;
+  /** By the census: of mappedBytes, blocks that share the frame of another block, here or in an older volume. */
+  readonly dedupSavedBytes: number;
+  /** By the census: of mappedBytes, what compression saves of the others. */
+  readonly compressionSavedBytes: number;
+  /** Blocks written that were zeros, that were stored already, and those that were stored, as frames. */
+  readonly zeroBlockCount: number;
+  readonly duplicateBlockCount: number;
+  readonly frameCount: number;
+  readonly compressedFrameCount: number;
+  readonly frameBytes: number;
 }
 
 /** What the pool has met of a damaged disk since the daemon started. */
@@ -138,12 +154,15 @@ export interface DamageJson {
   readonly failedRequestCount: number;
 }
 
-export interface StatisticsJson extends DamageJson {
+/** Of the pool and the daemon that serves it. */
+export interface PoolStatisticsJson extends DamageJson {
   /** Monotone, for rates between two answers. */
   readonly uptimeMs: number;
   readonly state: PoolStateJson;
   readonly storedBytes: number;
   readonly capacityBytes: number;
+  /** By the census: what live volumes refer to. The rest of storedBytes is history, garbage, index and reserve. */
+  readonly liveBytes: number;
   readonly segmentCount: number;
   readonly headLsn: number;
   readonly durableLsn: number;
@@ -155,16 +174,81 @@ export interface StatisticsJson extends DamageJson {
   readonly datasyncCount: number;
   readonly flushCount: number;
   readonly checkpointCount: number;
-  readonly zeroBlockCount: number;
   readonly cacheHitCount: number;
   readonly cacheMissCount: number;
   readonly memoryUsedBytes: number;
   readonly memoryLimitBytes: number;
   readonly recoveryMs: number;
+  /** Requests that were refused because the pool was full. */
+  readonly refusedRequestCount: number;
   readonly clientCount: number;
   /** Of the daemon's process. */
   readonly residentBytes: number;
   readonly cpuMs: number;
+}
+
+/** When what is stored was counted last; figures "by the census" are as of then. */
+export interface CensusJson {
+  readonly at: string;
+  readonly ageMs: number;
+  /** Counted in a part of the blocks, and scaled. */
+  readonly isSampled: boolean;
+}
+
+export interface DedupStatisticsJson {
+  /** By the census: mapped blocks that share the frame of another one. */
+  readonly savedBytes: number;
+  readonly indexMemoryBytes: number;
+  readonly indexEntries: number;
+  readonly indexEntriesMax: number;
+  /** There is more stored than fits: old frames are found through samples. */
+  readonly isIndexSampled: boolean;
+  readonly indexEvictionCount: number;
+  /** Blocks written that were stored already; of them, found by reading the list of a whole segment ahead. */
+  readonly hitCount: number;
+  readonly prefetchedHitCount: number;
+  readonly missCount: number;
+  /** What the index promised and the frame didn't hold. */
+  readonly staleCount: number;
+}
+
+export interface CompressionStatisticsJson {
+  /** By the census: what the frames of mapped blocks take less than the blocks. */
+  readonly savedBytes: number;
+  readonly compressedFrameCount: number;
+  readonly incompressibleFrameCount: number;
+}
+
+export interface ZeroStatisticsJson {
+  /** By the census: blocks that were written as zeros. */
+  readonly savedBytes: number;
+  /** Blocks written that were all zero. */
+  readonly blockCount: number;
+}
+
+export interface GcStatisticsJson {
+  readonly collectionCount: number;
+  readonly freedSegmentCount: number;
+  readonly freedBytes: number;
+  readonly movedBytes: number;
+}
+
+export interface ScrubStatisticsJson {
+  readonly completedCount: number;
+  readonly checkedBytes: number;
+  readonly problemCount: number;
+}
+
+/** Counters begin with the start of the daemon. */
+export interface StatisticsJson {
+  readonly pool: PoolStatisticsJson;
+  readonly dedup: DedupStatisticsJson;
+  readonly compression: CompressionStatisticsJson;
+  readonly zero: ZeroStatisticsJson;
+  readonly gc: GcStatisticsJson;
+  readonly scrub: ScrubStatisticsJson;
+  /** Missing: nothing was counted yet, and what comes from it is 0. */
+  readonly census?: CensusJson;
   readonly volumes: readonly VolumeStatisticsJson[];
 }
 
@@ -205,7 +289,8 @@ export interface OperationTypes {
     };
     output: PoolJson;
   };
-  getStatistics: { input: Record<never, never>; output: StatisticsJson };
+  /** fresh: counts what is stored anew before it answers, for some seconds at most. */
+  getStatistics: { input: { fresh?: "true" | "false" }; output: StatisticsJson };
   getHealth: { input: Record<never, never>; output: HealthJson };
   listVolumes: { input: { removed?: "true" | "false" }; output: VolumeList };
   createVolume: { input: { name: string; sizeBytes: number }; output: VolumeJson };

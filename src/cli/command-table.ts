@@ -324,14 +324,20 @@ export const COMMANDS: readonly CommandRow[] = [
   },
   {
     name: "stats",
-    summary: "show the counters of the pool and its volumes",
-    description: ["Counters begin with the start of the daemon."],
+    summary: "show how full the pool is, what is saved, and the counters",
+    description: [
+      "A line for the pool and one for each volume. Of the pool: how much it may store, what it takes on the disk, and what its volumes would take more without deduplication and compression. Of a volume: its size, what it holds that isn't zeros, and how much of that it doesn't take for itself alone, because it is shared or compressed.",
+      "What is stored is counted for this in the background, and of a large pool in samples; a count that takes long isn't waited for, then the one before is shown, with its time. With --verbose every counter is shown under its name in the JSON. Counters of what was done begin with the start of the daemon.",
+    ],
     arguments: [],
     options: [VERBOSE],
-    examples: [{ command: "varve stats --verbose", effect: "every counter there is" }],
+    examples: [
+      { command: "varve stats", effect: "size, used, available, and what is saved" },
+      { command: "varve stats --verbose", effect: "every counter there is" },
+    ],
     exits: ["notFound", "unavailable"],
-    json: "all counters, with {volumes: [...]}, whether --verbose or not",
-    seeAlso: ["varve-top(1)"],
+    json: "{pool: {state, storedBytes, capacityBytes, liveBytes, …}, dedup: {savedBytes, indexMemoryBytes, indexEntries, hitCount, …}, compression: {savedBytes, …}, zero: {savedBytes, …}, gc, scrub, census?: {at, ageMs, isSampled}, volumes: [{name, sizeBytes, mappedBytes, uniqueBytes, …}]}, whether --verbose or not",
+    seeAlso: ["varve-top(1)", "varve-retention(1)"],
   },
   {
     name: "top",

@@ -147,7 +147,7 @@ export function formatTable(
 }
 
 function isQuantity(text: string): boolean {
-  return /^-?[\d.]+( ?[KMGTP]?i?B(\/s)?|%)?$/.test(text);
+  return /^(-|-?[\d.]+( ?[KMGTP]?i?B(\/s)?|%)?)$/.test(text);
 }
 
 /** Control characters made visible, tabs and line ends too: what is printed is one line. */

@@ -5,7 +5,7 @@
 import { deepEqual, equal, rejects } from "node:assert/strict";
 import { test } from "node:test";
 import { type SmallDaemon, smallDaemon } from "../../test/cli/small-daemon.ts";
-import { type ErrorCode, hasCode } from "../base/errors.ts";
+import { type ErrorCode, hasCode, StorageError } from "../base/errors.ts";
 
 const CLIENT = { address: "127.0.0.1:5123" };
 const MIB = 1024 ** 2;
@@ -165,4 +165,16 @@ test("what is set on the pool or a volume is what is asked for, and nothing else
   await refuses(operations.setPool({ poolSizeBytes: MIB }), "SIZE_INVALID", /less than 256 MiB/);
   const volume = await operations.setVolume({ volume: "db", isCompressed: false });
   deepEqual([volume.isDeduplicated, volume.isCompressed], [true, false]);
+});
+
+test("statistics count anew only when that is asked for, and come although that fails", async () => {
+  const { pool, operations } = await withVolumes("db");
+  await operations.getStatistics({});
+  equal(pool.censusCount, 0);
+  await operations.getStatistics({ fresh: "true" });
+  equal(pool.censusCount, 1);
+  pool.beforeChange = () => Promise.reject(new StorageError("DISK_IO", "log: read failed: EIO"));
+  const { census, volumes } = await operations.getStatistics({ fresh: "true" });
+  equal(census?.at, "2001-09-09T01:46:40.000Z");
+  equal(volumes[0]?.mappedBytes, 16384);
 });

@@ -7,12 +7,12 @@
 
 import { checkPoolSize, checkVolumeSize } from "../api/operations.ts";
 import type {
+  CensusJson,
   ClientJson,
   ErrorJson,
   Operations,
   PoolJson,
   RetentionJson,
-  StatisticsJson,
   VolumeJson,
 } from "../api/types.ts";
 import { StorageError } from "../base/errors.ts";
@@ -20,6 +20,7 @@ import { checkName, nearest } from "../base/names.ts";
 import { formatSize, formatTime } from "../base/units.ts";
 import type { Clock } from "../host/ports.ts";
 import type {
+  Census,
   PoolStatistics,
   Retention,
   VolumeSettings,
@@ -29,6 +30,9 @@ import type {
 import type { ClientRegistry, OpenClient } from "./clients.ts";
 import type { EventLog } from "./event-log.ts";
 import type { ServedPool } from "./served-pool.ts";
+
+/** After so long the census before is good enough. */
+const CENSUS_WAIT_MS = 5000;
 
 /** What the daemon knows about itself. */
 export interface DaemonFacts {
@@ -74,6 +78,16 @@ export function createOperations(options: OperationsOptions): Operations {
       data: { volume: name },
       ...(guess === undefined ? {} : { hint: `did you mean "${guess}"? see "varve list"` }),
     });
+  };
+
+  /** Waits for a census as long as somebody may be kept waiting; it goes on without them. */
+  const pauseFor = async (census: Promise<void>): Promise<void> => {
+    const pause = Promise.withResolvers<void>();
+    const cancel = clock.after(CENSUS_WAIT_MS, pause.resolve);
+    // What isn't an error of the disk is a bug, and ends the process as any that nobody waits for.
+    void census.catch(unlessStorageError).then(pause.resolve);
+    await pause.promise;
+    cancel();
   };
 
   const toVolume = (volume: VolumeSummary): VolumeJson => {
@@ -161,23 +175,27 @@ export function createOperations(options: OperationsOptions): Operations {
       }
       return getPool();
     },
-    getStatistics: async () => {
-      const { volumes, recoveryMicros, ...statistics } = pool.stats();
-      const answer: StatisticsJson = {
-        uptimeMs: uptimeMs(),
-        ...statistics,
-        recoveryMs: recoveryMicros / 1000,
-        clientCount: clients.count,
-        ...facts.usage(),
-        volumes: volumes.map((volume) => ({
-          name: volume.name,
-          id: volume.id,
-          sizeBytes: volume.sizeBytes,
-          clientCount: clients.countOf(volume.id),
-          ...activityOf(volume),
-        })),
+    getStatistics: async ({ fresh }) => {
+      if (fresh === "true") await pauseFor(pool.refreshCensus());
+      const { volumes, recoveryMicros, census, ...statistics } = pool.stats();
+      const { dedup, compression, zero, gc, scrub, ...counters } = statistics;
+      return {
+        pool: {
+          uptimeMs: uptimeMs(),
+          ...counters,
+          liveBytes: census?.liveBytes ?? 0,
+          recoveryMs: recoveryMicros / 1000,
+          clientCount: clients.count,
+          ...facts.usage(),
+        },
+        dedup,
+        compression,
+        zero,
+        gc,
+        scrub,
+        ...(census === undefined ? {} : { census: toCensusJson(census, clock.wallMicros()) }),
+        volumes: volumes.map((volume) => ({ ...volume, clientCount: clients.countOf(volume.id) })),
       };
-      return answer;
     },
     getHealth: async () => {
       const statistics = pool.stats();
@@ -282,6 +300,15 @@ export function createOperations(options: OperationsOptions): Operations {
       },
     );
   }
+}
+
+function unlessStorageError(error: unknown): void {
+  if (!(error instanceof StorageError)) throw error;
+}
+
+function toCensusJson({ timeMicros, isSampled }: Census, nowMicros: number): CensusJson {
+  const ageMs = Math.max(0, (nowMicros - timeMicros) / 1000); // clocks are set back
+  return { at: formatTime(timeMicros), ageMs, isSampled };
 }
 
 function toRetentionJson({ everyWriteMicros }: Retention): RetentionJson {

@@ -26,7 +26,10 @@ export interface ServedPool {
   device(name: string): BlockDevice;
   readonly policy: PoolPolicy;
   setPolicy(change: Partial<PoolPolicy>): Promise<void>;
+  /** What comes from a census is as of the last one. */
   stats(): PoolStatistics;
+  /** Counts anew; may take long, and is shared by those who ask meanwhile. */
+  refreshCensus(): Promise<void>;
   /** Why the pool stopped, once it has. */
   readonly stopCause: StorageError | undefined;
   /** The returned function ends the subscription. */

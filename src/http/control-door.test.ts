@@ -19,7 +19,7 @@ import { AssertionError } from "../base/assert.ts";
 import { hasCode, StorageError } from "../base/errors.ts";
 import { type HttpListener, listenHttp } from "../host/node/http-listener.ts";
 import { type ControlDoor, createControlDoor } from "./control-door.ts";
-import { POOL_METRICS, VOLUME_METRICS } from "./metrics.ts";
+import { POOL_METRICS, REDUCTION_METRICS, VOLUME_METRICS } from "./metrics.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "varve-http-"));
 const socketPath = join(directory, "control.sock");
@@ -301,15 +301,20 @@ test("a client that doesn't read its events is cut off", async () => {
 });
 
 test("metrics name every counter once, in Prometheus's spelling", async () => {
-  for (const { name } of [...POOL_METRICS, ...VOLUME_METRICS]) match(name, /^varve(_[a-z]+)+$/);
+  const names = [...POOL_METRICS, ...REDUCTION_METRICS, ...VOLUME_METRICS].map(({ name }) => name);
+  for (const name of names) match(name, /^varve(_[a-z]+)+$/);
   const { text, status } = await ask("GET", "/metrics");
   equal(status, 200);
-  for (const { name } of [...POOL_METRICS, ...VOLUME_METRICS]) {
+  for (const name of names) {
     const type = name.endsWith("_total") ? "counter" : "gauge";
     ok(text.includes(`# TYPE ${name} ${type}\n`), name);
   }
   match(text, /^varve_volume_write_bytes_total\{volume="twice"\} 4$/m);
   match(text, /^varve_pool_state\{state="open"\} 1$/m);
+  match(text, /^varve_dedup_saved_bytes 12288$/m);
+  match(text, /^varve_dedup_hits_total 22$/m);
+  match(text, /^varve_census_age_seconds \d+/m);
+  match(text, /^varve_volume_unique_bytes\{volume="twice"\} 1024$/m);
   const again = await ask("GET", "/metrics");
   match(again.text, /^varve_batches_total 3$/m);
 });

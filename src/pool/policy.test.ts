@@ -23,6 +23,7 @@ test("a full pool that is grown takes writes again, and is as large after a rest
   const count = await fill(rig, 0);
   ok(count < 512, `${count} blocks in 2 MiB`);
   equal(rig.pool.state, "full");
+  ok(rig.pool.stats().refusedRequestCount >= 1);
   await rig.pool.setPolicy({ poolSizeBytes: 4 * MIB });
   equal(await rig.write("a", count * BLOCK, noise(count, BLOCK)), 0, "without waiting for a look");
   while (rig.pool.state === "full") await turn();

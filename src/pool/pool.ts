@@ -113,6 +113,7 @@ export class Pool {
   #isCheckpointBlocked = false;
   #recovery: RecoveryResult | undefined;
   #recoveryMicros = 0;
+  #refusedRequestCount = 0;
 
   private constructor(host: PoolHost, settings: PoolSettings, identity: PoolIdentity) {
     this.#host = host;
@@ -292,6 +293,7 @@ export class Pool {
       id,
       name,
       sizeBytes,
+      ...NOT_COUNTED_OF_VOLUME,
       ...(this.#devices.get(id) as VolumeDevice).counters,
     }));
     return {
@@ -309,7 +311,6 @@ export class Pool {
       datasyncCount: log.datasyncCount,
       flushCount: volumes.reduce((sum, volume) => sum + volume.flushCount, 0),
       checkpointCount: this.#checkpointer.checkpointCount,
-      zeroBlockCount: log.zeroBlockCount,
       cacheHitCount: blocks.hitCount,
       cacheMissCount: blocks.missCount,
       memoryUsedBytes:
@@ -319,10 +320,16 @@ export class Pool {
         this.index.directoryBytes,
       memoryLimitBytes: this.#settings.memoryBytes,
       recoveryMicros: this.#recoveryMicros,
+      refusedRequestCount: this.#refusedRequestCount,
       ...this.#damage.statistics,
+      ...NOT_COUNTED,
+      zero: { savedBytes: 0, blockCount: log.zeroBlockCount },
       volumes,
     };
   }
+
+  /** Counts anew what live volumes refer to. */
+  async refreshCensus(): Promise<void> {}
 
   /**
    * Ends the pool: everything durable, a checkpoint, files closed. Requests must have ended before. Throws DISK_FULL
@@ -377,6 +384,7 @@ export class Pool {
   }
 
   report(error: StorageError, branch: number): void {
+    if (error.code === "POOL_FULL") this.#refusedRequestCount += 1;
     if (error.code === "POOL_FULL" || error.code === "POOL_STOPPED") return; // told once, as a change of state
     const volume = this.#catalog.volumes.get(this.#catalog.branches.get(branch)?.volume ?? 0);
     assert(volume !== undefined, "a branch with a device belongs to a volume");
@@ -640,6 +648,39 @@ export class Pool {
     for (const listener of this.#listeners) listener(told);
   }
 }
+
+/** What only a census and the reduction know. */
+const NOT_COUNTED = {
+  census: undefined,
+  dedup: {
+    savedBytes: 0,
+    indexMemoryBytes: 0,
+    indexEntries: 0,
+    indexEntriesMax: 0,
+    isIndexSampled: false,
+    indexEvictionCount: 0,
+    hitCount: 0,
+    prefetchedHitCount: 0,
+    missCount: 0,
+    staleCount: 0,
+  },
+  compression: { savedBytes: 0, compressedFrameCount: 0, incompressibleFrameCount: 0 },
+  gc: { collectionCount: 0, freedSegmentCount: 0, freedBytes: 0, movedBytes: 0 },
+  scrub: { completedCount: 0, checkedBytes: 0, problemCount: 0 },
+} as const;
+
+const NOT_COUNTED_OF_VOLUME = {
+  mappedBytes: 0,
+  zeroBytes: 0,
+  uniqueBytes: 0,
+  dedupSavedBytes: 0,
+  compressionSavedBytes: 0,
+  zeroBlockCount: 0,
+  duplicateBlockCount: 0,
+  frameCount: 0,
+  compressedFrameCount: 0,
+  frameBytes: 0,
+} as const;
 
 function checkSettings(settings: PoolSettings): void {
   assert(

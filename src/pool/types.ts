@@ -103,16 +103,108 @@ export interface PoolStatistics extends DamageStatistics {
   readonly datasyncCount: number;
   readonly flushCount: number;
   readonly checkpointCount: number;
-  readonly zeroBlockCount: number;
   readonly cacheHitCount: number;
   readonly cacheMissCount: number;
   readonly memoryUsedBytes: number;
   readonly memoryLimitBytes: number;
   readonly recoveryMicros: number;
+  /** Requests that were refused because the pool was full. */
+  readonly refusedRequestCount: number;
+  /** The last count of what is stored; undefined: there was none yet, and what comes from it is 0. */
+  readonly census: Census | undefined;
+  readonly dedup: DedupStatistics;
+  readonly compression: CompressionStatistics;
+  readonly zero: ZeroStatistics;
+  readonly gc: GcStatistics;
+  readonly scrub: ScrubStatistics;
   readonly volumes: readonly VolumeStatistics[];
 }
 
-export interface VolumeStatistics {
+/** A count of what the live volumes refer to, made in the background: saved, mapped and unique bytes are as of it. */
+export interface Census {
+  readonly timeMicros: number;
+  /** Counted in a part of the blocks, and scaled. */
+  readonly isSampled: boolean;
+  /** Bytes on disk of all frames that live volumes refer to. The rest of what is stored is history, garbage, index. */
+  readonly liveBytes: number;
+}
+
+export interface DedupStatistics {
+  /** By the census: bytes of mapped blocks that share the frame of another one. */
+  readonly savedBytes: number;
+  readonly indexMemoryBytes: number;
+  readonly indexEntries: number;
+  /** What fits; beyond it the index is sampled. */
+  readonly indexEntriesMax: number;
+  readonly isIndexSampled: boolean;
+  /** Entries that were pushed out by others. */
+  readonly indexEvictionCount: number;
+  /** Blocks written that were stored already; part of them by what was read ahead of a whole segment. */
+  readonly hitCount: number;
+  readonly prefetchedHitCount: number;
+  /** Blocks that were looked for and not found. */
+  readonly missCount: number;
+  /** What the index promised and the frame didn't hold. */
+  readonly staleCount: number;
+}
+
+export interface CompressionStatistics {
+  /** By the census: what the frames of mapped blocks take less than the blocks in them. */
+  readonly savedBytes: number;
+  /** Frames written that were kept compressed. */
+  readonly compressedFrameCount: number;
+  /** Frames written as they were, of volumes that are compressed. */
+  readonly incompressibleFrameCount: number;
+}
+
+export interface ZeroStatistics {
+  /** By the census: blocks that were written as zeros, which take no frame. */
+  readonly savedBytes: number;
+  /** Blocks written that were all zero. */
+  readonly blockCount: number;
+}
+
+/** Of all collections since the pool was opened. */
+export interface GcStatistics {
+  readonly collectionCount: number;
+  readonly freedSegmentCount: number;
+  readonly freedBytes: number;
+  /** Frames that were moved so that their segments could go. */
+  readonly movedBytes: number;
+}
+
+/** Of all scrubs since the pool was opened. */
+export interface ScrubStatistics {
+  readonly completedCount: number;
+  readonly checkedBytes: number;
+  readonly problemCount: number;
+}
+
+/** Space of a volume, by the census. */
+export interface VolumeSpace {
+  /** Blocks that hold something other than zeros. */
+  readonly mappedBytes: number;
+  /** Blocks that were written as zeros. */
+  readonly zeroBytes: number;
+  /** Bytes on disk of frames that no other live volume refers to. */
+  readonly uniqueBytes: number;
+  /** Of mappedBytes: blocks whose frame another block holds already, here or in a volume that was made earlier. */
+  readonly dedupSavedBytes: number;
+  /** Of mappedBytes: what compression saves of the others. */
+  readonly compressionSavedBytes: number;
+}
+
+/** What became of the blocks that were written to a volume. */
+export interface VolumeReduction {
+  readonly zeroBlockCount: number;
+  readonly duplicateBlockCount: number;
+  readonly frameCount: number;
+  readonly compressedFrameCount: number;
+  /** Bytes of the frames, with their headers. */
+  readonly frameBytes: number;
+}
+
+export interface VolumeStatistics extends VolumeSpace, VolumeReduction {
   readonly name: string;
   readonly id: number;
   readonly sizeBytes: number;

@@ -26,6 +26,7 @@ export class SmallPool implements ServedPool {
   damage: DamageStatistics = { damagedBlockCount: 0, damagedPageCount: 0, failedRequestCount: 0 };
   /** Awaited before every change; tests replace it to look in between. */
   beforeChange: () => Promise<void> = () => Promise.resolve();
+  censusCount = 0;
   policy: PoolPolicy = { retention: { everyWriteMicros: null }, poolSizeBytes: 0 };
   #volumes: VolumeSummary[] = [];
 
@@ -99,6 +100,18 @@ export class SmallPool implements ServedPool {
   }
 
   stats(): PoolStatistics {
+    const space = {
+      mappedBytes: 16384,
+      zeroBytes: 8192,
+      uniqueBytes: 1024,
+      dedupSavedBytes: 12288,
+      compressionSavedBytes: 2048,
+      zeroBlockCount: 27,
+      duplicateBlockCount: 22,
+      frameCount: 51,
+      compressedFrameCount: 25,
+      frameBytes: 11,
+    };
     const activity = { readCount: 1, readBytes: 2, writeCount: 3, writeBytes: 4 };
     return {
       state: this.stopCause === undefined ? "open" : "stopped",
@@ -115,21 +128,48 @@ export class SmallPool implements ServedPool {
       datasyncCount: 2,
       flushCount: 2,
       checkpointCount: 0,
-      zeroBlockCount: 0,
       cacheHitCount: 5,
       cacheMissCount: 6,
       memoryUsedBytes: 7,
       memoryLimitBytes: 8,
       recoveryMicros: 1500,
+      refusedRequestCount: 0,
+      census: { timeMicros: 1e15, isSampled: false, liveBytes: 2048 },
+      dedup: {
+        savedBytes: 12288,
+        indexMemoryBytes: 1 << 20,
+        indexEntries: 21,
+        indexEntriesMax: 65536,
+        isIndexSampled: false,
+        indexEvictionCount: 0,
+        hitCount: 22,
+        prefetchedHitCount: 3,
+        missCount: 23,
+        staleCount: 24,
+      },
+      compression: {
+        savedBytes: 2048,
+        compressedFrameCount: 25,
+        incompressibleFrameCount: 26,
+      },
+      zero: { savedBytes: 8192, blockCount: 27 },
+      gc: { collectionCount: 1, freedSegmentCount: 2, freedBytes: 3, movedBytes: 4 },
+      scrub: { completedCount: 5, checkedBytes: 6, problemCount: 0 },
       ...this.damage,
       volumes: this.volumes().map(({ id, name, sizeBytes }) => ({
         ...{ id, name, sizeBytes },
         ...activity,
+        ...space,
         trimCount: 5,
         zeroCount: 6,
         flushCount: 7,
       })),
     };
+  }
+
+  async refreshCensus(): Promise<void> {
+    this.censusCount += 1;
+    await this.beforeChange();
   }
 
   onEvent(_listener: (event: PoolEvent) => void): () => void {

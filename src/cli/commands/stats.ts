@@ -1,74 +1,126 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `varve stats`: the counters that matter, or with --verbose every one there is; below them one line per
-// volume.
+// `varve stats`: how full the pool and its volumes are and what is saved, as a table like vdostats; with
+// --verbose every counter, one per line, under its name in --json. What is stored is counted anew for it.
+//
+// The pool's saving is what its live volumes would take more without deduplication and compression; a
+// volume's is what it holds that it doesn't take for itself alone. Zeros are no data: they count for nothing.
 
-import type { StatisticsJson } from "../../api/types.ts";
-import { formatDuration, formatSize } from "../../base/units.ts";
+import type { StatisticsJson, VolumeStatisticsJson } from "../../api/types.ts";
+import { formatSize } from "../../base/units.ts";
 import type { CommandContext } from "../command.ts";
 import type { Output } from "../output.ts";
+import { shortTime } from "../values.ts";
+
+/** No volume's name: those have no parentheses. */
+const POOL_NAME = "(pool)";
 
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
-  const statistics = await (await context.daemon()).call("getStatistics", {});
+  const daemon = await context.daemon();
+  const statistics = await daemon.call("getStatistics", { fresh: "true" });
   if (context.isJson) return output.json(statistics) as undefined;
-  if (context.flag("verbose")) printAll(statistics, output);
-  else printMain(statistics, output);
-  if (statistics.volumes.length === 0) return;
-  output.line();
-  output.table(
-    ["VOLUME", "READS", "READ", "WRITES", "WRITTEN", "TRIMS", "ZEROES", "FLUSHES", "CLIENTS"],
-    statistics.volumes.map((volume) => [
-      volume.name,
-      volume.readCount,
-      formatSize(volume.readBytes),
-      volume.writeCount,
-      formatSize(volume.writeBytes),
-      volume.trimCount,
-      volume.zeroCount,
-      volume.flushCount,
-      volume.clientCount,
-    ]),
-  );
+  if (context.flag("verbose")) return printAll(statistics, output);
+  printTable(statistics, output);
 }
 
-function printMain(s: StatisticsJson, output: Output): void {
-  const written = s.volumes.reduce((sum, volume) => sum + volume.writeBytes, 0);
-  const amplification = written === 0 ? "-" : ((s.batchBytes + s.indexBytes) / written).toFixed(2);
-  const looks = s.cacheHitCount + s.cacheMissCount;
-  const hits = looks === 0 ? "-" : `${((100 * s.cacheHitCount) / looks).toFixed(1)} %`;
+function printTable(statistics: StatisticsJson, output: Output): void {
+  const { pool, dedup, compression, zero, census, volumes } = statistics;
+  output.table(
+    ["NAME", "SIZE", "USED", "AVAILABLE", "USE%", "SAVING%"],
+    [
+      row(POOL_NAME, {
+        size: pool.capacityBytes,
+        used: pool.storedBytes,
+        saving: poolSaving(statistics),
+      }),
+      ...volumes.map((volume) =>
+        row(volume.name, {
+          size: volume.sizeBytes,
+          used: volume.mappedBytes,
+          saving: volumeSaving(volume),
+        }),
+      ),
+    ],
+  );
+  output.line();
+  if (census === undefined) {
+    output.line("what is stored is being counted; ask again");
+    return;
+  }
+  const sampled = census.isSampled ? ", from a sample" : "";
+  const rest = Math.max(0, pool.storedBytes - pool.liveBytes);
   output.facts([
-    ["state", s.state],
-    ["up", formatDuration(s.uptimeMs)],
     [
-      "stored",
-      `${formatSize(s.storedBytes)} of ${formatSize(s.capacityBytes)} in ${s.segmentCount} segments`,
+      "saved",
+      `${formatSize(dedup.savedBytes)} by deduplication, ${formatSize(compression.savedBytes)} by compression, ${formatSize(zero.savedBytes)} of zeros`,
     ],
-    ["log", `#${s.headLsn}, durable up to #${s.durableLsn}`],
-    [
-      "appended",
-      `${formatSize(s.batchBytes)} in ${s.batchCount} batches, ${formatSize(s.frameBytes)} of it content`,
-    ],
-    ["index", `${formatSize(s.indexBytes)} written in ${s.checkpointCount} checkpoints`],
-    ["per byte", `${amplification} bytes written`],
-    ["flushes", `${s.flushCount} asked for, ${s.datasyncCount} of the disk`],
-    ["cache", `${hits} of reads from memory`],
-    [
-      "memory",
-      `${formatSize(s.memoryUsedBytes)} of ${formatSize(s.memoryLimitBytes)}; process ${formatSize(s.residentBytes)}`,
-    ],
-    ["cpu", formatDuration(s.cpuMs)],
-    ["clients", String(s.clientCount)],
+    ["live", `${formatSize(pool.liveBytes)}; history, garbage and index ${formatSize(rest)}`],
+    ["counted", `${shortTime(census.at)}${sampled}`],
   ]);
 }
 
-function printAll(statistics: StatisticsJson, output: Output): void {
-  output.facts(
-    Object.entries(statistics)
-      .filter((row): row is [string, string | number] => typeof row[1] !== "object")
-      .map(([name, value]) => [
-        name,
-        name.endsWith("Bytes") ? `${value} (${formatSize(Number(value))})` : String(value),
-      ]),
-  );
+function row(
+  name: string,
+  { size, used, saving }: { size: number; used: number; saving: number | undefined },
+): (string | number)[] {
+  return [
+    name,
+    formatSize(size),
+    formatSize(used),
+    formatSize(Math.max(0, size - used)),
+    percent(size === 0 ? undefined : used / size),
+    percent(saving),
+  ];
+}
+
+/** Undefined where there is nothing that could be saved. */
+function poolSaving({ dedup, compression, volumes }: StatisticsJson): number | undefined {
+  const mappedBytes = volumes.reduce((sum, volume) => sum + volume.mappedBytes, 0);
+  if (mappedBytes === 0) return undefined;
+  return (dedup.savedBytes + compression.savedBytes) / mappedBytes;
+}
+
+function volumeSaving({ mappedBytes, uniqueBytes }: VolumeStatisticsJson): number | undefined {
+  return mappedBytes === 0 ? undefined : 1 - uniqueBytes / mappedBytes;
+}
+
+/** Rounded down: nothing is full or free before it is. */
+function percent(share: number | undefined): string {
+  return share === undefined ? "-" : `${Math.max(0, Math.floor(share * 100))}%`;
+}
+
+function printAll(statistics: StatisticsJson, output: Output): undefined {
+  const { pool, volumes, census, ...groups } = statistics;
+  const facts = [
+    ...factsOf("pool", { ...pool, ...derived(statistics) }),
+    ...Object.entries(groups).flatMap(([name, group]) => factsOf(name, group)),
+    ...(census === undefined ? [] : factsOf("census", census)),
+  ];
+  output.facts(facts);
+  for (const volume of volumes) {
+    output.line();
+    output.facts(factsOf(`volume ${volume.name}`, { ...volume, name: undefined }));
+  }
+}
+
+/** What follows from the other counters; undefined while there is nothing to divide by. */
+function derived({ pool, volumes }: StatisticsJson): Record<string, string | undefined> {
+  const writtenBytes = volumes.reduce((sum, volume) => sum + volume.writeBytes, 0);
+  const looks = pool.cacheHitCount + pool.cacheMissCount;
+  const ratio = (part: number, whole: number): string | undefined =>
+    whole === 0 ? undefined : (part / whole).toFixed(3);
+  return {
+    bytesWrittenPerByte: ratio(pool.batchBytes + pool.indexBytes, writtenBytes),
+    cacheHitShare: ratio(pool.cacheHitCount, looks),
+  };
+}
+
+function factsOf(group: string, counters: object): (readonly [string, string])[] {
+  return Object.entries(counters)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => [
+      `${group}.${name}`,
+      name.endsWith("Bytes") ? `${value} (${formatSize(Number(value))})` : String(value),
+    ]);
 }

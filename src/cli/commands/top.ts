@@ -78,8 +78,8 @@ async function watch({ output, isJson }: CommandContext, options: Watch): Promis
     const rates = ratesBetween(before, now);
     if (isJson) {
       output.jsonLine({
-        uptimeMs: now.uptimeMs,
-        intervalMs: now.uptimeMs - before.uptimeMs,
+        uptimeMs: now.pool.uptimeMs,
+        intervalMs: now.pool.uptimeMs - before.pool.uptimeMs,
         volumes: rates,
       });
     } else if (isScreen) {
@@ -93,11 +93,9 @@ async function watch({ output, isJson }: CommandContext, options: Watch): Promis
 
 function ratesBetween(before: StatisticsJson, now: StatisticsJson): Rates[] {
   // A daemon that has restarted counts from 0: what it has now is what happened since.
-  const isSameRun = now.uptimeMs >= before.uptimeMs;
-  const seconds = Math.max(
-    1e-3,
-    (isSameRun ? now.uptimeMs - before.uptimeMs : now.uptimeMs) / 1000,
-  );
+  const { uptimeMs } = now.pool;
+  const isSameRun = uptimeMs >= before.pool.uptimeMs;
+  const seconds = Math.max(1e-3, (uptimeMs - (isSameRun ? before.pool.uptimeMs : 0)) / 1000);
   return now.volumes
     .map((volume) => {
       const old = isSameRun ? before.volumes.find(({ id }) => id === volume.id) : undefined;
@@ -122,10 +120,11 @@ function busyness(rates: Rates): number {
 }
 
 function lines(now: StatisticsJson, rates: readonly Rates[]): string[] {
-  const memory = `${formatSize(now.memoryUsedBytes)} of ${formatSize(now.memoryLimitBytes)}`;
-  const stored = `${formatSize(now.storedBytes)} of ${formatSize(now.capacityBytes)}`;
+  const { state, uptimeMs, clientCount, ...pool } = now.pool;
+  const memory = `${formatSize(pool.memoryUsedBytes)} of ${formatSize(pool.memoryLimitBytes)}`;
+  const stored = `${formatSize(pool.storedBytes)} of ${formatSize(pool.capacityBytes)}`;
   return [
-    `varve: ${now.state}, up ${formatDuration(now.uptimeMs)}; ${now.clientCount} clients; memory ${memory}; stored ${stored}`,
+    `varve: ${state}, up ${formatDuration(uptimeMs)}; ${clientCount} clients; memory ${memory}; stored ${stored}`,
     "",
     ...formatTable(
       ["VOLUME", "READS/s", "READ/s", "WRITES/s", "WRITTEN/s", "FLUSHES/s", "CLIENTS"],
