@@ -18,6 +18,7 @@
 
 import { assert } from "../base/assert.ts";
 import { BuddyAllocator } from "../base/buddy.ts";
+import type { FingerprintKernel } from "./dedup-index.ts";
 import { KERNEL_CODE } from "./kernel-code.ts";
 import { Staging } from "./staging.ts";
 
@@ -55,7 +56,7 @@ export interface BlockMemoryShape {
   readonly slotCount: number;
 }
 
-interface KernelExports {
+interface KernelExports extends FingerprintKernel {
   hash(start: number, lengthBytes: number, target: number): void;
   packBlocks(
     source: number,

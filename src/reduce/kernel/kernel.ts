@@ -16,6 +16,14 @@
 //
 // XXH64: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, seed 0.
 
+export {
+  clearFingerprints,
+  findFingerprints,
+  insertFingerprints,
+  queueFingerprints,
+  removeFingerprint,
+} from "./fingerprint-table";
+
 const PRIME_1: u64 = 0x9e3779b185ebca87;
 const PRIME_2: u64 = 0xc2b2ae3d27d4eb4f;
 const PRIME_3: u64 = 0x165667b19e3779f9;
