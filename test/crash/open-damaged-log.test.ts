@@ -365,7 +365,7 @@ suite("a damaged log", () => {
       [200, 1, "FORMAT_UNSUPPORTED"],
       [200, 0, undefined],
       [20, 1, "FORMAT_UNSUPPORTED"],
-      [32, 1, "FORMAT_UNSUPPORTED"],
+      [40, 1, "FORMAT_UNSUPPORTED"],
     ] as const) {
       const last = batchAt(3);
       const files = firstSegment(last.end);
