@@ -10,6 +10,7 @@ import {
   createClock,
   createLogger,
   createRandom,
+  createZstd,
   DEFAULT_SETTINGS,
   openPool,
 } from "../src/varve.ts";
@@ -18,6 +19,7 @@ const [directory = "example-pool"] = process.argv.slice(2);
 const machine = {
   clock: createClock(),
   random: createRandom(),
+  zstd: createZstd(),
   logger: createLogger({ level: "warn" }),
 };
 const BLOCK_BYTES = 4096;

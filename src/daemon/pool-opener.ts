@@ -9,7 +9,7 @@ import { StorageError } from "../base/errors.ts";
 import { makeDirectory, openDirectory, pathKind } from "../host/node/directory.ts";
 import { lockPool, type PoolLock } from "../host/node/pool-lock.ts";
 import { fileKind, listNames } from "../host/node/text-file.ts";
-import type { Clock, Logger, Random } from "../host/ports.ts";
+import type { Clock, Logger, Random, Zstd } from "../host/ports.ts";
 import { readIdentity } from "../pool/identity.ts";
 import { findIdentity, isIdentityLost, lostIdentity } from "../pool/lost-identity.ts";
 import { Pool } from "../pool/pool.ts";
@@ -23,6 +23,7 @@ const BEGINNINGS = new Set([LOG, "lock", `${IDENTITY}.new`]);
 export interface PoolMachine {
   readonly clock: Clock;
   readonly random: Random;
+  readonly zstd: Zstd;
   readonly logger: Logger;
 }
 

@@ -25,6 +25,13 @@ export interface Random {
   fill(bytes: Uint8Array): void;
 }
 
+/** Zstandard, in threads where there are some. */
+export interface Zstd {
+  compress(content: Uint8Array): Promise<Uint8Array>;
+  /** The content, of at most `bytesMax` bytes; undefined when the bytes are no such thing. */
+  decompress(stored: Uint8Array, bytesMax: number): Promise<Uint8Array | undefined>;
+}
+
 export type LogLevel = "debug" | "info" | "warn" | "error";
 
 /** Structured log. `event` is a constant name like "nbd.client-refused"; fields are plain values. */

@@ -22,12 +22,7 @@
 import { assert } from "../base/assert.ts";
 import { hasCode, NBD_ERROR, StorageError } from "../base/errors.ts";
 import type { Clock, Directory, DiskFile } from "../host/ports.ts";
-import {
-  BATCH_BUFFER_BYTES,
-  type BlockMemory,
-  FRAME_ROW_BYTES,
-  RAW_FRAME_BYTES,
-} from "../reduce/block-memory.ts";
+import { BATCH_BUFFER_BYTES, type BlockMemory, FRAME_ROW_BYTES } from "../reduce/block-memory.ts";
 import { BATCH_FLAG, FLUSH_ALIGN_BYTES } from "./batch.ts";
 import { BatchBuffer, type Waiter } from "./batch-buffer.ts";
 import { OpenSegment } from "./open-segment.ts";
@@ -73,6 +68,22 @@ export interface LogWriterOptions {
   readonly onStopped: (cause: StorageError) => void;
   /** Called in the turn in which a segment gets its last batch; its footer follows, unless the disk is full. */
   readonly onSegmentSealed: (segment: SealedSegment) => void;
+}
+
+export interface BlockExtent {
+  readonly branch: number;
+  readonly lba: number;
+  readonly blockCount: number;
+}
+
+/** What is known of blocks that are to be packed, and how: see the kernel's `packBlocks`. */
+export interface Packing {
+  readonly hashesAddress: number;
+  readonly referencesAddress: number;
+  readonly resultAddress: number;
+  /** Blocks that are equal among themselves share a frame. */
+  readonly isShared: boolean;
+  readonly compressEvery: number;
 }
 
 export interface SealedSegment {
@@ -132,15 +143,19 @@ export class LogWriter {
   #previousNumber: number;
   #previousEnd: number;
   #tableTurn = 0;
-  /** Of the last append of blocks: where its references are. */
+  /** Of the last append of blocks: where its references are, and what was made of them. */
   referencesAddress = 0;
+  readonly packed: { segment: number; rowsAddress: number; frameBytes: number } = {
+    segment: 0,
+    rowsAddress: 0,
+    frameBytes: 0,
+  };
   /** Of the last `appendEncoded`: the record's time. */
   appendedMicros = 0;
 
   batchCount = 0;
   batchBytes = 0;
   frameBytes = 0;
-  zeroBlockCount = 0;
   markerCount = 0;
 
   private constructor(options: LogWriterOptions) {
@@ -229,34 +244,49 @@ export class LogWriter {
   }
 
   /**
-   * Appends a wrote record for the blocks at `source`. Only after `hasRoom`. Leaves the references of the
-   * blocks at `referencesAddress` (valid until the batch closes) and returns the record's LSN.
+   * Appends a wrote record for the blocks at `source`, of which those that have no reference yet become frames. Only after
+   * `hasRoom`. Leaves the references of the blocks at `referencesAddress` (valid until the batch closes), and where the
+   * frames are described in `packed`. Returns the record's LSN.
    */
-  appendWrote(branch: number, lba: number, blockCount: number, source: number): number {
+  appendWrote(extent: BlockExtent, source: number, packing: Packing): number {
+    const { branch, lba, blockCount } = extent;
     const batch = this.#opened();
-    const { view, kernel } = this.#memory;
+    const { view, kernel, words } = this.#memory;
     const segment = batch.segment as OpenSegment;
     const record = batch.recordAddress;
     const recordBytes = WROTE_HEADER_BYTES + 8 * blockCount;
-    const references = record + WROTE_HEADER_BYTES;
     putRecordHeader(view, record, RECORD_KIND.WROTE, recordBytes, this.#time.offsetMicros());
     view.setUint32(record + 8, branch, true);
     view.setUint32(record + 12, blockCount, true);
     putU64(view, record + 16, lba);
-    const frameCount = kernel.packBlocks(
+    const rowsAddress = segment.tableAddress + segment.frameCount * FRAME_ROW_BYTES;
+    const frameBytes = kernel.packBlocks(
       source,
       blockCount,
       batch.frameAddress,
       segment.number,
       batch.frameOffset / 8,
-      references,
-      segment.tableAddress + segment.frameCount * FRAME_ROW_BYTES,
+      packing.hashesAddress,
+      packing.referencesAddress,
+      rowsAddress,
+      packing.isShared ? 1 : 0,
+      packing.compressEvery,
+      packing.resultAddress,
     );
-    segment.frameCount += frameCount;
-    this.frameBytes += frameCount * RAW_FRAME_BYTES;
-    this.zeroBlockCount += blockCount - frameCount;
+    const references = record + WROTE_HEADER_BYTES;
+    const { referencesAddress } = packing;
+    this.#memory.bytes.copyWithin(
+      references,
+      referencesAddress,
+      referencesAddress + 8 * blockCount,
+    );
+    segment.frameCount += words[packing.resultAddress >>> 2] as number;
+    this.frameBytes += frameBytes;
     this.referencesAddress = references;
-    return this.#appended(batch, recordBytes, frameCount * RAW_FRAME_BYTES);
+    this.packed.segment = segment.number;
+    this.packed.rowsAddress = rowsAddress;
+    this.packed.frameBytes = frameBytes;
+    return this.#appended(batch, recordBytes, frameBytes);
   }
 
   /** Appends a zeroed or trimmed record. Only after `hasRoom(0)`. */

@@ -35,7 +35,7 @@ export function offset8Of(low: number): number {
   return (low >>> 6) & 0xffffff;
 }
 
-function slotOf(low: number): number {
+export function slotOf(low: number): number {
   return low & 63;
 }
 

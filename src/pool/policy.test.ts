@@ -42,7 +42,7 @@ test("a pool that is made smaller than what it stores refuses new data and gives
   for (let block = 0; block < 600; block++)
     await rig.write("a", block * BLOCK, noise(block, BLOCK));
   await rig.pool.setPolicy({ poolSizeBytes: 2 * MIB });
-  equal(await rig.write("a", 0, noise(7, BLOCK)), ENOSPC);
+  equal(await rig.write("a", 0, noise(7000, BLOCK)), ENOSPC);
   while (rig.pool.state !== "full") await turn();
   deepEqual(await rig.read("a", 599 * BLOCK, BLOCK), noise(599, BLOCK));
   equal(await rig.trim("a", 0, BLOCK), 0);

@@ -137,6 +137,12 @@ export class PoolOpening {
     }
   }
 
+  /** The segments that are there now. */
+  async segmentNumbers(): Promise<number[]> {
+    const names = await this.#source.directory.list();
+    return names.map(segmentNumberOf).filter((number) => number > 0);
+  }
+
   get #start(): ReplayStart {
     return this.#newest?.body.cut ?? LOG_BEGIN;
   }

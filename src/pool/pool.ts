@@ -20,6 +20,8 @@ import { encodeJsonRecord, RECORD_KIND } from "../log/record.ts";
 import type { RecoveryResult } from "../log/recovery.ts";
 import { SEGMENT_BYTES_MAX } from "../log/reference.ts";
 import { segmentName } from "../log/segment.ts";
+import { SegmentSet } from "../log/segment-set.ts";
+import { SharedFrames } from "../log/shared-frame.ts";
 import {
   BATCH_BUFFER_BYTES,
   BLOCK_BYTES,
@@ -27,8 +29,11 @@ import {
   RAW_FRAME_BYTES,
   shapeOf,
 } from "../reduce/block-memory.ts";
+import { BlockReducer, type Reduction } from "../reduce/block-reducer.ts";
+import { DedupIndex } from "../reduce/dedup-index.ts";
 import { BlockStore } from "../volume/block-store.ts";
 import { PromisedRequest } from "../volume/device-request.ts";
+import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
 import {
   type Catalog,
@@ -93,6 +98,7 @@ export class Pool {
   readonly #identity: PoolIdentity;
   readonly memory: BlockMemory;
   readonly index: BlockIndex;
+  readonly dedup: DedupIndex;
   readonly slab: ClientSlab;
   readonly isAckedWhenDurable: boolean;
   readonly isAckedAtOnce: boolean;
@@ -106,6 +112,7 @@ export class Pool {
   // Set once by #start, before anyone else has the pool.
   log!: LogWriter;
   blocks!: BlockStore;
+  reducer!: BlockReducer;
   #checkpointer!: Checkpointer;
   #sealed!: SealedSegments;
   #space!: SpaceGuard;
@@ -121,10 +128,15 @@ export class Pool {
     this.#identity = identity;
     this.isAckedWhenDurable = settings.ack === "durable";
     this.isAckedAtOnce = settings.ack === "memory";
-    this.memory = new BlockMemory(shapeOf(settings.memoryBytes));
+    this.memory = new BlockMemory(shapeOf(settings.memoryBytes, settings.dedupMemoryBytes));
     this.#segments = new FileStore(host.log, segmentName, OPEN_FILES_MAX);
     this.#runs = new FileStore(host.log, runName, OPEN_FILES_MAX);
     this.index = new BlockIndex(this.memory, this.#runs);
+    this.dedup = new DedupIndex({
+      memory: this.memory,
+      address: this.memory.dedupAddress,
+      lengthBytes: this.memory.shape.dedupBytes,
+    });
     this.#content = new PoolContent(this.index);
     this.#damage = new Damage(host.clock, (level, event, fields) =>
       this.#tell(level, event, fields),
@@ -323,7 +335,7 @@ export class Pool {
       refusedRequestCount: this.#refusedRequestCount,
       ...this.#damage.statistics,
       ...NOT_COUNTED,
-      zero: { savedBytes: 0, blockCount: log.zeroBlockCount },
+      zero: { savedBytes: 0, blockCount: this.#reduced((reduction) => reduction.zeroCount) },
       volumes,
     };
   }
@@ -362,7 +374,9 @@ export class Pool {
   // ---- what devices ask (DevicePool)
 
   admits(blockCount: number): boolean {
-    return this.#space.admits(blockCount * RAW_FRAME_BYTES);
+    return blockCount === 0
+      ? !this.#space.isStarved
+      : this.#space.admits(blockCount * RAW_FRAME_BYTES);
   }
 
   hasRoom(blockCount: number): boolean {
@@ -424,13 +438,17 @@ export class Pool {
     this.log = await this.#space.orWithoutReserve(() => this.#openLog(position));
     this.#checkpointer.log = this.log;
     await opening.removeStrayRuns();
+    const segments = new SegmentSet(await opening.segmentNumbers());
     this.blocks = new BlockStore({
       memory: this.memory,
       slots: this.index.slots,
       log: this.log,
       segments: this.#segments,
+      places: new FramePlaces(NO_RELOCATIONS, segments),
+      shared: new SharedFrames(this.memory, this.#host.zstd),
       clock: this.#host.clock,
     });
+    this.reducer = new BlockReducer(this.memory, this.dedup, this.blocks);
     await this.#space.start();
     for (const volume of this.#catalog.volumes.values()) this.#addDevice(volume);
     await this.log.withRoom(() =>
@@ -545,13 +563,19 @@ export class Pool {
     if (present !== undefined) {
       present.sizeBytes = sizeBytes;
       present.isReadOnly = volume.isReadOnly;
+      setReduction(present, volume);
       return;
     }
     const directory = this.#content.directoryOf(volume);
-    this.#devices.set(
-      volume.id,
-      new VolumeDevice(this, directory, { sizeBytes, isReadOnly: volume.isReadOnly }),
-    );
+    const device = new VolumeDevice(this, directory, { sizeBytes, isReadOnly: volume.isReadOnly });
+    setReduction(device, volume);
+    this.#devices.set(volume.id, device);
+  }
+
+  #reduced(count: (reduction: Reduction) => number): number {
+    let sum = 0;
+    for (const { reduction } of this.#devices.values()) sum += count(reduction);
+    return sum;
   }
 
   // ---- background
@@ -647,6 +671,19 @@ export class Pool {
     };
     for (const listener of this.#listeners) listener(told);
   }
+}
+
+const NO_RELOCATIONS = {
+  foundSegment: 0,
+  foundLow: 0,
+  foundStoredBytes: 0,
+  resolve: () => 0,
+  load: () => Promise.resolve(),
+};
+
+function setReduction(device: VolumeDevice, volume: Volume): void {
+  device.reduction.isDeduplicated = volume.isDeduplicated;
+  device.reduction.isCompressed = volume.isCompressed;
 }
 
 /** What only a census and the reduction know. */

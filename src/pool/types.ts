@@ -4,7 +4,7 @@
 // stand apart from the pool's code so that the doors and the command line can speak of a pool without
 // loading one.
 
-import type { Clock, Directory, Logger, Random } from "../host/ports.ts";
+import type { Clock, Directory, Logger, Random, Zstd } from "../host/ports.ts";
 
 /** When a write is acknowledged (DESIGN, promise 2). FLUSH is always stable storage. */
 export type AckMode = "written" | "memory" | "durable";
@@ -13,6 +13,8 @@ export type AckMode = "written" | "memory" | "durable";
 export interface PoolSettings {
   /** Budget for everything the pool keeps in memory. 256 MiB to 4 GiB; default 1 GiB. */
   readonly memoryBytes: number;
+  /** Of that, for the deduplication index; 0: an eighth. At least 1 MiB, at most half. */
+  readonly dedupMemoryBytes?: number;
   /**
    * Limit on what the pool stores, at least 256 MiB; 0 = as much as the file system has. It goes before what was set
    * on the pool; undefined: what was set on it, else as much as the file system has.
@@ -35,6 +37,7 @@ export interface PoolHost {
   readonly log: Directory;
   readonly clock: Clock;
   readonly random: Random;
+  readonly zstd: Zstd;
   readonly logger: Logger;
 }
 

@@ -103,26 +103,39 @@ test("checksums of all lengths agree with a second implementation, at any addres
 const SEGMENT = 0x80000001;
 const OFFSET8 = 0xabcdef;
 
-/** Packs what lies at `at` and returns how many frames that gave; they lie behind it. */
-function pack(blockCount: number): {
-  frameCount: number;
-  target: number;
-  references: number;
-  table: number;
-} {
+interface Packed {
+  readonly frameCount: number;
+  readonly sharedCount: number;
+  readonly frameBytes: number;
+  readonly target: number;
+  readonly references: number;
+  readonly table: number;
+}
+
+/** Examines and packs what lies at `at` and returns how many frames that gave; they lie behind it. */
+function pack(blockCount: number, options = { isShared: false, compressEvery: 0 }): Packed {
   const target = at + 32 * BLOCK_BYTES;
   const references = at + 50 * BLOCK_BYTES;
   const table = references + 1024;
-  const frameCount = memory.kernel.packBlocks(
+  const hashes = table + 1024;
+  const result = hashes + 1024;
+  memory.kernel.examineBlocks(at, blockCount, hashes, references);
+  const frameBytes = memory.kernel.packBlocks(
     at,
     blockCount,
     target,
     SEGMENT,
     OFFSET8,
+    hashes,
     references,
     table,
+    options.isShared ? 1 : 0,
+    options.compressEvery,
+    result,
   );
-  return { frameCount, target, references, table };
+  const frameCount = memory.view.getUint32(result, true);
+  const sharedCount = memory.view.getUint32(result + 4, true);
+  return { frameCount, sharedCount, frameBytes, target, references, table };
 }
 
 test("packed blocks are opened again, zero blocks become no frame, and rows tell of each frame", () => {

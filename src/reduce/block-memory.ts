@@ -12,6 +12,7 @@
 //   batches     batch buffers the open batch and those on their way to disk
 //   tables      frame tables  of the segment being written and the one being sealed
 //   deltas      delta ring    changes of the index since the last checkpoint
+//   dedup       hash table    fingerprints of stored blocks (dedup-index.ts)
 //   slots       4 KiB slots   cached blocks and index pages: all the rest of the budget
 //
 // WebAssembly memory is page-aligned and at most 4 GiB.
@@ -34,6 +35,8 @@ export const SEGMENT_FRAMES_MAX = 65536;
 export const FRAME_ROW_BYTES = 16;
 
 const SCRATCH_BYTES = 65536;
+/** Written into the kernel's source as well: the last 16 KiB of the scratch are its own. */
+const KERNEL_SCRATCH_ADDRESS = 4096;
 const WASM_PAGE_BYTES = 65536;
 const CHUNK_BYTES = 1 << 20;
 /** One batch of zero blocks changes up to 14,400 blocks: a ring takes four of them. */
@@ -44,6 +47,9 @@ const STAGING_PIECE_BYTES_MAX: number = 2 << 20;
 /** Two tables in turn; the margin takes the record that crosses the limit. */
 const FRAME_TABLE_BYTES: number = (SEGMENT_FRAMES_MAX + 2 * RECORD_BLOCKS_MAX) * FRAME_ROW_BYTES;
 const DELTA_BYTES = 16;
+const DEDUP_SHARE = 8;
+/** Fingerprints of half a gigabyte. */
+const DEDUP_BYTES_MIN: number = 1 << 20;
 
 export interface BlockMemoryShape {
   readonly clientBytes: number;
@@ -53,19 +59,26 @@ export interface BlockMemoryShape {
   readonly batchBufferCount: number;
   /** Power of two. */
   readonly deltaCount: number;
+  readonly dedupBytes: number;
   readonly slotCount: number;
 }
 
 interface KernelExports extends FingerprintKernel {
   hash(start: number, lengthBytes: number, target: number): void;
+  compareBlocks(first: number, second: number): number;
+  examineBlocks(source: number, blockCount: number, hashes: number, references: number): number;
   packBlocks(
     source: number,
     blockCount: number,
     target: number,
     segment: number,
     offset8: number,
+    hashes: number,
     references: number,
     table: number,
+    shared: number,
+    compressEvery: number,
+    result: number,
   ): number;
   openFrame(
     frame: number,
@@ -84,8 +97,8 @@ export const FRAME_OPEN_RESULT: readonly string[] = [
   "wrong checksum",
 ];
 
-/** Splits a budget. What is left after the fixed parts becomes slots. */
-export function shapeOf(memoryBytes: number): BlockMemoryShape {
+/** Splits a budget. What is left after the fixed parts becomes slots. `dedupBytes` 0: an eighth. */
+export function shapeOf(memoryBytes: number, dedupBytes = 0): BlockMemoryShape {
   const heapBytes = Math.min(192 << 20, memoryBytes / 5);
   const usable = Math.min(memoryBytes - heapBytes, 0xffff0000 - (16 << 20));
   const isSmall = memoryBytes < 256 << 20;
@@ -97,6 +110,10 @@ export function shapeOf(memoryBytes: number): BlockMemoryShape {
   const deltaCount = isSmall
     ? DELTAS_MIN
     : Math.min(DELTAS_MAX, powerOfTwoBelow(usable / 8 / DELTA_BYTES));
+  const dedupMax = Math.max(DEDUP_BYTES_MIN, usable / 2);
+  const dedupWanted = dedupBytes === 0 ? usable / DEDUP_SHARE : dedupBytes;
+  const dedup =
+    Math.floor(Math.min(dedupMax, Math.max(DEDUP_BYTES_MIN, dedupWanted)) / 4096) * 4096;
   const fixed =
     SCRATCH_BYTES +
     clientBytes +
@@ -106,6 +123,7 @@ export function shapeOf(memoryBytes: number): BlockMemoryShape {
     batchBufferCount * BATCH_BUFFER_BYTES +
     2 * FRAME_TABLE_BYTES +
     deltaCount * DELTA_BYTES +
+    dedup +
     8192;
   const slotCount = Math.max(64, Math.floor((usable - fixed) / (BLOCK_BYTES + 24)));
   return {
@@ -115,6 +133,7 @@ export function shapeOf(memoryBytes: number): BlockMemoryShape {
     readBytes,
     batchBufferCount,
     deltaCount,
+    dedupBytes: dedup,
     slotCount,
   };
 }
@@ -132,9 +151,12 @@ export class BlockMemory {
   readonly scratchAddress: number;
   /** A block of zeros that nobody writes: copying it is ten times as quick as filling shared memory. */
   readonly zerosAddress: number;
+  /** A block that is compared with another; as short-lived as the scratch. */
+  readonly matchAddress: number;
   readonly batchesAddress: number;
   readonly tablesAddress: readonly [number, number];
   readonly deltasAddress: number;
+  readonly dedupAddress: number;
   readonly slotsAddress: number;
 
   /** What clients' payloads may use. */
@@ -155,7 +177,9 @@ export class BlockMemory {
     };
     take(64); // address 0 means "nowhere"
     this.scratchAddress = take(SCRATCH_BYTES);
+    assert(this.scratchAddress === KERNEL_SCRATCH_ADDRESS, "the kernel knows where its scratch is");
     this.zerosAddress = take(BLOCK_BYTES);
+    this.matchAddress = take(BLOCK_BYTES);
     const clientsAddress = take(shape.clientBytes);
     const stagingAddress = take(shape.stagingBytes);
     const operationsAddress = take(shape.operationBytes);
@@ -163,6 +187,7 @@ export class BlockMemory {
     this.batchesAddress = take(shape.batchBufferCount * BATCH_BUFFER_BYTES);
     this.tablesAddress = [take(FRAME_TABLE_BYTES), take(FRAME_TABLE_BYTES)];
     this.deltasAddress = take(shape.deltaCount * DELTA_BYTES);
+    this.dedupAddress = take(shape.dedupBytes);
     this.slotsAddress = take(shape.slotCount * BLOCK_BYTES);
     this.totalBytes = alignUp(at, WASM_PAGE_BYTES);
     const pages = this.totalBytes / WASM_PAGE_BYTES;

@@ -6,8 +6,9 @@
 // start() begins the next life on what the disk kept.
 
 import { assert, must } from "../base/assert.ts";
-import type { Clock, Directory, Logger, Random } from "../host/ports.ts";
+import type { Clock, Directory, Logger, Random, Zstd } from "../host/ports.ts";
 import { Prng } from "./prng.ts";
+import { SIM_ZSTD } from "./sim-zstd.ts";
 import {
   type MachineTime,
   SimClock,
@@ -27,6 +28,7 @@ export interface StoreHost {
   readonly log: Directory;
   readonly clock: Clock;
   readonly random: Random;
+  readonly zstd: Zstd;
   readonly logger: Logger;
 }
 
@@ -108,6 +110,7 @@ export class SimMachine {
       log: new SimDirectory(user, "log"),
       clock: new SimClock({ scheduler, process, time: this.#time, prng: this.prng.fork() }),
       random: new SimRandom(this.prng.fork()),
+      zstd: SIM_ZSTD,
       logger: this.logger,
     };
   }

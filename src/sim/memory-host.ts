@@ -11,9 +11,10 @@
 
 import { assert } from "../base/assert.ts";
 import { diskError } from "../host/disk-error.ts";
-import type { Clock, Directory, DiskFile, Logger, Random } from "../host/ports.ts";
+import type { Clock, Directory, DiskFile, Logger, Random, Zstd } from "../host/ports.ts";
 import type { DiskOperationKind } from "./faults.ts";
 import { Prng } from "./prng.ts";
+import { SIM_ZSTD } from "./sim-zstd.ts";
 
 export interface MemoryOperation {
   readonly kind: DiskOperationKind;
@@ -384,6 +385,7 @@ export class MemoryHost {
   readonly #later: LaterTurn;
   readonly clock: IdleClock;
   readonly random: Random;
+  readonly zstd: Zstd = SIM_ZSTD;
   readonly logger: Logger;
   readonly events: LoggedEvent[] = [];
 

@@ -2,6 +2,11 @@
 //
 // From a reference to the block: out of the cache, out of the batches still in memory, or off the disk, where
 // neighbours in the log are read together and every frame is checked before anyone sees a byte of it.
+//
+// A reference names a frame by where it was born. Garbage collection may have moved it since (frame-places.ts), alone or
+// into a frame that it shares with others; whoever reads a shared frame has all of its blocks, and keeps them.
+//
+// What was found on the way to a read may have moved when the read begins: then it fails, and is tried at the new place.
 
 import { assert } from "../base/assert.ts";
 import { StorageError } from "../base/errors.ts";
@@ -9,7 +14,8 @@ import type { Clock } from "../host/ports.ts";
 import type { SlotCache } from "../index/slot-cache.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogWriter } from "../log/log-writer.ts";
-import { formatReference, offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
+import { formatReference, offset8Of, REFERENCE_STATE, slotOf, stateOf } from "../log/reference.ts";
+import type { SharedFrames } from "../log/shared-frame.ts";
 import {
   BLOCK_BYTES,
   type BlockMemory,
@@ -17,6 +23,8 @@ import {
   FRAME_OPEN_RESULT,
   RAW_FRAME_BYTES,
 } from "../reduce/block-memory.ts";
+import { type BlockMatcher, MATCH } from "../reduce/block-reducer.ts";
+import { type FramePlaces, LOCATED, PLACE_STATE } from "./frame-places.ts";
 import { QuickReads } from "./quick-reads.ts";
 
 /** Frames further apart than this are read apart. */
@@ -24,15 +32,28 @@ const GAP_BYTES_MAX = 16 << 10;
 const READ_BYTES_MAX = 1_280 << 10;
 /** Larger reads pass by the cache: a scan is not worth what it would push out. */
 const CACHE_BLOCKS_MAX = 32;
+/** A read that fails is tried so often at new places. */
+const MOVES_MAX = 8;
 
-/** Behind what hashes and headers use of the scratch. */
+/** Behind what hashes and headers use of the scratch: a frame that is read without waiting, then its block. */
 const FRAME_IN_SCRATCH = 32768;
+
 /** Blocks wanted from the disk: parallel lists, in the order of the request. */
 export class Wanted {
   readonly segments: number[] = [];
   readonly lows: number[] = [];
   /** Where each block goes. */
   readonly targets: number[] = [];
+  readonly #isKept: boolean;
+
+  /** `isKept`: they are cached however many they are. */
+  constructor(options: { isKept: boolean } = { isKept: false }) {
+    this.#isKept = options.isKept;
+  }
+
+  get isCached(): boolean {
+    return this.#isKept || this.lows.length <= CACHE_BLOCKS_MAX;
+  }
 
   add(segment: number, low: number, target: number): void {
     this.segments.push(segment);
@@ -41,15 +62,30 @@ export class Wanted {
   }
 }
 
-export class BlockStore {
+/** Where the wanted blocks are now, and which of them are read together. */
+interface Group {
+  readonly wanted: Wanted;
+  readonly first: number;
+  readonly end: number;
+  readonly segment: number;
+  /** Of the place; of all in a shared frame the same but for the slot. */
+  readonly lows: readonly number[];
+  /** Bytes of the frame behind its header, where it is shared. */
+  readonly storedBytes: number;
+}
+
+export class BlockStore implements BlockMatcher {
   readonly #memory: BlockMemory;
   readonly #slots: SlotCache;
   readonly #log: LogWriter;
   readonly #segments: FileStore;
+  readonly #places: FramePlaces;
+  readonly #shared: SharedFrames;
   readonly #clock: Clock;
-  /** Where a frame lands that is read without waiting. */
+  /** Where a frame lands that is read without waiting, and a block to compare with. */
   readonly #frameAddress: number;
   readonly #frame: Uint8Array;
+  readonly #block: number;
   readonly #quickReads: QuickReads = new QuickReads();
   hitCount = 0;
   missCount = 0;
@@ -59,6 +95,8 @@ export class BlockStore {
     slots: SlotCache;
     log: LogWriter;
     segments: FileStore;
+    places: FramePlaces;
+    shared: SharedFrames;
     clock: Clock;
   }) {
     this.#memory = parts.memory;
@@ -68,9 +106,12 @@ export class BlockStore {
       this.#frameAddress,
       this.#frameAddress + RAW_FRAME_BYTES,
     );
+    this.#block = parts.memory.matchAddress;
     this.#slots = parts.slots;
     this.#log = parts.log;
     this.#segments = parts.segments;
+    this.#places = parts.places;
+    this.#shared = parts.shared;
   }
 
   /** Copies the block to `target` if that needs no disk. */
@@ -82,14 +123,10 @@ export class BlockStore {
       bytes.copyWithin(target, zerosAddress, zerosAddress + BLOCK_BYTES);
       return true;
     }
-    let source = this.#slots.findBlock(segment, low);
-    if (source === 0) {
-      const frame = this.#log.recentAddress(segment, offset8Of(low) * 8);
-      if (frame === 0) return false;
-      source = frame + FRAME_HEADER_BYTES;
-    }
+    const source = this.#slots.findBlock(segment, low);
+    if (source !== 0) bytes.copyWithin(target, source, source + BLOCK_BYTES);
+    else if (!this.#openRecent(segment, low, target)) return false;
     this.hitCount += 1;
-    bytes.copyWithin(target, source, source + BLOCK_BYTES);
     return true;
   }
 
@@ -98,10 +135,210 @@ export class BlockStore {
    * was asked for; `read` will tell.
    */
   readNow(segment: number, low: number, target: number): boolean {
+    const places = this.#places;
+    if (places.locate(segment, low) !== LOCATED.HERE) return false;
+    if (stateOf(places.low) === PLACE_STATE.SHARED) {
+      const source = this.#slots.findBlock(places.segment, places.low);
+      if (source === 0) return false;
+      this.#memory.bytes.copyWithin(target, source, source + BLOCK_BYTES);
+      this.hitCount += 1;
+      return true;
+    }
+    if (!this.#readFrameNow(segment, low, target)) return false;
+    this.missCount += 1;
+    this.#keep(segment, low, target);
+    return true;
+  }
+
+  /** Whether the frame holds the block at `address`, as far as that can be told without waiting. */
+  match(segment: number, low: number, address: number): number {
+    const places = this.#places;
+    if (places.isJudged(segment)) return MATCH.BARRED;
+    const located = places.locate(segment, low);
+    if (located === LOCATED.GONE) return MATCH.DIFFERENT;
+    const { kernel } = this.#memory;
+    let block = this.#slots.findBlock(segment, low);
+    if (block === 0) {
+      if (located === LOCATED.NOT_LOADED) return MATCH.UNKNOWN;
+      const isShared = stateOf(places.low) === PLACE_STATE.SHARED;
+      if (isShared) block = this.#slots.findBlock(places.segment, places.low);
+      else if (this.#openRecent(segment, low, this.#block)) block = this.#block;
+      else if (this.#readFrameNow(segment, low, this.#block)) block = this.#block;
+      if (block === 0) return MATCH.UNKNOWN;
+    }
+    return kernel.compareBlocks(block, address) === 1 ? MATCH.SAME : MATCH.DIFFERENT;
+  }
+
+  /** Reads all wanted blocks. Throws FRAME_CORRUPT, DISK_IO; then some targets may be filled. */
+  async read(wanted: Wanted): Promise<void> {
+    this.missCount += wanted.lows.length;
+    await this.#read(wanted, 0, wanted.lows.length, MOVES_MAX);
+  }
+
+  /** Reads blocks into the cache, as far as they can be read; `buffer` has room for all of them. */
+  async fill(references: readonly number[], buffer: number): Promise<void> {
+    const wanted = new Wanted({ isKept: true });
+    for (let at = 0; at < references.length; at += 2) {
+      const segment = references[at] as number;
+      const low = references[at + 1] as number;
+      const target = buffer + (at / 2) * BLOCK_BYTES;
+      if (!this.copyNow(segment, low, target)) wanted.add(segment, low, target);
+    }
+    try {
+      if (wanted.lows.length > 0) await this.read(wanted);
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error; // then there is nothing to compare with
+    }
+  }
+
+  async #read(wanted: Wanted, first: number, end: number, movesLeft: number): Promise<void> {
+    const reads: Promise<void>[] = [];
+    for (let at = first; at < end; ) {
+      const group = this.#groupAt(wanted, at, end);
+      if (group === undefined) {
+        await this.#places.load(wanted.segments[at] as number, wanted.lows[at] as number);
+        continue;
+      }
+      reads.push(this.#readGroup(group, movesLeft));
+      at = group.end;
+    }
+    if (reads.length === 1) await reads[0];
+    else await allSettled(reads);
+  }
+
+  /**
+   * Locates the wanted blocks from `first` on, as many as are read together; undefined when it must be loaded where the
+   * first one is. Throws FRAME_CORRUPT where that is nowhere.
+   */
+  #groupAt(wanted: Wanted, first: number, wantedEnd: number): Group | undefined {
+    const places = this.#places;
+    const located = this.#locate(wanted, first);
+    if (located === LOCATED.NOT_LOADED) return undefined;
+    if (located === LOCATED.GONE)
+      throw frameCorrupt(
+        wanted.segments[first] as number,
+        wanted.lows[first] as number,
+        "its segment is gone",
+      );
+    const { segment, low, storedBytes } = places;
+    const isShared = stateOf(low) === PLACE_STATE.SHARED;
+    const lows = [low];
+    const start = offset8Of(low) * 8;
+    let previous = start;
+    let end = first + 1;
+    for (; end < wantedEnd; end++) {
+      if (this.#locate(wanted, end) !== LOCATED.HERE || places.segment !== segment) break;
+      const offset = offset8Of(places.low) * 8;
+      if (stateOf(places.low) !== stateOf(low) || (isShared && offset !== start)) break;
+      if (offset < previous || offset - previous > RAW_FRAME_BYTES + GAP_BYTES_MAX) break;
+      if (offset + RAW_FRAME_BYTES - start > READ_BYTES_MAX) break;
+      previous = offset;
+      lows.push(places.low);
+    }
+    return { wanted, first, end, segment, lows, storedBytes };
+  }
+
+  #locate(wanted: Wanted, index: number): number {
+    return this.#places.locate(wanted.segments[index] as number, wanted.lows[index] as number);
+  }
+
+  async #readGroup(group: Group, movesLeft: number): Promise<void> {
+    const { wanted, first, end, segment, lows } = group;
+    try {
+      if (stateOf(lows[0] as number) === PLACE_STATE.SHARED) await this.#readShared(group);
+      else await this.#readAlone(group);
+    } catch (error) {
+      if (!(error instanceof StorageError) || movesLeft === 0) throw error;
+      const located = this.#locate(wanted, first);
+      const isSame = this.#places.segment === segment && this.#places.low === lows[0];
+      if (located === LOCATED.GONE || (located === LOCATED.HERE && isSame)) throw error;
+      await this.#read(wanted, first, end, movesLeft - 1);
+    }
+  }
+
+  async #readAlone(group: Group): Promise<void> {
+    const { wanted, lows } = group;
+    const start = offset8Of(lows[0] as number) * 8;
+    const lengthBytes = offset8Of(lows[lows.length - 1] as number) * 8 + RAW_FRAME_BYTES - start;
+    const staging = await this.#memory.reads.acquire(lengthBytes);
+    try {
+      const target = this.#memory.bytes.subarray(staging, staging + lengthBytes);
+      const readBytes = await this.#segments.read(group.segment, target, start);
+      for (let index = group.first; index < group.end; index++) {
+        const inStaging = offset8Of(lows[index - group.first] as number) * 8 - start;
+        const segment = wanted.segments[index] as number;
+        const low = wanted.lows[index] as number;
+        const block = wanted.targets[index] as number;
+        const result = this.#memory.kernel.openFrame(
+          staging + inStaging,
+          Math.max(0, readBytes - inStaging), // the kernel's numbers know no sign
+          segment,
+          offset8Of(low),
+          block,
+        );
+        if (result !== 0) throw frameCorrupt(segment, low, FRAME_OPEN_RESULT[result] as string);
+        if (wanted.isCached) this.#keep(segment, low, block);
+      }
+    } finally {
+      this.#memory.reads.release(staging);
+    }
+  }
+
+  /** Reads a frame that several blocks share, and keeps all of them under the names of their places. */
+  async #readShared(group: Group): Promise<void> {
+    const { wanted, segment, storedBytes } = group;
+    const low = group.lows[0] as number;
+    const { bytes } = this.#memory;
+    const lengthBytes = FRAME_HEADER_BYTES + storedBytes;
+    const staging = await this.#memory.reads.acquire(lengthBytes);
+    let content: Uint8Array | string;
+    try {
+      const target = bytes.subarray(staging, staging + lengthBytes);
+      const readBytes = await this.#segments.read(segment, target, offset8Of(low) * 8);
+      content = await this.#shared.open(staging, readBytes, { segment, offset8: offset8Of(low) });
+    } finally {
+      this.#memory.reads.release(staging);
+    }
+    const name = {
+      segment: wanted.segments[group.first] as number,
+      low: wanted.lows[group.first] as number,
+    };
+    if (typeof content === "string") throw frameCorrupt(name.segment, name.low, content);
+    const slotCount = content.length / BLOCK_BYTES;
+    for (const [index, place] of group.lows.entries()) {
+      const at = slotOf(place) * BLOCK_BYTES;
+      if (slotOf(place) >= slotCount)
+        throw frameCorrupt(name.segment, name.low, "it has no such slot");
+      bytes.set(content.subarray(at, at + BLOCK_BYTES), wanted.targets[group.first + index]);
+    }
+    if (!wanted.isCached) return;
+    for (let slot = 0; slot < slotCount; slot++) {
+      const place = ((low & ~63) | slot) >>> 0;
+      if (this.#slots.findBlock(segment, place) !== 0) continue;
+      const block = content.subarray(slot * BLOCK_BYTES, (slot + 1) * BLOCK_BYTES);
+      bytes.set(block, this.#slots.addBlock(segment, place));
+    }
+  }
+
+  /** Opens the frame where it still lies in a batch in memory. */
+  #openRecent(segment: number, low: number, target: number): boolean {
+    const frame = this.#log.recentAddress(segment, offset8Of(low) * 8);
+    if (frame === 0) return false;
+    const { kernel } = this.#memory;
+    // What was packed a moment ago and doesn't open is our own fault.
+    const result = kernel.openFrame(frame, RAW_FRAME_BYTES, segment, offset8Of(low), target);
+    assert(result === 0, "a frame in a batch in memory is whole");
+    return true;
+  }
+
+  /** The frame that `places` just located, alone at its place. */
+  #readFrameNow(segment: number, low: number, target: number): boolean {
     if (!this.#quickReads.mayTry()) return false;
+    const { segment: placeSegment, low: placeLow } = this.#places;
     const begin = this.#clock.monotoneMicros();
     try {
-      const readBytes = this.#segments.readNow(segment, this.#frame, offset8Of(low) * 8);
+      const offset = offset8Of(placeLow) * 8;
+      const readBytes = this.#segments.readNow(placeSegment, this.#frame, offset);
       if (readBytes < 0) return false;
       const { kernel } = this.#memory;
       if (kernel.openFrame(this.#frameAddress, readBytes, segment, offset8Of(low), target) !== 0)
@@ -111,58 +348,7 @@ export class BlockStore {
       throw error;
     }
     this.#quickReads.took(this.#clock.monotoneMicros() - begin);
-    this.missCount += 1;
-    this.#keep(segment, low, target);
     return true;
-  }
-
-  /** Reads all wanted blocks. Throws FRAME_CORRUPT, DISK_IO; then some targets may be filled. */
-  async read(wanted: Wanted): Promise<void> {
-    this.missCount += wanted.lows.length;
-    const isCached = wanted.lows.length <= CACHE_BLOCKS_MAX;
-    const reads: Promise<void>[] = [];
-    let first = 0;
-    while (first < wanted.lows.length) {
-      const end = groupEnd(wanted, first);
-      reads.push(this.#readGroup(wanted, { first, end, isCached }));
-      first = end;
-    }
-    if (reads.length === 1) await reads[0];
-    else await allSettled(reads);
-  }
-
-  async #readGroup(
-    wanted: Wanted,
-    group: { first: number; end: number; isCached: boolean },
-  ): Promise<void> {
-    const segment = wanted.segments[group.first] as number;
-    const start = offset8Of(wanted.lows[group.first] as number) * 8;
-    const lengthBytes =
-      offset8Of(wanted.lows[group.end - 1] as number) * 8 + RAW_FRAME_BYTES - start;
-    const staging = await this.#memory.reads.acquire(lengthBytes);
-    try {
-      const readBytes = await this.#segments.read(
-        segment,
-        this.#memory.bytes.subarray(staging, staging + lengthBytes),
-        start,
-      );
-      for (let index = group.first; index < group.end; index++) {
-        const low = wanted.lows[index] as number;
-        const inStaging = offset8Of(low) * 8 - start;
-        const target = wanted.targets[index] as number;
-        const result = this.#memory.kernel.openFrame(
-          staging + inStaging,
-          Math.max(0, readBytes - inStaging), // the kernel's numbers know no sign
-          segment,
-          offset8Of(low),
-          target,
-        );
-        if (result !== 0) throw frameCorrupt(segment, low, FRAME_OPEN_RESULT[result] as string);
-        if (group.isCached) this.#keep(segment, low, target);
-      }
-    } finally {
-      this.#memory.reads.release(staging);
-    }
   }
 
   #keep(segment: number, low: number, source: number): void {
@@ -170,26 +356,6 @@ export class BlockStore {
     const slot = this.#slots.addBlock(segment, low);
     this.#memory.bytes.copyWithin(slot, source, source + BLOCK_BYTES);
   }
-}
-
-/** How far from `first` on the frames lie together in one segment, ascending. */
-function groupEnd(wanted: Wanted, first: number): number {
-  const segment = wanted.segments[first];
-  const start = offset8Of(wanted.lows[first] as number) * 8;
-  let previous = start;
-  let end = first + 1;
-  for (; end < wanted.lows.length; end++) {
-    const offset = offset8Of(wanted.lows[end] as number) * 8;
-    if (
-      wanted.segments[end] !== segment ||
-      offset < previous ||
-      offset - previous > RAW_FRAME_BYTES + GAP_BYTES_MAX
-    )
-      break;
-    if (offset + RAW_FRAME_BYTES - start > READ_BYTES_MAX) break;
-    previous = offset;
-  }
-  return end;
 }
 
 /** Waits for all, so that nobody still writes into the targets, then throws the first failure. */

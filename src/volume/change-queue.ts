@@ -33,6 +33,10 @@ export interface ChangeTarget {
   checkWritable(request: DeviceRequest): void;
   /** Whether so many new blocks may be stored. */
   hasSpace(blockCount: number): boolean;
+  /** The same for the blocks at an address, of which some may be stored already. */
+  admitsBlocks(blockCount: number, address: number): boolean;
+  /** Reads what blocks are to be compared with, so that the comparison needn't wait. */
+  fetchTwins(blockCount: number, address: number): Promise<void>;
   hasRoom(blockCount: number): boolean;
   room(blockCount: number): Promise<void>;
   /** Reads blocks one behind the other to `target`; their references, two numbers each. */
@@ -98,10 +102,12 @@ export class ChangeQueue {
       done,
       end,
     };
-    if (pending.edges.length > 0) {
-      pending.prepared = this.#prepare(pending);
-      pending.prepared.catch(() => undefined); // told when its turn comes
+    if (pending.edges.length > 0) pending.prepared = this.#prepare(pending);
+    else if (kind === "write" && lengthBytes > 0) {
+      const blockCount = Math.min(lengthBytes, WRITE_BYTES_MAX) / BLOCK_BYTES;
+      pending.prepared = this.#target.fetchTwins(blockCount, request.address);
     }
+    pending.prepared.catch(() => undefined); // told when its turn comes
     this.#queue.push(pending);
     if (!this.#isDraining) void this.#drain();
   }
@@ -163,7 +169,12 @@ export class ChangeQueue {
       const lengthBytes = left <= WRITE_BYTES_MAX ? left : WRITE_BYTES_MAX - (at % BLOCK_BYTES);
       const blockCount = Math.ceil((at + lengthBytes) / BLOCK_BYTES) - lba;
       const address = request.address + (at - request.offsetBytes);
-      this.#checkSpace(blockCount);
+      const isWhole = pending.edges.length === 0;
+      if (isWhole && at > request.offsetBytes) await target.fetchTwins(blockCount, address);
+      const hasSpace = isWhole
+        ? target.admitsBlocks(blockCount, address)
+        : target.hasSpace(blockCount);
+      if (!hasSpace) throw poolFull();
       await this.#inTurn(pending, blockCount, () => {
         const piece = { at, lengthBytes, lba, blockCount, address };
         const source = pending.edges.length === 0 ? address : this.#compose(pending, piece);
@@ -202,8 +213,9 @@ export class ChangeQueue {
     const first = edges.includes(pending.lba) ? pending.lba + 1 : pending.lba;
     const endWhole = edges.includes(pending.endLba - 1) ? pending.endLba - 1 : pending.endLba;
     if (edges.length > 0 && request.isInternal !== true) {
-      if (kind !== "trim") this.#checkSpace(edges.length);
-      else if (!target.hasSpace(edges.length)) pending.edges = [];
+      const hasSpace = target.hasSpace(edges.length);
+      if (!hasSpace && kind !== "trim") throw poolFull();
+      if (!hasSpace) pending.edges = [];
     }
     await this.#inTurn(pending, 4, () => {
       for (const [index, lba] of pending.edges.entries()) {
@@ -216,11 +228,6 @@ export class ChangeQueue {
       if (first < endWhole) target.appendRange(kind, first, endWhole - first);
       target.acknowledge(request);
     });
-  }
-
-  #checkSpace(blockCount: number): void {
-    if (!this.#target.hasSpace(blockCount))
-      throw new StorageError("POOL_FULL", "write: refused: the pool is full");
   }
 
   /** Calls `append` in a turn in which there is room and the edges that were read are still the newest. */
@@ -236,4 +243,8 @@ export class ChangeQueue {
       pending.references = await target.fetch(pending.edges, pending.buffer);
     }
   }
+}
+
+function poolFull(): StorageError {
+  return new StorageError("POOL_FULL", "write: refused: the pool is full");
 }

@@ -235,7 +235,8 @@ test("a trim goes on when the pool is full, and leaves the parts of blocks at it
   const rig = await PoolRig.create({ poolSizeBytes: MIB });
   await rig.pool.createVolume("a", 4 * MIB);
   await rig.write("a", 0, noise(1, 4 * BLOCK));
-  while (rig.pool.state !== "full") await rig.write("a", MIB, noise(2, BLOCK));
+  for (let seed = 3; rig.pool.state !== "full"; seed++)
+    await rig.write("a", 2 * MIB, noise(seed, BLOCK));
   const wanted = noise(1, 4 * BLOCK);
   for (const [offset, length, wholeStart, wholeEnd] of [
     [100, 50, 0, 0],
@@ -256,7 +257,9 @@ test("zeroes on a full pool are written where they take no block, else refused w
   const rig = await PoolRig.create({ poolSizeBytes: MIB });
   await rig.pool.createVolume("a", 4 * MIB);
   await rig.write("a", 0, noise(1, 4 * BLOCK));
-  while (rig.pool.state !== "full") await rig.write("a", MIB, noise(2, BLOCK));
+  await rig.write("a", MIB, noise(2, BLOCK));
+  for (let seed = 3; rig.pool.state !== "full"; seed++)
+    await rig.write("a", 2 * MIB, noise(seed, BLOCK));
   const wanted = noise(1, 4 * BLOCK);
   for (const isHoleForbidden of [false, true]) {
     equal(await rig.zero("a", 100, 3 * BLOCK, { isHoleForbidden }), ENOSPC);

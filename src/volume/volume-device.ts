@@ -29,6 +29,7 @@ import type { LogWriter } from "../log/log-writer.ts";
 import { RECORD_KIND, ZERO_OPTION_KEEP_ALLOCATED } from "../log/record.ts";
 import { LOW_HOLE, LOW_ZERO, REFERENCE_STATE, stateOf } from "../log/reference.ts";
 import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
+import { type BlockReducer, Reduction } from "../reduce/block-reducer.ts";
 import { type BlockStore, Wanted } from "./block-store.ts";
 import { ChangeQueue, type ChangeTarget, WRITE_BYTES_MAX } from "./change-queue.ts";
 import type { DeviceRequest } from "./device-request.ts";
@@ -43,9 +44,10 @@ export interface DevicePool {
   readonly index: BlockIndex;
   readonly log: LogWriter;
   readonly blocks: BlockStore;
+  readonly reducer: BlockReducer;
   readonly isAckedWhenDurable: boolean;
   readonly isAckedAtOnce: boolean;
-  /** Whether so many new blocks may be stored; false: the pool is full. */
+  /** Whether a write of so many new blocks may be stored, or of none; false: the pool is full. */
   admits(blockCount: number): boolean;
   /** Whether a record of so many blocks can be appended now (log and index). */
   hasRoom(blockCount: number): boolean;
@@ -84,6 +86,7 @@ export class VolumeDevice implements ChangeTarget {
   readonly #changes: ChangeQueue = new ChangeQueue(this);
   sizeBytes: number;
   isReadOnly: boolean;
+  readonly reduction: Reduction = new Reduction();
   readonly canMultiConnect = true;
   readonly extraContexts: readonly string[] = [];
   readonly counters: DeviceCounters = {
@@ -204,8 +207,12 @@ export class VolumeDevice implements ChangeTarget {
     if (((offsetBytes | lengthBytes) & (BLOCK_BYTES - 1)) !== 0) return false;
     if (this.isReadOnly || offsetBytes + lengthBytes > this.sizeBytes) return false;
     const blockCount = lengthBytes / BLOCK_BYTES;
-    if (!this.#pool.admits(blockCount) || !this.#pool.hasRoom(blockCount)) return false;
-    this.appendBlocks(offsetBytes / BLOCK_BYTES, blockCount, request.address);
+    const { reducer } = this.#pool;
+    // Making room may let others write: it comes before the plan, which is theirs to use too.
+    if (!this.#pool.hasRoom(blockCount)) return false;
+    reducer.examine(request.address, blockCount, this.reduction, false);
+    if (reducer.unknownCount > 0 || !this.#admitsPlanned()) return false;
+    this.#appendPlanned(offsetBytes / BLOCK_BYTES, blockCount, request.address);
     this.counters.writeCount += 1;
     this.counters.writeBytes += lengthBytes;
     this.acknowledge(request);
@@ -283,10 +290,40 @@ export class VolumeDevice implements ChangeTarget {
     });
   }
 
+  /** Whether what the last plan must store anew may be stored; what is there already always may. */
+  #admitsPlanned(): boolean {
+    return this.#pool.admits(this.#pool.reducer.newCount);
+  }
+
+  admitsBlocks(blockCount: number, address: number): boolean {
+    this.#pool.reducer.examine(address, blockCount, this.reduction, true);
+    return this.#admitsPlanned();
+  }
+
   appendBlocks(lba: number, blockCount: number, address: number): void {
-    const { log, index } = this.#pool;
-    log.appendWrote(this.#directory.branch, lba, blockCount, address);
+    this.#pool.reducer.examine(address, blockCount, this.reduction, true);
+    this.#appendPlanned(lba, blockCount, address);
+  }
+
+  #appendPlanned(lba: number, blockCount: number, address: number): void {
+    const { log, index, reducer } = this.#pool;
+    log.appendWrote({ branch: this.#directory.branch, lba, blockCount }, address, reducer);
+    reducer.packed(log.packed, this.reduction);
     index.applyWrote(this.#directory, { lba, blockCount }, log.referencesAddress);
+  }
+
+  /** Reads into the cache what the blocks at `address` are to be compared with. */
+  async fetchTwins(blockCount: number, address: number): Promise<void> {
+    const { reducer, blocks, memory } = this.#pool;
+    reducer.examine(address, blockCount, this.reduction, false);
+    if (reducer.unknownCount === 0) return;
+    const references = reducer.duplicates(blockCount);
+    const buffer = await memory.operations.acquire((references.length / 2) * BLOCK_BYTES);
+    try {
+      await blocks.fill(references, buffer);
+    } finally {
+      memory.operations.release(buffer);
+    }
   }
 
   appendRange(kind: "zero" | "clear" | "trim", lba: number, blockCount: number): void {

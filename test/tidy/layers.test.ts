@@ -82,6 +82,8 @@ const MAY_USE: Readonly<Record<string, readonly string[]>> = {
   http: ["fastify", "prom-client"],
   // Compressed clusters. Nothing of an image is ever simulated.
   image: ["node:zlib"],
+  // The same Zstandard as the real one, without its threads.
+  sim: ["node:zlib"],
   cli: ["commander"],
   daemon: ["smol-toml"],
 };

@@ -11,10 +11,14 @@
 //   8  u32  home segment      } the frame's identity: where it was born
 //   12 u32  home offset / 8   }
 //   16 u32  stored bytes (behind this header)
-//   20 u8   codec (0 = raw)   21 u8 slot count   22 u8 cipher suite   23 u8 flags
+//   20 u8   codec (0 = raw, 2 = LZ4)   21 u8 slot count   22 u8 cipher suite   23 u8 flags
 //   24 …    stored bytes, padded to a multiple of 8
 //
-// XXH64: https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md, seed 0.
+// Of a write, the blocks are first examined (zero, or their hashes), then looked for in the deduplication index and
+// compared, and what is new is packed: the three steps meet in two parallel lists, hashes and references.
+
+import { compressBlock, decompressBlock } from "./lz4";
+import { xxh64 } from "./xxh64";
 
 export {
   clearFingerprints,
@@ -24,68 +28,25 @@ export {
   removeFingerprint,
 } from "./fingerprint-table";
 
-const PRIME_1: u64 = 0x9e3779b185ebca87;
-const PRIME_2: u64 = 0xc2b2ae3d27d4eb4f;
-const PRIME_3: u64 = 0x165667b19e3779f9;
-const PRIME_4: u64 = 0x85ebca77c2b2ae63;
-const PRIME_5: u64 = 0x27d4eb2f165667c5;
-
 const BLOCK_BYTES: usize = 4096;
 const FRAME_HEADER_BYTES: usize = 24;
-const RAW_FRAME_BYTES: usize = FRAME_HEADER_BYTES + BLOCK_BYTES;
+/** A block is kept compressed only if that saves at least a sixteenth. */
+const COMPRESSED_BYTES_MAX: u32 = 3840;
+
+const CODEC_RAW: u32 = 0;
+const CODEC_LZ4: u32 = 2;
+const ONE_SLOT: u32 = 1 << 8;
 
 const STATE_FRAME: u32 = 1 << 30;
 const STATE_ZERO: u32 = 2 << 30;
 
-// prettier-ignore
-@inline function round(lane: u64, value: u64): u64 {
-  return rotl<u64>(lane + value * PRIME_2, 31) * PRIME_1;
-}
-
-// prettier-ignore
-@inline function merge(hash: u64, lane: u64): u64 {
-  return (hash ^ round(0, lane)) * PRIME_1 + PRIME_4;
-}
-
-function xxh64(start: usize, lengthBytes: usize): u64 {
-  let at = start;
-  const end = start + lengthBytes;
-  let hash: u64;
-  if (lengthBytes >= 32) {
-    let a: u64 = PRIME_1 + PRIME_2;
-    let b: u64 = PRIME_2;
-    let c: u64 = 0;
-    let d: u64 = 0 - PRIME_1;
-    const limit = end - 32;
-    do {
-      a = round(a, load<u64>(at));
-      b = round(b, load<u64>(at, 8));
-      c = round(c, load<u64>(at, 16));
-      d = round(d, load<u64>(at, 24));
-      at += 32;
-    } while (at <= limit);
-    hash = rotl<u64>(a, 1) + rotl<u64>(b, 7) + rotl<u64>(c, 12) + rotl<u64>(d, 18);
-    hash = merge(merge(merge(merge(hash, a), b), c), d);
-  } else {
-    hash = PRIME_5;
-  }
-  hash += <u64>lengthBytes;
-  while (at + 8 <= end) {
-    hash = rotl<u64>(hash ^ round(0, load<u64>(at)), 27) * PRIME_1 + PRIME_4;
-    at += 8;
-  }
-  if (at + 4 <= end) {
-    hash = rotl<u64>(hash ^ (<u64>load<u32>(at) * PRIME_1), 23) * PRIME_2 + PRIME_3;
-    at += 4;
-  }
-  while (at < end) {
-    hash = rotl<u64>(hash ^ (<u64>load<u8>(at) * PRIME_5), 11) * PRIME_1;
-    at += 1;
-  }
-  hash = (hash ^ (hash >> 33)) * PRIME_2;
-  hash = (hash ^ (hash >> 29)) * PRIME_3;
-  return hash ^ (hash >> 32);
-}
+/** The kernel's own scratch, inside of the memory's (block-memory.ts). */
+const SCRATCH: usize = 4096 + 49152;
+const LZ4_TABLE: usize = SCRATCH;
+const OPENED_BLOCK: usize = SCRATCH + 8192;
+/** 1024 places for the new blocks of one write, by hash: u16, block index + 1. */
+const NEW_BLOCKS: usize = SCRATCH + 12288;
+const NEW_BLOCKS_MASK: u32 = 1023;
 
 function isZeroBlock(block: usize): bool {
   const end = block + BLOCK_BYTES;
@@ -97,58 +58,178 @@ function isZeroBlock(block: usize): bool {
   return true;
 }
 
+function isSameBlock(first: usize, second: usize): bool {
+  for (let at: usize = 0; at < BLOCK_BYTES; at += 64) {
+    const a = v128.xor(v128.load(first + at), v128.load(second + at));
+    const b = v128.xor(v128.load(first + at, 16), v128.load(second + at, 16));
+    const c = v128.xor(v128.load(first + at, 32), v128.load(second + at, 32));
+    const d = v128.xor(v128.load(first + at, 48), v128.load(second + at, 48));
+    if (v128.any_true(v128.or(v128.or(a, b), v128.or(c, d)))) return false;
+  }
+  return true;
+}
+
+/** 1 if the blocks at the two addresses hold the same bytes. */
+export function compareBlocks(first: usize, second: usize): u32 {
+  return isSameBlock(first, second) ? 1 : 0;
+}
+
 /** Stores XXH64 of `lengthBytes` at `start` into the 8 bytes at `target`. */
 export function hash(start: usize, lengthBytes: usize, target: usize): void {
   store<u64>(target, xxh64(start, lengthBytes));
 }
 
 /**
- * Turns `blockCount` blocks at `source` into frames, packed from `target` on, whose place in segment
- * `segment` begins at `offset8` (in units of 8 bytes). Zero blocks become no frame. Writes one
- * reference (two u32: segment, low) per block to `references`, and one row (u32 offset8, u32 stored
- * bytes, u64 checksum) per frame to `table`. Returns the number of frames.
+ * Looks at `blockCount` blocks at `source`: writes one reference (two u32: segment, low) a block to `references`, zero
+ * for zero blocks and none (0, 0) for all others, and of those the hash to `hashes` (u64). Gives the number of zero blocks.
  */
-export function packBlocks(source: usize, blockCount: u32, target: usize, segment: u32, offset8: u32, references: usize, table: usize): u32 {
-  let frameCount: u32 = 0;
+export function examineBlocks(source: usize, blockCount: u32, hashes: usize, references: usize): u32 {
+  let zeroCount: u32 = 0;
   for (let index: u32 = 0; index < blockCount; index++) {
+    store<u32>(references, 0);
     if (isZeroBlock(source)) {
-      store<u32>(references, 0);
       store<u32>(references, STATE_ZERO, 4);
+      zeroCount += 1;
     } else {
-      const checksum = xxh64(source, BLOCK_BYTES);
-      store<u64>(target, checksum);
-      store<u32>(target, segment, 8);
-      store<u32>(target, offset8, 12);
-      store<u32>(target, BLOCK_BYTES, 16);
-      store<u32>(target, 1 << 8, 20);
-      memory.copy(target + FRAME_HEADER_BYTES, source, BLOCK_BYTES);
-      store<u32>(references, segment);
-      store<u32>(references, STATE_FRAME | (offset8 << 6), 4);
-      store<u32>(table, offset8);
-      store<u32>(table, BLOCK_BYTES, 4);
-      store<u64>(table, checksum, 8);
-      table += 16;
-      target += RAW_FRAME_BYTES;
-      offset8 += RAW_FRAME_BYTES >> 3;
-      frameCount += 1;
+      store<u32>(references, 0, 4);
+      store<u64>(hashes, xxh64(source, BLOCK_BYTES));
     }
     source += BLOCK_BYTES;
     references += 8;
+    hashes += 8;
   }
-  return frameCount;
+  return zeroCount;
+}
+
+/**
+ * Makes frames of those of `blockCount` blocks at `source` that have no reference yet, packed from `target` on, whose
+ * place in segment `segment` begins at `offset8` (in units of 8 bytes), and completes `references`. With `shared`, blocks
+ * that are equal among themselves share one frame. Every `compressEvery`th new block is tried to be compressed (0: none),
+ * and once one has shrunk, all behind it. Writes one row (u32 offset8, u32 stored bytes, u64 checksum) per frame to `table`
+ * and u32s to `result`: frames, blocks that share one of these frames, blocks that were tried, blocks that shrank. Gives
+ * the bytes of all frames.
+ */
+export function packBlocks(
+  source: usize,
+  blockCount: u32,
+  target: usize,
+  segment: u32,
+  offset8: u32,
+  hashes: usize,
+  references: usize,
+  table: usize,
+  shared: u32,
+  compressEvery: u32,
+  result: usize,
+): u32 {
+  const begin = target;
+  let frameCount: u32 = 0;
+  let sharedCount: u32 = 0;
+  let triedCount: u32 = 0;
+  let shrunkCount: u32 = 0;
+  let untilTry: u32 = compressEvery;
+  const isShared = shared != 0 && blockCount > 1;
+  if (isShared) memory.fill(NEW_BLOCKS, 0, (NEW_BLOCKS_MASK + 1) << 1);
+  for (let index: u32 = 0; index < blockCount; index++) {
+    const reference = references + (<usize>index << 3);
+    if (load<u32>(reference, 4) != 0) continue;
+    const block = source + <usize>index * BLOCK_BYTES;
+    const hash = load<u64>(hashes + (<usize>index << 3));
+    if (isShared) {
+      const twin = earlierTwin(source, index, hashes);
+      if (twin != 0xffffffff) {
+        store<u64>(reference, load<u64>(references + (<usize>twin << 3)));
+        sharedCount += 1;
+        continue;
+      }
+    }
+    let storedBytes: u32 = 0;
+    if (compressEvery != 0) {
+      untilTry -= 1;
+      if (untilTry == 0) {
+        untilTry = compressEvery;
+        triedCount += 1;
+        storedBytes = compressBlock(block, target + FRAME_HEADER_BYTES, COMPRESSED_BYTES_MAX, LZ4_TABLE);
+        if (storedBytes != 0) {
+          shrunkCount += 1;
+          compressEvery = 1;
+          untilTry = 1;
+        }
+      }
+    }
+    let codec = CODEC_LZ4;
+    if (storedBytes == 0) {
+      codec = CODEC_RAW;
+      storedBytes = <u32>BLOCK_BYTES;
+      memory.copy(target + FRAME_HEADER_BYTES, block, BLOCK_BYTES);
+    }
+    const paddedBytes = (storedBytes + 7) & ~7;
+    if (paddedBytes != storedBytes) {
+      const end = target + FRAME_HEADER_BYTES + storedBytes;
+      memory.fill(end, 0, paddedBytes - storedBytes);
+    }
+    store<u64>(target, hash);
+    store<u32>(target, segment, 8);
+    store<u32>(target, offset8, 12);
+    store<u32>(target, storedBytes, 16);
+    store<u32>(target, codec | ONE_SLOT, 20);
+    store<u32>(reference, segment);
+    store<u32>(reference, STATE_FRAME | (offset8 << 6), 4);
+    store<u32>(table, offset8);
+    store<u32>(table, storedBytes, 4);
+    store<u64>(table, hash, 8);
+    table += 16;
+    target += FRAME_HEADER_BYTES + paddedBytes;
+    offset8 += (<u32>FRAME_HEADER_BYTES + paddedBytes) >> 3;
+    frameCount += 1;
+  }
+  store<u32>(result, frameCount);
+  store<u32>(result, sharedCount, 4);
+  store<u32>(result, triedCount, 8);
+  store<u32>(result, shrunkCount, 12);
+  return <u32>(target - begin);
+}
+
+/** The new block before `index` of the same write that holds the same bytes; none: 0xffffffff, and it is remembered. */
+function earlierTwin(source: usize, index: u32, hashes: usize): u32 {
+  const hash = load<u64>(hashes + (<usize>index << 3));
+  const block = source + <usize>index * BLOCK_BYTES;
+  let place = <u32>hash & NEW_BLOCKS_MASK;
+  let other = <u32>load<u16>(NEW_BLOCKS + (<usize>place << 1));
+  while (other != 0) {
+    const twin = other - 1;
+    const isTwin =
+      load<u64>(hashes + (<usize>twin << 3)) == hash &&
+      isSameBlock(source + <usize>twin * BLOCK_BYTES, block);
+    if (isTwin) return twin;
+    place = (place + 1) & NEW_BLOCKS_MASK;
+    other = <u32>load<u16>(NEW_BLOCKS + (<usize>place << 1));
+  }
+  store<u16>(NEW_BLOCKS + (<usize>place << 1), <u16>(index + 1));
+  return 0xffffffff;
 }
 
 /**
  * Checks the frame at `frame` (of which `availableBytes` are there) against its identity and checksum
- * and copies its block to `target` (0: check only). Returns 0, or why not: 1 cut off, 2 another
- * frame's identity, 3 unknown codec or shape, 4 wrong checksum.
+ * and puts its block to `target` (0: check only). Returns 0, or why not: 1 cut off, 2 another
+ * frame's identity, 3 unknown codec or shape, 4 wrong checksum. Then `target` may hold anything.
  */
 export function openFrame(frame: usize, availableBytes: usize, segment: u32, offset8: u32, target: usize): u32 {
   if (availableBytes < FRAME_HEADER_BYTES) return 1;
   if (load<u32>(frame, 8) != segment || load<u32>(frame, 12) != offset8) return 2;
-  if (load<u32>(frame, 16) != BLOCK_BYTES || load<u32>(frame, 20) != 1 << 8) return 3;
-  if (availableBytes < RAW_FRAME_BYTES) return 1;
-  if (xxh64(frame + FRAME_HEADER_BYTES, BLOCK_BYTES) != load<u64>(frame)) return 4;
-  if (target != 0) memory.copy(target, frame + FRAME_HEADER_BYTES, BLOCK_BYTES);
-  return 0;
+  const storedBytes = load<u32>(frame, 16);
+  const shape = load<u32>(frame, 20);
+  const stored = frame + FRAME_HEADER_BYTES;
+  if (shape == (CODEC_RAW | ONE_SLOT)) {
+    if (storedBytes != <u32>BLOCK_BYTES) return 3;
+    if (availableBytes < FRAME_HEADER_BYTES + BLOCK_BYTES) return 1;
+    if (xxh64(stored, BLOCK_BYTES) != load<u64>(frame)) return 4;
+    if (target != 0) memory.copy(target, stored, BLOCK_BYTES);
+    return 0;
+  }
+  if (shape != (CODEC_LZ4 | ONE_SLOT) || storedBytes > COMPRESSED_BYTES_MAX) return 3;
+  if (availableBytes < FRAME_HEADER_BYTES + storedBytes) return 1;
+  const block = target != 0 ? target : OPENED_BLOCK;
+  if (!decompressBlock(stored, storedBytes, block, <u32>BLOCK_BYTES)) return 4;
+  return xxh64(block, BLOCK_BYTES) == load<u64>(frame) ? 0 : 4;
 }

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What becomes of the blocks of a write before they are stored (docs/decisions/0007):
+//
+//   zero → no frame · known to the deduplication index, and the same byte by byte → a reference
+//   else → a frame of its own, compressed where that shrinks it
+//
+// The index is only asked where a block might be; nothing is shared before its bytes have been compared. So no
+// hash, weak or forged, can make two different blocks one. To compare, the stored block must be at hand: where it
+// would have to be waited for, `unknownCount` says so, and the caller fetches it and examines again.
+//
+// Examining and packing are one turn of the event loop: the plan lies in the memory's scratch.
+
+import type { BlockMemory } from "./block-memory.ts";
+
+/** Says whether the frame that a reference names holds the block at an address. */
+export interface BlockMatcher {
+  match(segment: number, low: number, address: number): number;
+}
+
+export const MATCH = {
+  DIFFERENT: 0,
+  SAME: 1,
+  /** The stored block isn't at hand. */
+  UNKNOWN: 2,
+  /** Nothing may refer to the frame now. */
+  BARRED: 3,
+} as const;
+
+/** Where blocks may be found that were stored before: a cache, which may forget, and may be wrong. */
+export interface FingerprintIndex {
+  /** Completes those of `count` references that are (0, 0), where the block of that hash may be; gives their number. */
+  find(hashesAddress: number, count: number, referencesAddress: number): number;
+  /** Frames were stored: `count` rows as in a segment's footer. */
+  insertRows(rowsAddress: number, count: number, segment: number): void;
+  /** The frame doesn't hold what its fingerprint promised. */
+  remove(hashAddress: number, segment: number, low: number): void;
+}
+
+/** How the blocks of one volume are reduced, and what came of it since the pool was opened. */
+export class Reduction {
+  isDeduplicated = true;
+  isCompressed = true;
+  /** Blocks that didn't shrink since the last that did. */
+  #stubbornCount = 0;
+  zeroCount = 0;
+  duplicateCount = 0;
+  frameCount = 0;
+  compressedCount = 0;
+  /** Bytes of all frames with their headers. */
+  frameBytes = 0;
+
+  /** Every so many blocks compression is tried; 0: never. */
+  get compressEvery(): number {
+    if (!this.isCompressed) return 0;
+    return this.#stubbornCount < STUBBORN_MIN ? 1 : STUBBORN_EVERY;
+  }
+
+  tried(count: number, shrunkCount: number): void {
+    this.compressedCount += shrunkCount;
+    this.#stubbornCount = shrunkCount > 0 ? 0 : this.#stubbornCount + count;
+  }
+}
+
+/** After so many blocks that don't shrink only a few of the next are tried, until one does. */
+const STUBBORN_MIN = 64;
+const STUBBORN_EVERY = 8;
+
+const HASHES_IN_SCRATCH = 40960;
+const REFERENCES_IN_SCRATCH = 45056;
+const RESULT_IN_SCRATCH = 63488;
+
+export class BlockReducer {
+  readonly #memory: BlockMemory;
+  readonly #index: FingerprintIndex;
+  readonly #matcher: BlockMatcher;
+  /** Of the write being examined: a hash (u64) and a reference (two u32; 0, 0: to be packed) a block. */
+  readonly hashesAddress: number;
+  readonly referencesAddress: number;
+  /** Of the write being packed: see the kernel's `packBlocks`. */
+  readonly resultAddress: number;
+  zeroCount = 0;
+  /** Blocks that have a reference to a stored block. */
+  duplicateCount = 0;
+  /** Blocks that may have been stored, which can't be told without waiting. */
+  unknownCount = 0;
+  /** Blocks to be packed. */
+  newCount = 0;
+  isShared = false;
+  compressEvery = 0;
+  /** Since the pool was opened: what the index was wrong about. */
+  staleCount = 0;
+
+  constructor(memory: BlockMemory, index: FingerprintIndex, matcher: BlockMatcher) {
+    this.#memory = memory;
+    this.#index = index;
+    this.#matcher = matcher;
+    this.hashesAddress = memory.scratchAddress + HASHES_IN_SCRATCH;
+    this.referencesAddress = memory.scratchAddress + REFERENCES_IN_SCRATCH;
+    this.resultAddress = memory.scratchAddress + RESULT_IN_SCRATCH;
+  }
+
+  /**
+   * Plans what becomes of `blockCount` blocks at `source`. With `isFinal`, what can't be told without waiting is
+   * stored anew; without it, such blocks keep the reference that is to be looked at.
+   */
+  examine(source: number, blockCount: number, reduction: Reduction, isFinal: boolean): void {
+    const { kernel } = this.#memory;
+    const { hashesAddress, referencesAddress } = this;
+    this.zeroCount = kernel.examineBlocks(source, blockCount, hashesAddress, referencesAddress);
+    this.duplicateCount = 0;
+    this.unknownCount = 0;
+    if (reduction.isDeduplicated && this.zeroCount < blockCount) {
+      const found = this.#index.find(hashesAddress, blockCount, referencesAddress);
+      if (found > 0) this.#compare(source, blockCount, isFinal);
+    }
+    this.newCount = blockCount - this.zeroCount - this.duplicateCount - this.unknownCount;
+    this.isShared = reduction.isDeduplicated;
+    this.compressEvery = reduction.compressEvery;
+  }
+
+  #compare(source: number, blockCount: number, isFinal: boolean): void {
+    const { words } = this.#memory;
+    const first = this.referencesAddress >>> 2;
+    for (let index = 0; index < blockCount; index++) {
+      const word = first + index * 2;
+      const segment = words[word] as number;
+      if (segment === 0) continue; // zero, or not found
+      const low = words[word + 1] as number;
+      const match = this.#matcher.match(segment, low, source + index * BLOCK_BYTES);
+      if (match === MATCH.SAME) this.duplicateCount += 1;
+      else if (match === MATCH.UNKNOWN && !isFinal) this.unknownCount += 1;
+      else {
+        words[word] = 0;
+        words[word + 1] = 0;
+        if (match === MATCH.DIFFERENT) {
+          this.staleCount += 1;
+          this.#index.remove(this.hashesAddress + index * 8, segment, low);
+        }
+      }
+    }
+  }
+
+  /** The references that the last plan gave to stored blocks, two numbers each. */
+  duplicates(blockCount: number): number[] {
+    const { words } = this.#memory;
+    const first = this.referencesAddress >>> 2;
+    const references: number[] = [];
+    for (let word = first; word < first + blockCount * 2; word += 2) {
+      const segment = words[word] as number;
+      if (segment !== 0) references.push(segment, words[word + 1] as number);
+    }
+    return references;
+  }
+
+  /** The blocks were packed; their frames' rows are at `rowsAddress`. */
+  packed(frames: PackedFrames, reduction: Reduction): void {
+    const { words } = this.#memory;
+    const result = this.resultAddress >>> 2;
+    const frameCount = words[result] as number;
+    reduction.zeroCount += this.zeroCount;
+    reduction.duplicateCount += this.duplicateCount + (words[result + 1] as number);
+    reduction.frameCount += frameCount;
+    reduction.frameBytes += frames.frameBytes;
+    reduction.tried(words[result + 2] as number, words[result + 3] as number);
+    if (reduction.isDeduplicated && frameCount > 0)
+      this.#index.insertRows(frames.rowsAddress, frameCount, frames.segment);
+  }
+}
+
+/** Where the frames of the last record are described. */
+export interface PackedFrames {
+  readonly segment: number;
+  readonly rowsAddress: number;
+  readonly frameBytes: number;
+}
+
+const BLOCK_BYTES = 4096;

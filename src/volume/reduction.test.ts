@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reduction as a volume's writes see it: what is stored already, or holds nothing, takes no frame; what shrinks takes
+// less; and two different blocks never share a frame, whatever the index says.
+
+import { equal, ok } from "node:assert/strict";
+import { test } from "node:test";
+import { BLOCK, noise, PoolRig, sameBytes, turns } from "../../test/crash/memory-rig.ts";
+import type { DedupIndex } from "../reduce/dedup-index.ts";
+
+const MIB = 1 << 20;
+
+/** Bytes of frames, counting from `before`. */
+function frameBytes(rig: PoolRig, before = 0): number {
+  return rig.pool.stats().frameBytes - before;
+}
+
+/** Half noise, half the same byte. */
+function halfNoise(seed: number, lengthBytes: number): Uint8Array {
+  const bytes = noise(seed, lengthBytes);
+  for (let at = 0; at < lengthBytes; at += BLOCK) bytes.fill(7, at + BLOCK / 2, at + BLOCK);
+  return bytes;
+}
+
+test("a block that is stored already takes no frame, in any volume, in the same write, or in flight", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB });
+  await rig.pool.createVolume("a", 8 * MIB);
+  await rig.pool.createVolume("b", 8 * MIB);
+  const image = noise(1, 64 * BLOCK);
+  await rig.write("a", 0, image);
+  const stored = frameBytes(rig);
+  equal(stored, 64 * (BLOCK + 24));
+  await rig.write("a", 4 * MIB, image);
+  await rig.write("b", BLOCK, image);
+  await rig.write("a", 0, image);
+  await rig.write("b", 512, image.subarray(512, 3 * BLOCK)); // a part of a block, merged to a new one
+  ok(frameBytes(rig, stored) <= 3 * (BLOCK + 24), "only the merged blocks are new");
+  const before = frameBytes(rig);
+  const twice = noise(2, BLOCK);
+  const writes = [3, 4, 5].map((at) => rig.write("b", at * MIB, twice));
+  await Promise.all(writes);
+  equal(frameBytes(rig, before), BLOCK + 24, "three at once share one");
+  const repeated = new Uint8Array(16 * BLOCK);
+  for (let at = 0; at < 16; at++) repeated.set(noise(3 + (at % 2), BLOCK), at * BLOCK);
+  const beforeRepeated = frameBytes(rig);
+  await rig.write("b", 6 * MIB, repeated);
+  equal(frameBytes(rig, beforeRepeated), 2 * (BLOCK + 24), "two contents in one write");
+  for (const [volume, offset] of [
+    ["a", 0],
+    ["a", 4 * MIB],
+  ] as const)
+    sameBytes(await rig.read(volume, offset, image.length), image, `${volume} at ${offset}`);
+  sameBytes(await rig.read("b", 6 * MIB, repeated.length), repeated);
+  await rig.flush("a");
+  const again = await PoolRig.open(rig.cutPower(), { segmentBytes: MIB });
+  sameBytes(await again.read("a", 4 * MIB, image.length), image);
+  sameBytes(await again.read("b", 6 * MIB, repeated.length), repeated);
+  await again.close();
+});
+
+test("blocks are found again where they must be read from the disk to be compared", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB });
+  await rig.pool.createVolume("a", 32 * MIB);
+  const old = noise(1, 48 * BLOCK);
+  await rig.write("a", 0, old);
+  // Pushes it out of the batches in memory.
+  for (let at = 0; at < 12; at++) await rig.write("a", (4 + at) * MIB, noise(100 + at, MIB));
+  const before = frameBytes(rig);
+  let readCount = 0;
+  rig.host.log.onOperation = ({ kind }) => {
+    if (kind !== "read") return undefined;
+    readCount += 1;
+    return Promise.resolve(undefined); // nothing is at hand at once
+  };
+  await rig.write("a", 24 * MIB, old);
+  equal(frameBytes(rig, before), 0);
+  ok(readCount > 0);
+  sameBytes(await rig.read("a", 24 * MIB, old.length), old);
+  await rig.close();
+});
+
+test("what shrinks is stored smaller, what doesn't is stored as it is, and zeros aren't stored", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB });
+  await rig.pool.createVolume("a", 8 * MIB);
+  const half = halfNoise(1, 32 * BLOCK);
+  await rig.write("a", 0, half);
+  const compressed = frameBytes(rig);
+  ok(compressed < 0.6 * half.length, `${compressed} of ${half.length}`);
+  await rig.write("a", MIB, noise(2, 32 * BLOCK));
+  equal(frameBytes(rig, compressed), 32 * (BLOCK + 24));
+  const before = frameBytes(rig);
+  await rig.write("a", 2 * MIB, new Uint8Array(32 * BLOCK));
+  equal(frameBytes(rig, before), 0);
+  sameBytes(await rig.read("a", 0, half.length), half);
+  await rig.flush("a");
+  const again = await PoolRig.open(rig.cutPower(), { segmentBytes: MIB });
+  for (const block of [0, 7, 31])
+    sameBytes(
+      await again.read("a", block * BLOCK, BLOCK),
+      half.subarray(block * BLOCK, (block + 1) * BLOCK),
+    );
+  sameBytes(await again.read("a", 0, half.length), half);
+  sameBytes(await again.read("a", 2 * MIB, 32 * BLOCK), new Uint8Array(32 * BLOCK));
+  await again.close();
+});
+
+test("deduplication and compression are switched while the volume is in use", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB });
+  await rig.pool.createVolume("a", 8 * MIB);
+  const half = halfNoise(1, 8 * BLOCK);
+  await rig.pool.setVolume("a", { isCompressed: false });
+  await rig.write("a", 0, half);
+  equal(frameBytes(rig), 8 * (BLOCK + 24));
+  await rig.pool.setVolume("a", { isDeduplicated: false });
+  await rig.write("a", MIB, half);
+  equal(frameBytes(rig), 16 * (BLOCK + 24));
+  await rig.pool.setVolume("a", { isDeduplicated: true, isCompressed: true });
+  await rig.write("a", 2 * MIB, half);
+  equal(frameBytes(rig), 16 * (BLOCK + 24));
+  await rig.write("a", 3 * MIB, halfNoise(9, 8 * BLOCK));
+  ok(frameBytes(rig) < 21 * (BLOCK + 24));
+  await rig.close();
+});
+
+test("an index that takes every block for the one before never makes two different blocks one", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 4 * MIB });
+  const { dedup } = rig.pool;
+  const { words } = rig.pool.memory;
+  let newest = [0, 0];
+  const weak: Pick<DedupIndex, "find" | "insertRows" | "remove"> = {
+    find: (_hashes, count, references) => {
+      let found = 0;
+      for (let at = 0; at < count; at++) {
+        const word = (references >>> 2) + at * 2;
+        if (words[word] !== 0 || words[word + 1] !== 0 || newest[0] === 0) continue;
+        words.set(newest, word);
+        found += 1;
+      }
+      return found;
+    },
+    insertRows: (rows, _count, segment) => {
+      newest = [segment, ((1 << 30) | ((words[rows >>> 2] as number) << 6)) >>> 0];
+    },
+    remove: () => undefined,
+  };
+  Object.assign(dedup, weak);
+  await rig.pool.createVolume("a", 8 * MIB);
+  const model = new Uint8Array(4 * MIB);
+  for (let round = 0; round < 200; round++) {
+    const blockCount = 1 + (round % 7);
+    const bytes =
+      round % 3 === 0
+        ? noise(round % 11, blockCount * BLOCK)
+        : halfNoise(round, blockCount * BLOCK);
+    const offset = ((round * 37) % 1000) * BLOCK;
+    model.set(bytes, offset);
+    equal(await rig.write("a", offset, bytes), 0);
+  }
+  for (let at = 0; at < model.length; at += MIB)
+    sameBytes(await rig.read("a", at, MIB), model.subarray(at, at + MIB));
+  ok(rig.pool.reducer.staleCount > 100, "it was asked, and was wrong");
+  await turns(2);
+  await rig.close();
+});
