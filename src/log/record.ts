@@ -76,7 +76,7 @@ const RELOCATED_HEADER_BYTES = 24;
 export const RELOCATED_SLOT_BYTES = 16;
 /** Behind its hash, a slot of a relocated record names the block's home. */
 export const RELOCATED_HOME_AT = 8;
-export const FRAME_SLOTS_MAX = 64;
+const FRAME_SLOTS_MAX = 64;
 /** What 64 blocks take when they don't shrink, and what a codec may add. */
 export const STORED_BYTES_MAX: number = (FRAME_SLOTS_MAX + 1) * 4096;
 const RELOCATED_FLAG_SHARED = 1;
