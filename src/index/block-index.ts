@@ -32,6 +32,7 @@ import {
   WORD_SLOT,
   ZERO_CHUNK,
 } from "./page-directory.ts";
+import { RelocationIndex } from "./relocation-index.ts";
 import {
   decodeLeaf,
   LEAF_BYTES_MAX,
@@ -57,6 +58,8 @@ export class BlockIndex {
   readonly memory: BlockMemory;
   readonly slots: SlotCache;
   readonly ring: DeltaRing;
+  /** Where the frames that references name are, if they were moved. */
+  readonly relocations: RelocationIndex;
   readonly branches: Map<number, PageDirectory> = new Map();
   readonly #runs: RunStore;
   readonly #loading: Map<string, Promise<void>> = new Map();
@@ -73,6 +76,7 @@ export class BlockIndex {
     this.#runs = runs;
     this.ring = new DeltaRing(memory);
     this.slots = new SlotCache(memory, this);
+    this.relocations = new RelocationIndex(memory, this.slots, runs);
   }
 
   addBranch(branch: number): PageDirectory {
@@ -182,19 +186,20 @@ export class BlockIndex {
     chunk[(page % CHUNK_PAGES) * CHUNK_WORDS + WORD_SLOT] = 0;
   }
 
-  /** Bytes of page directories: outside the slots, inside the budget. */
+  /** Bytes of page directories and of what is known of moved frames: outside the slots, inside the budget. */
   get directoryBytes(): number {
     let chunks = 0;
     for (const directory of this.branches.values()) {
       for (const chunk of directory.chunks)
         if (chunk !== undefined && chunk !== ZERO_CHUNK) chunks += 1;
     }
-    return chunks * CHUNK_PAGES * CHUNK_WORDS * 4;
+    return chunks * CHUNK_PAGES * CHUNK_WORDS * 4 + this.relocations.memoryBytes;
   }
 
   /** Every page in memory equals its image plus changes, as far as that can be told without reading. */
   checkInvariants(): void {
     this.slots.checkInvariants();
+    this.relocations.checkInvariants();
     let resident = 0;
     for (const directory of this.branches.values()) {
       for (const [chunkIndex, chunk] of directory.chunks.entries()) {

@@ -2,7 +2,8 @@
 //
 // The body of a checkpoint: everything that recovery needs besides the log's tail. It is the last node of
 // the run that the checkpoint wrote: 4 bytes of JSON length, JSON (the cut, the catalog, the runs in use), and
-// then, per branch, where the directory of each chunk is (branch, chunk, run, offset / 8: four u32).
+// then two lists of roots: per branch, where the directory of each chunk is (branch, chunk, run, offset / 8: four u32);
+// per segment of which frames were moved, where the directory of those is (segment, run, offset / 8: three u32).
 //
 // The slot is the pointer to it: `checkpoint-a` and `checkpoint-b` in turn, each with a sequence number, so that
 // a torn write leaves the other one (docs/format/checkpoint.md).
@@ -19,10 +20,19 @@ export const SLOT_NAMES = ["checkpoint-a", "checkpoint-b"] as const;
 const SLOT_BYTES = 512;
 const SLOT_MAGIC = 0x504b4356; // "VCKP"
 const SLOT_CHECKSUM_AT = 80;
+const ROOT_BYTES = 16;
+const RELOCATION_ROOT_BYTES = 12;
 
 export interface ChunkRoot {
   readonly branch: number;
   readonly chunk: number;
+  readonly run: number;
+  readonly offset8: number;
+}
+
+export interface RelocationRoot {
+  /** Where the frames were born. */
+  readonly segment: number;
   readonly run: number;
   readonly offset8: number;
 }
@@ -43,6 +53,7 @@ export interface CheckpointBody {
   /** Runs that this checkpoint reads from, its own not included. */
   readonly runs: readonly RunEntry[];
   readonly roots: readonly ChunkRoot[];
+  readonly relocations: readonly RelocationRoot[];
 }
 
 export interface CheckpointSlot {
@@ -54,25 +65,34 @@ export interface CheckpointSlot {
 }
 
 export function encodeBody(body: CheckpointBody): Uint8Array {
-  const { roots, ...rest } = body;
+  const { roots, relocations, ...rest } = body;
   const json = new TextEncoder().encode(
     JSON.stringify(rest, (_key, value: unknown) =>
       typeof value === "bigint" ? `0x${value.toString(16)}` : value,
     ),
   );
   const rootsAt = (4 + json.length + 7) & ~7;
-  const bytes = new Uint8Array(rootsAt + 8 + roots.length * 16);
+  const bytes = new Uint8Array(
+    rootsAt + 8 + roots.length * ROOT_BYTES + relocations.length * RELOCATION_ROOT_BYTES,
+  );
   const view = new DataView(bytes.buffer);
   view.setUint32(0, json.length, true);
   bytes.set(json, 4);
   view.setUint32(rootsAt, roots.length, true);
+  view.setUint32(rootsAt + 4, relocations.length, true);
   let at = rootsAt + 8;
   for (const root of roots) {
     view.setUint32(at, root.branch, true);
     view.setUint32(at + 4, root.chunk, true);
     view.setUint32(at + 8, root.run, true);
     view.setUint32(at + 12, root.offset8, true);
-    at += 16;
+    at += ROOT_BYTES;
+  }
+  for (const root of relocations) {
+    view.setUint32(at, root.segment, true);
+    view.setUint32(at + 4, root.run, true);
+    view.setUint32(at + 8, root.offset8, true);
+    at += RELOCATION_ROOT_BYTES;
   }
   return bytes;
 }
@@ -86,11 +106,13 @@ export function decodeBody(bytes: Uint8Array): CheckpointBody | undefined {
   const rootsAt = (4 + jsonBytes + 7) & ~7;
   if (rootsAt + 8 > bytes.length) return undefined;
   const rootCount = view.getUint32(rootsAt, true);
-  if (rootsAt + 8 + rootCount * 16 > bytes.length) return undefined;
+  const relocationsAt = rootsAt + 8 + rootCount * ROOT_BYTES;
+  const relocationCount = view.getUint32(rootsAt + 4, true);
+  if (relocationsAt + relocationCount * RELOCATION_ROOT_BYTES > bytes.length) return undefined;
   const json = parseJson(bytes.slice(4, 4 + jsonBytes));
   if (json === undefined) return undefined;
   const roots: ChunkRoot[] = [];
-  for (let at = rootsAt + 8; roots.length < rootCount; at += 16) {
+  for (let at = rootsAt + 8; at < relocationsAt; at += ROOT_BYTES) {
     roots.push({
       branch: view.getUint32(at, true),
       chunk: view.getUint32(at + 4, true),
@@ -98,15 +120,23 @@ export function decodeBody(bytes: Uint8Array): CheckpointBody | undefined {
       offset8: view.getUint32(at + 12, true),
     });
   }
-  return { ...json, roots };
+  const relocations: RelocationRoot[] = [];
+  for (let at = relocationsAt; relocations.length < relocationCount; at += RELOCATION_ROOT_BYTES) {
+    relocations.push({
+      segment: view.getUint32(at, true),
+      run: view.getUint32(at + 4, true),
+      offset8: view.getUint32(at + 8, true),
+    });
+  }
+  return { ...json, roots, relocations };
 }
 
-function parseJson(bytes: Uint8Array): Omit<CheckpointBody, "roots"> | undefined {
+type BodyJson = Omit<CheckpointBody, "roots" | "relocations">;
+
+function parseJson(bytes: Uint8Array): BodyJson | undefined {
   try {
-    const value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)) as Omit<
-      CheckpointBody,
-      "roots"
-    >;
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    const value = JSON.parse(text) as BodyJson;
     const { cut, catalog, runs } = value;
     const numbers = [
       value.sequence,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Opens the newest checkpoint that is whole: slot → run → body → directories of chunks. A slot whose run is
+// Opens the newest checkpoint that is whole: slot → run → body → directories of chunks and of moved frames. A slot whose run is
 // missing or damaged is passed over for the other one, with the reason; if none is left, the caller replays
 // the log from its beginning, which must then still be there.
 
@@ -12,10 +12,16 @@ import {
   type CheckpointSlot,
   type ChunkRoot,
   decodeBody,
+  type RelocationRoot,
   type RunEntry,
   readSlots,
 } from "./checkpoint-body.ts";
 import { CHUNK_PAGES, CHUNK_WORDS, CONSTANT, ZERO_CHUNK } from "./page-directory.ts";
+import {
+  decodeRelocationDirectory,
+  relocationDirectoryOf,
+  type StoredTable,
+} from "./relocation-node.ts";
 import {
   DIRECTORY_BYTES_MAX,
   decodeDirectory,
@@ -27,6 +33,7 @@ import {
   type RunStore,
   readNode,
 } from "./run-file.ts";
+import { RunReadAhead } from "./run-read-ahead.ts";
 
 export interface LoadedCheckpoint {
   readonly slot: CheckpointSlot;
@@ -136,4 +143,42 @@ async function readChunk(source: CheckpointSource, root: ChunkRoot): Promise<Loa
   } finally {
     memory.reads.release(target);
   }
+}
+
+/** Reads all directories of moved frames that the checkpoint names, by home segment. Throws POOL_CORRUPT, DISK_IO. */
+export async function readRelocationTables(
+  source: CheckpointSource,
+  body: CheckpointBody,
+): Promise<Map<number, StoredTable>> {
+  const tables = new Map<number, StoredTable>();
+  // A checkpoint writes them one behind the other.
+  const runs = new RunReadAhead(source.runs);
+  const roots = [...body.relocations].sort((a, b) => a.run - b.run || a.offset8 - b.offset8);
+  for (const root of roots) {
+    const table = await readRelocationTable({ ...source, runs }, root);
+    if (tables.has(root.segment)) throw tableCorrupt(root, "named twice");
+    tables.set(root.segment, table);
+  }
+  return tables;
+}
+
+async function readRelocationTable(
+  { memory, runs }: CheckpointSource,
+  root: RelocationRoot,
+): Promise<StoredTable> {
+  const { segment, run, offset8 } = root;
+  const target = await memory.reads.acquire(DIRECTORY_BYTES_MAX);
+  try {
+    const place = { ...relocationDirectoryOf(segment), run, offset: offset8 * 8, target };
+    await readNode(memory, runs, { ...place, maxBytes: DIRECTORY_BYTES_MAX });
+    const table = decodeRelocationDirectory(memory, target);
+    if (table === undefined) throw tableCorrupt(root, "impossible content");
+    return { location: { run, offset8 }, ...table };
+  } finally {
+    memory.reads.release(target);
+  }
+}
+
+function tableCorrupt({ segment, run, offset8 }: RelocationRoot, problem: string): StorageError {
+  return nodeCorrupt({ ...relocationDirectoryOf(segment), run, offset: offset8 * 8 }, problem);
 }

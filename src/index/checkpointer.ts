@@ -20,6 +20,7 @@ import {
   type CheckpointSlot,
   type ChunkRoot,
   encodeBody,
+  type RelocationRoot,
   type RunEntry,
   writeSlot,
 } from "./checkpoint-body.ts";
@@ -35,6 +36,9 @@ import {
   WORD_SLOT,
   ZERO_CHUNK,
 } from "./page-directory.ts";
+import type { RelocationCut } from "./relocation-index.ts";
+import type { StoredTable } from "./relocation-node.ts";
+import { runsOfTable, writeRelocations } from "./relocation-writer.ts";
 import {
   decodeLeaf,
   encodeDirectory,
@@ -80,7 +84,7 @@ export interface CheckpointState {
   previousRuns: readonly RunEntry[];
 }
 
-/** Pages between two turns of the event loop. */
+/** Pages, or nodes of moved frames, between two turns of the event loop. */
 const SLICE_PAGES = 48;
 /** A run with less than this share of its nodes in use has them rewritten. */
 const SPARSE_RUN_SHARE = 0.5;
@@ -100,6 +104,7 @@ interface Work {
   readonly cutSequence: number;
   readonly catalog: Readonly<Record<string, unknown>>;
   readonly changed: Map<PageDirectory, Set<number>>;
+  readonly relocations: RelocationCut;
   readonly writer: RunWriter;
   /** Reads old images, ahead. */
   readonly runs: RunStore;
@@ -107,6 +112,8 @@ interface Work {
   readonly live: Map<number, number>;
   readonly pages: WrittenPage[];
   readonly locations: Map<PageDirectory, Map<number, ChunkLocation | undefined>>;
+  /** Tables of moved frames that are in the new run, or gone. */
+  tables: ReadonlyMap<number, StoredTable>;
   sliceLeft: number;
 }
 
@@ -164,6 +171,7 @@ export class Checkpointer {
       directory.changed = new Set();
     }
     index.droppedSinceCut = [];
+    const relocations = index.relocations.beginCheckpoint();
     const rebuilt = index.repair?.rebuilt() ?? [];
     this.#isSlotBegun = false;
     // … to here.
@@ -186,14 +194,17 @@ export class Checkpointer {
         cutSequence,
         catalog,
         changed,
+        relocations,
         writer,
         runs: new RunReadAhead(this.#options.runs),
         live,
         victims: this.#chooseVictims(live, changed),
         pages: [],
         locations: new Map(),
+        tables: new Map(),
         sliceLeft: SLICE_PAGES,
       };
+      work.tables = await this.#writeRelocations(work);
       for (const directory of [...changed.keys()]) await this.#writeBranch(work, directory);
       await this.#commit(work);
       index.repair?.forget(rebuilt);
@@ -201,6 +212,7 @@ export class Checkpointer {
       for (const [directory, chunks] of changed)
         for (const chunk of chunks) directory.changed.add(chunk);
       index.droppedSinceCut = undefined;
+      index.relocations.abandon();
       if (writer !== undefined) await this.#abandon(writer);
       throw error;
     }
@@ -231,6 +243,8 @@ export class Checkpointer {
       }
       for (const location of directory.locations.values()) count(location.run);
     }
+    for (const [, table] of this.#options.index.relocations.storedTables())
+      for (const run of runsOfTable(table)) count(run);
     return live;
   }
 
@@ -250,6 +264,20 @@ export class Checkpointer {
       budget -= liveNodes;
     }
     return victims;
+  }
+
+  #writeRelocations(work: Work): Promise<ReadonlyMap<number, StoredTable>> {
+    const { memory, index } = this.#options;
+    return writeRelocations({
+      memory,
+      relocations: index.relocations,
+      cut: work.relocations,
+      runs: work.runs,
+      writer: work.writer,
+      victims: work.victims,
+      onReplaced: (run) => this.#unlive(work, run),
+      pause: () => this.#pause(work),
+    });
   }
 
   async #writeBranch(work: Work, directory: PageDirectory): Promise<void> {
@@ -300,11 +328,7 @@ export class Checkpointer {
       const page = chunkIndex * CHUNK_PAGES + pageInChunk;
       const newOffset8 = await this.#writePage(work, { directory, page, chunk, entry });
       if (newOffset8 >= 0) written.set(pageInChunk, newOffset8);
-      work.sliceLeft -= 1;
-      if (work.sliceLeft === 0) {
-        work.sliceLeft = SLICE_PAGES;
-        await new Promise<void>((resolve) => this.#options.clock.afterInput(resolve));
-      }
+      await this.#pause(work);
     }
     const image = chunk.slice();
     for (const [pageInChunk, newOffset8] of written) {
@@ -316,6 +340,14 @@ export class Checkpointer {
       encodeDirectory(this.#options.memory, image, target),
     );
     return { run: work.writer.number, offset8 };
+  }
+
+  /** Requests come between two slices. */
+  #pause(work: Work): Promise<void> | undefined {
+    work.sliceLeft -= 1;
+    if (work.sliceLeft > 0) return undefined;
+    work.sliceLeft = SLICE_PAGES;
+    return new Promise((resolve) => this.#options.clock.afterInput(resolve));
   }
 
   /** Writes the page's image as of the cut; -1 if a trim dropped the page meanwhile. */
@@ -405,6 +437,7 @@ export class Checkpointer {
       nodeCount,
       runs,
       roots: this.#roots(work),
+      relocations: this.#relocationRoots(work),
     });
     const written = await work.writer.finish(
       { kind: NODE_KIND.BODY, branch: 0, position: 0 },
@@ -452,8 +485,17 @@ export class Checkpointer {
     return roots;
   }
 
+  #relocationRoots(work: Work): RelocationRoot[] {
+    const { relocations } = this.#options.index;
+    const tables = new Map([...relocations.storedTables(), ...work.tables]);
+    return [...tables].flatMap(([segment, { location }]) =>
+      location === undefined ? [] : [{ segment, ...location }],
+    );
+  }
+
   #publish(work: Work): void {
     const { index } = this.#options;
+    index.relocations.publish(work.tables);
     const dropped = index.droppedSinceCut ?? [];
     index.droppedSinceCut = undefined;
     for (const written of work.pages) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The index's layouts: leaves, directories, checkpoint bodies, slots. What is written is read back; whatever was
+// The index's layouts: leaves, directories, the same of moved frames, checkpoint bodies, slots. What is written is read back; whatever was
 // changed is refused with a StorageError or with "it makes no sense", and never with anything else.
 
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
@@ -17,6 +17,17 @@ import {
   writeSlot,
 } from "./checkpoint-body.ts";
 import { CHUNK_PAGES, CHUNK_WORDS, CONSTANT, WORD_OFFSET, WORD_RUN } from "./page-directory.ts";
+import {
+  decodeRelocationDirectory,
+  encodeRelocationDirectory,
+  encodeRelocations,
+  isRelocations,
+  mayName,
+  NODE_ENTRIES_MAX,
+  nodeFor,
+  placesOf,
+  RELOCATIONS_BYTES_MAX,
+} from "./relocation-node.ts";
 import {
   DIRECTORY_BYTES_MAX,
   decodeDirectory,
@@ -133,6 +144,146 @@ test("a directory is read back", async () => {
   );
 });
 
+/** Entries of moved frames, ascending by home. */
+const entries = fc
+  .tuple(fc.integer({ min: 1, max: NODE_ENTRIES_MAX }), fc.nat(60_000), fc.array(u32))
+  .map(([count, first, seeds]) => {
+    const words = new Uint32Array(count * 4);
+    for (let index = 0; index < count; index++) {
+      const seed = seeds[index % Math.max(1, seeds.length)] ?? 0;
+      const isShared = seed % 2 === 1;
+      const slot = isShared ? seed % 64 : 0;
+      const offset8 = (seed >>> 9) % (2 ** 24 - 40_000);
+      const low = ((isShared ? 2 : 1) << 30) | (offset8 << 6) | slot;
+      words.set([first + index * 257, seed, low, 1 + (seed % 266_240)], index * 4);
+    }
+    return words;
+  });
+
+test("a list of moved frames is read back and fits a slot, and is refused when any byte is changed", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      entries,
+      fc.nat(),
+      fc.integer({ min: 1, max: 255 }),
+      async (words, place, flip) => {
+        const bytes = sealed(NODE_KIND.RELOCATIONS, encodeRelocations(memory, words, node));
+        ok(bytes.length <= RELOCATIONS_BYTES_MAX && RELOCATIONS_BYTES_MAX <= 4096);
+        await readBack(bytes, NODE_KIND.RELOCATIONS);
+        ok(isRelocations(memory, target));
+        const first = (target + 32) >>> 2;
+        deepEqual(memory.words.slice(first, first + words.length), words);
+        await rejects(readBack(bytes, NODE_KIND.LEAF), /leaf of page 9 of branch 7: another node/);
+        bytes[place % bytes.length] = (bytes[place % bytes.length] as number) ^ flip;
+        await rejects(readBack(bytes, NODE_KIND.RELOCATIONS), /relocations of segment 9: /);
+      },
+    ),
+    { numRuns: 100 },
+  );
+});
+
+test("a list with a right checksum and an impossible entry is refused", () => {
+  const good = [5, 2, 0x40000000 | (600 << 6), 4096, 6, 2, 0x80000000 | (9000 << 6) | 63, 266_240];
+  const wrong: readonly [what: string, word: number, value: number][] = [
+    ["not ascending", 4, 5],
+    ["a home beyond a segment", 4, 2 ** 24],
+    ["no state", 2, 600 << 6],
+    ["a state that isn't one", 6, 0xc0000000 | (9000 << 6)],
+    ["a slot of a frame moved alone", 2, 0x40000000 | (600 << 6) | 1],
+    ["nothing stored", 3, 0],
+    ["too much stored", 7, 266_241],
+    ["an end beyond the segment", 2, 0x40000000 | ((2 ** 24 - 1) << 6)],
+  ];
+  sealed(NODE_KIND.RELOCATIONS, encodeRelocations(memory, Uint32Array.from(good), node));
+  ok(isRelocations(memory, node));
+  for (const [what, word, value] of wrong) {
+    const words = Uint32Array.from(good);
+    words[word] = value;
+    sealed(NODE_KIND.RELOCATIONS, encodeRelocations(memory, words, node));
+    equal(isRelocations(memory, node), false, what);
+  }
+});
+
+const table = fc
+  .tuple(
+    fc.integer({ min: 1, max: 521 }),
+    fc.oneof(
+      fc.uniqueArray(u32, { maxLength: 20 }),
+      fc.constant(Array.from({ length: 1500 }, (_, at) => at)),
+      fc.constant(undefined),
+    ),
+    fc.nat(250),
+  )
+  .map(([count, places, more]) => ({
+    nodes: Uint32Array.from({ length: count * 3 }, (_, at) =>
+      at % 3 === 0 ? at * 99 : at % 3 === 1 ? at : 512 + at,
+    ),
+    places: places === undefined ? undefined : Uint32Array.from(places).sort(),
+    entryCount: count + more,
+  }));
+
+test("a directory of moved frames is read back, finds nodes by homes, and knows which segments are named", async () => {
+  await fc.assert(
+    fc.asyncProperty(table, fc.nat(2 ** 24 - 1), u32, async (wanted, home, segment) => {
+      const encoded = encodeRelocationDirectory(memory, wanted, node);
+      const bytes = sealed(NODE_KIND.RELOCATION_DIRECTORY, encoded);
+      ok(bytes.length <= DIRECTORY_BYTES_MAX);
+      await readBack(bytes, NODE_KIND.RELOCATION_DIRECTORY);
+      const found = decodeRelocationDirectory(memory, target);
+      deepEqual(found, wanted);
+      const stored = { ...wanted, location: undefined };
+      const firsts = wanted.nodes.filter((_, at) => at % 3 === 0);
+      equal(nodeFor(wanted.nodes, home), firsts.findLastIndex((first) => first <= home) * 3);
+      const isListed = wanted.places?.includes(segment) ?? true;
+      equal(mayName(stored, segment), isListed);
+      for (const place of wanted.places ?? []) ok(mayName(stored, place));
+    }),
+    { numRuns: 100 },
+  );
+  equal(nodeFor(new Uint32Array(0), 5), -3, "no node");
+});
+
+test("places are listed once each, and not at all when there are too many", () => {
+  const words = new Uint32Array(1501 * 4);
+  for (let index = 0; index < 1501; index++) words[index * 4 + 1] = 1501 - (index >> 1);
+  deepEqual(
+    placesOf(words),
+    Uint32Array.from({ length: 751 }, (_, at) => at + 751),
+  );
+  for (let index = 0; index < 1501; index++) words[index * 4 + 1] = 1501 - index;
+  equal(placesOf(words), undefined);
+});
+
+test("a directory of moved frames with a right checksum and impossible content is refused", () => {
+  const good = { nodes: [5, 3, 600, 900, 3, 1200], places: [4, 9], entryCount: 300 };
+  const wrong: readonly [string, { nodes?: number[]; places?: number[]; entryCount?: number }][] = [
+    ["homes that don't ascend", { nodes: [5, 3, 600, 5, 3, 1200] }],
+    ["a home beyond a segment", { nodes: [5, 3, 600, 2 ** 24, 3, 1200] }],
+    ["no run", { nodes: [5, 0, 600, 900, 3, 1200] }],
+    ["a constant", { nodes: [5, CONSTANT, 600, 900, 3, 1200] }],
+    ["the run's header", { nodes: [5, 3, 511, 900, 3, 1200] }],
+    ["too far in the run", { nodes: [5, 3, 600, 900, 3, 2 ** 30] }],
+    ["places that don't ascend", { places: [9, 9] }],
+    ["fewer entries than nodes", { entryCount: 1 }],
+    ["more entries than fit", { entryCount: 505 }],
+  ];
+  const encode = (change: { nodes?: number[]; places?: number[]; entryCount?: number }): void => {
+    const { nodes, places, entryCount } = { ...good, ...change };
+    const lists = { nodes: Uint32Array.from(nodes), places: Uint32Array.from(places) };
+    const encoded = encodeRelocationDirectory(memory, { ...lists, entryCount }, node);
+    sealed(NODE_KIND.RELOCATION_DIRECTORY, encoded);
+  };
+  encode({});
+  ok(decodeRelocationDirectory(memory, node) !== undefined);
+  for (const [what, change] of wrong) {
+    encode(change);
+    equal(decodeRelocationDirectory(memory, node), undefined, what);
+  }
+  encode({});
+  memory.view.setUint32(node + 36, 1501, true);
+  equal(decodeRelocationDirectory(memory, node), undefined, "more places than there may be");
+});
+
 test("nodes with right checksums and impossible content are refused, not followed", () => {
   fc.assert(
     fc.property(
@@ -149,6 +300,8 @@ test("nodes with right checksums and impossible content are refused, not followe
         memory.bytes.fill(0xee, target + 4096, target + 8192);
         decodeLeaf(memory, node, target);
         decodeDirectory(memory, node, new Uint32Array(CHUNK_PAGES * CHUNK_WORDS));
+        decodeRelocationDirectory(memory, node);
+        isRelocations(memory, node);
         ok(
           memory.bytes.subarray(target + 4096, target + 8192).every((byte) => byte === 0xee),
           "nothing behind the page is touched",
@@ -187,6 +340,10 @@ const body: fc.Arbitrary<CheckpointBody> = fc.record(
     ),
     roots: fc.array(
       fc.record({ branch: u32, chunk: u32, run: u32, offset8: u32 }, { noNullPrototype: true }),
+      { maxLength: 20 },
+    ),
+    relocations: fc.array(
+      fc.record({ segment: u32, run: u32, offset8: u32 }, { noNullPrototype: true }),
       { maxLength: 20 },
     ),
   },

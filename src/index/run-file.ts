@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A run: one immutable file of index nodes, written by one checkpoint. Nodes are leaves (the references of
-// one page) and directories (where the leaves of one chunk are); the checkpoint's body comes last. Each node
-// says what it is and where it was written, and carries a checksum, so that a misdirected read is found.
+// one page) and directories (where the leaves of one chunk are), and the same of moved frames (relocation-node.ts); the
+// checkpoint's body comes last. Each node says what it is and where it was written, and carries a checksum, so that
+// a misdirected read is found.
 //
-//   | header 4096 | leaf | leaf | … | directory | … | body | trailer 64 |
+//   | header 4096 | relocations | … | their directories | … | leaf | leaf | … | directory | … | body | trailer 64 |
 //
 //   node     0 u64 XXH64 of bytes 8..   8 u32 run   12 u32 offset / 8   16 u8 kind, u8 encoding, u16 count
-//            20 u32 branch   24 u32 page or chunk   28 u32 payload bytes   32 … payload, padded to 8
+//            20 u32 branch   24 u32 page, chunk or segment   28 u32 payload bytes   32 … payload, padded to 8
 //   leaf     dense: 512 references; sparse: count references, then count u16 block numbers
 //   directory  sparse: count times (u32 page in the chunk, u32 run, u32 offset / 8)
 //
@@ -23,7 +24,13 @@ export const RUN_TRAILER_BYTES = 64;
 export const RUN_HEADER_CHECKSUM_AT = 120;
 export const RUN_TRAILER_CHECKSUM_AT = 56;
 export const NODE_HEADER_BYTES = 32;
-export const NODE_KIND = { LEAF: 1, DIRECTORY: 2, BODY: 3 } as const;
+export const NODE_KIND = {
+  LEAF: 1,
+  DIRECTORY: 2,
+  BODY: 3,
+  RELOCATIONS: 4,
+  RELOCATION_DIRECTORY: 5,
+} as const;
 const ENCODING = { DENSE: 0, SPARSE: 1 } as const;
 const PAGE_BYTES: number = PAGE_BLOCKS * 8;
 /** Beyond so many references a dense leaf is no larger. */
@@ -43,7 +50,7 @@ export function runNumberOf(name: string): number {
 export interface NodeIdentity {
   readonly kind: number;
   readonly branch: number;
-  /** Page number of a leaf, chunk number of a directory. */
+  /** Page number of a leaf, chunk number of a directory; home segment of moved frames. */
   readonly position: number;
 }
 
@@ -182,19 +189,28 @@ export function nodeCorrupt(
   place: NodeIdentity & { run: number; offset: number },
   problem: string,
 ): StorageError {
-  const what =
-    place.kind === NODE_KIND.LEAF
-      ? "leaf of page"
-      : place.kind === NODE_KIND.DIRECTORY
-        ? "directory of chunk"
-        : "body";
   return new StorageError(
     "POOL_CORRUPT",
-    `index: ${runName(place.run)}, offset ${place.offset}, ${what} ${place.position} of branch ${place.branch}: ${problem}`,
+    `index: ${runName(place.run)}, offset ${place.offset}, ${nodeName(place)}: ${problem}`,
     {
       data: { run: place.run, offset: place.offset },
     },
   );
+}
+
+function nodeName({ kind, branch, position }: NodeIdentity): string {
+  switch (kind) {
+    case NODE_KIND.LEAF:
+      return `leaf of page ${position} of branch ${branch}`;
+    case NODE_KIND.DIRECTORY:
+      return `directory of chunk ${position} of branch ${branch}`;
+    case NODE_KIND.RELOCATIONS:
+      return `relocations of segment ${position}`;
+    case NODE_KIND.RELOCATION_DIRECTORY:
+      return `directory of relocations of segment ${position}`;
+    default:
+      return "body";
+  }
 }
 
 /** Spreads the checked leaf at `leaf` over the page of references at `pageAddress`. False if it makes no sense. */

@@ -7,6 +7,7 @@ import { hashOutside } from "../log/outside-hash.ts";
 import { getU64 } from "../log/record.ts";
 import { checksumMatches, isPoolId } from "../log/self-check.ts";
 import type { CheckpointSource } from "./checkpoint-loader.ts";
+import { decodeRelocationDirectory, isRelocations } from "./relocation-node.ts";
 import {
   DIRECTORY_BYTES_MAX,
   NODE_HEADER_BYTES,
@@ -114,8 +115,22 @@ class RunScan {
     if (lengthBytes > Math.min(DIRECTORY_BYTES_MAX, end - at) || lengthBytes % 8 !== 0) return 0;
     const isRight =
       this.#isHere(address, at) &&
-      memory.hash(address + 8, lengthBytes - 8) === memory.view.getBigUint64(address, true);
+      memory.hash(address + 8, lengthBytes - 8) === memory.view.getBigUint64(address, true) &&
+      this.#hasSense(address);
     return isRight ? lengthBytes : 0;
+  }
+
+  /** Of moved frames nobody compares the content with another reading: so it is judged here. */
+  #hasSense(address: number): boolean {
+    const { memory } = this.#source;
+    switch (memory.view.getUint8(address + 16)) {
+      case NODE_KIND.RELOCATIONS:
+        return isRelocations(memory, address);
+      case NODE_KIND.RELOCATION_DIRECTORY:
+        return decodeRelocationDirectory(memory, address) !== undefined;
+      default:
+        return true;
+    }
   }
 
   /** Whether a node at this address says that it is at `at` of this run. */

@@ -8,7 +8,11 @@ import { assert } from "../base/assert.ts";
 import { StorageError } from "../base/errors.ts";
 import type { BlockIndex } from "../index/block-index.ts";
 import type { CheckpointBody } from "../index/checkpoint-body.ts";
-import { type CheckpointSource, readDirectories } from "../index/checkpoint-loader.ts";
+import {
+  type CheckpointSource,
+  readDirectories,
+  readRelocationTables,
+} from "../index/checkpoint-loader.ts";
 import type { PageDirectory } from "../index/page-directory.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
 import { LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
@@ -27,6 +31,7 @@ export class PoolContent {
   async load(source: CheckpointSource, body: CheckpointBody): Promise<void> {
     const catalog = Catalog.fromJson(body.catalog);
     const chunks = await readDirectories(source, body);
+    const tables = await readRelocationTables(source, body);
     const stray = chunks.find(({ root }) => !catalog.branches.has(root.branch));
     if (stray !== undefined)
       throw new StorageError(
@@ -35,6 +40,7 @@ export class PoolContent {
       );
     // Everything is read: only now anything changes.
     this.catalog = catalog;
+    this.index.relocations.begin(tables);
     for (const branch of catalog.branches.keys()) this.index.addBranch(branch);
     for (const { root, chunk } of chunks) {
       const directory = this.index.branches.get(root.branch);
@@ -55,6 +61,9 @@ export class PoolContent {
       case RECORD_KIND.TRIMMED:
         this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_HOLE);
         return;
+      case RECORD_KIND.RELOCATED:
+        if (this.index.relocations.apply(cursor)) return;
+        throw misfit(cursor.lsn, "more frames of a segment were moved than it can have");
       default:
         if (cursor.json === undefined || this.apply(cursor.kind, cursor.json, cursor.timeMicros))
           return;
@@ -62,8 +71,9 @@ export class PoolContent {
     }
   }
 
-  /** Applies a record of the catalog. False when it contradicts what is there; then nothing has changed. */
+  /** Applies a record with JSON. False when it contradicts what is there; then nothing has changed. */
   apply(kind: number, body: Readonly<Record<string, unknown>>, timeMicros: number): boolean {
+    if (kind === RECORD_KIND.SEGMENT_DROPPED) return this.#segmentDropped(body);
     const oldBytes = this.#volumeOf(body)?.sizeBytes ?? 0;
     if (!this.catalog.apply(kind, body, timeMicros)) return false;
     if (kind === RECORD_KIND.VOLUME_MADE) this.index.addBranch(body.branch as number);
@@ -84,13 +94,16 @@ export class PoolContent {
 
   #branchOf(cursor: RecordCursor): PageDirectory {
     const directory = this.index.branches.get(cursor.branch);
-    if (directory === undefined)
-      throw new StorageError(
-        "LOG_CORRUPT",
-        `log: LSN ${cursor.lsn}: branch ${cursor.branch} doesn't exist`,
-        { data: { lsn: cursor.lsn } },
-      );
+    if (directory === undefined) throw misfit(cursor.lsn, `branch ${cursor.branch} doesn't exist`);
     return directory;
+  }
+
+  #segmentDropped({ segment, keepsRecords }: Readonly<Record<string, unknown>>): boolean {
+    const isSegment = Number.isSafeInteger(segment) && (segment as number) > 0;
+    if (!isSegment || (segment as number) >= 2 ** 32 || typeof keepsRecords !== "boolean")
+      return false;
+    this.index.relocations.segmentDropped(segment as number);
+    return true;
   }
 
   /** A shrink is a trim of what it cuts off: a volume that grows again reads zeros there. */
@@ -104,6 +117,9 @@ export class PoolContent {
 
 /** LOG_CORRUPT: a record doesn't fit what came before it. */
 export function contradiction(lsn: number, what: string): StorageError {
-  const message = `log: LSN ${lsn}: the record contradicts the catalog: ${what}`;
-  return new StorageError("LOG_CORRUPT", message, { data: { lsn } });
+  return misfit(lsn, `the record contradicts the catalog: ${what}`);
+}
+
+function misfit(lsn: number, what: string): StorageError {
+  return new StorageError("LOG_CORRUPT", `log: LSN ${lsn}: ${what}`, { data: { lsn } });
 }
