@@ -138,6 +138,12 @@ const error = object({
   data: { type: "object", additionalProperties: true },
 });
 
+const progress = {
+  phase: { ...string, description: "in words" },
+  doneBytes: bytes,
+  totalBytes: bytes,
+};
+
 const reasons: Schema = { ...list(string), description: "what is wrong; empty: nothing" };
 const poolState: Schema = { type: "string", enum: POOL_STATES };
 
@@ -262,6 +268,54 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
       }),
     ),
   }),
+  GcReport: object({
+    isDryRun: boolean,
+    startedAt: time,
+    durationMs: milliseconds,
+    segmentsExamined: count,
+    segmentsFreed: count,
+    segmentsCompacted: count,
+    bytesBefore: { ...bytes, description: "bytes stored before" },
+    bytesFreed: bytes,
+    bytesMoved: bytes,
+    garbageBytes: {
+      ...bytes,
+      description: "bytes that nothing refers to and no retention promises",
+    },
+    liveBytes: bytes,
+    holders: list(object({ what: string, bytes })),
+  }),
+  GcStatus: object({
+    run: { ...count, description: "number of the newest collection that was asked for; 0: none" },
+    isRunning: boolean,
+    "progress?": object(progress),
+    "report?": { $ref: "#/components/schemas/GcReport" },
+    "problem?": { $ref: "#/components/schemas/Error" },
+  }),
+  ScrubReport: object({
+    startedAt: time,
+    durationMs: milliseconds,
+    isComplete: { ...boolean, description: "false: it was stopped before it had read everything" },
+    segmentsChecked: count,
+    framesChecked: count,
+    bytesChecked: bytes,
+    problemCount: count,
+    problems: {
+      ...list(
+        object({
+          code: string,
+          message: string,
+          data: { type: "object", additionalProperties: true },
+        }),
+      ),
+      description: "the first of them",
+    },
+  }),
+  ScrubStatus: object({
+    isRunning: boolean,
+    "progress?": object({ ...progress, problemCount: count }),
+    "report?": { $ref: "#/components/schemas/ScrubReport" },
+  }),
   Health: object({
     status: { type: "string", enum: ["ok", "degraded", "failing"] },
     state: poolState,
@@ -288,6 +342,10 @@ export type SchemaName =
   | "Client"
   | "ClientList"
   | "Statistics"
+  | "GcReport"
+  | "GcStatus"
+  | "ScrubReport"
+  | "ScrubStatus"
   | "Health"
   | "Event"
   | "Lsn"

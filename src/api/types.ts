@@ -252,6 +252,70 @@ export interface StatisticsJson {
   readonly volumes: readonly VolumeStatisticsJson[];
 }
 
+/** How far a collection or a scrub is. */
+export interface ProgressJson {
+  /** In words. */
+  readonly phase: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** What a collection of garbage did, or would do. */
+export interface GcReportJson {
+  readonly isDryRun: boolean;
+  readonly startedAt: string;
+  readonly durationMs: number;
+  readonly segmentsExamined: number;
+  readonly segmentsFreed: number;
+  readonly segmentsCompacted: number;
+  /** What the pool stored before. */
+  readonly bytesBefore: number;
+  readonly bytesFreed: number;
+  readonly bytesMoved: number;
+  /** What nothing refers to and no retention promises. */
+  readonly garbageBytes: number;
+  readonly liveBytes: number;
+  /** What holds the rest, largest first. */
+  readonly holders: readonly { readonly what: string; readonly bytes: number }[];
+}
+
+export interface GcStatusJson {
+  /** Of the collections that were asked for since the daemon started: the number of the newest; 0: none. */
+  readonly run: number;
+  /** It is under way. */
+  readonly isRunning: boolean;
+  /** Of the one that runs, be it one that the pool began by itself. */
+  readonly progress?: ProgressJson;
+  /** Of the newest that was asked for, once it has ended; where none was, of the pool's own. */
+  readonly report?: GcReportJson;
+  /** Why the newest that was asked for failed. */
+  readonly problem?: ErrorJson;
+}
+
+export interface ScrubReportJson {
+  readonly startedAt: string;
+  readonly durationMs: number;
+  /** Else it was stopped before it had read everything. */
+  readonly isComplete: boolean;
+  readonly segmentsChecked: number;
+  readonly framesChecked: number;
+  readonly bytesChecked: number;
+  readonly problemCount: number;
+  /** The first of them. */
+  readonly problems: readonly {
+    readonly code: string;
+    readonly message: string;
+    readonly data: Readonly<Record<string, unknown>>;
+  }[];
+}
+
+export interface ScrubStatusJson {
+  readonly isRunning: boolean;
+  readonly progress?: ProgressJson & { readonly problemCount: number };
+  /** Of the last one that ended since the daemon started. */
+  readonly report?: ScrubReportJson;
+}
+
 export interface HealthJson {
   /** ok: serves everything; degraded: is full, or has met damage; failing: the pool has stopped. */
   readonly status: "ok" | "degraded" | "failing";
@@ -291,6 +355,11 @@ export interface OperationTypes {
   };
   /** fresh: counts what is stored anew before it answers, for some seconds at most. */
   getStatistics: { input: { fresh?: "true" | "false" }; output: StatisticsJson };
+  getGc: { input: Record<never, never>; output: GcStatusJson };
+  startGc: { input: { isDryRun?: boolean }; output: GcStatusJson };
+  getScrub: { input: Record<never, never>; output: ScrubStatusJson };
+  startScrub: { input: Record<never, never>; output: ScrubStatusJson };
+  stopScrub: { input: Record<never, never>; output: ScrubStatusJson };
   getHealth: { input: Record<never, never>; output: HealthJson };
   listVolumes: { input: { removed?: "true" | "false" }; output: VolumeList };
   createVolume: { input: { name: string; sizeBytes: number }; output: VolumeJson };

@@ -118,7 +118,7 @@ export const ERRORS = {
   // Space and availability
   POOL_FULL: {
     kind: "full",
-    hint: 'see "varve stats"; raise the limit with "varve serve --pool-size", or trim or remove volumes',
+    hint: '"varve gc --dry-run" says what holds the space; free it with "varve gc", keep less with "varve retention", or raise the limit with "varve set pool-size=SIZE"',
   },
   DISK_FULL: {
     kind: "full",

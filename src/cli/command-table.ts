@@ -170,7 +170,7 @@ export const COMMANDS: readonly CommandRow[] = [
     ],
     exits: ["notFound", "unavailable"],
     json: "{everyWriteMs}: 0 for none, null for all",
-    seeAlso: ["varve-set(1)", "varve-stats(1)"],
+    seeAlso: ["varve-gc(1)", "varve-set(1)", "varve-stats(1)"],
   },
   {
     name: "resize",
@@ -323,6 +323,47 @@ export const COMMANDS: readonly CommandRow[] = [
     seeAlso: ["varve-import(1)"],
   },
   {
+    name: "gc",
+    summary: "give back space that nothing needs any more",
+    description: [
+      "What was overwritten, trimmed or removed, and what retention doesn't promise, is garbage. The daemon collects it by itself when the pool fills; this command collects now, waits for the end and says what came of it. Segments of the log that hold nothing else are deleted; of those that hold much of it what is live is moved first.",
+      "With --dry-run nothing is changed: it says what would be freed, and what holds the rest. Ctrl-C ends the waiting; the collection goes on in the daemon.",
+    ],
+    arguments: [],
+    options: [
+      { name: "dry-run", help: "Only say what would be freed, and what holds the rest" },
+      PROGRESS,
+    ],
+    examples: [
+      { command: "varve gc --dry-run", effect: "why the pool is as large as it is" },
+      { command: "varve retention --none && varve gc", effect: "history is let go, and its space" },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "{isDryRun, startedAt, durationMs, segmentsExamined, segmentsFreed, segmentsCompacted, bytesBefore, bytesFreed, bytesMoved, garbageBytes, liveBytes, holders: [{what, bytes}]}",
+    seeAlso: ["varve-retention(1)", "varve-stats(1)"],
+  },
+  {
+    name: "scrub",
+    summary: "verify all that is stored, while it is served",
+    description: [
+      "The daemon reads everything that the pool stores and verifies its checksums, slowly enough that clients hardly notice, and the command shows how far it is. Damage is a result: it is listed, and the exit code is 13.",
+      "Ctrl-C ends the waiting; the scrub goes on in the daemon. What also compares the index with the log, but needs the daemon to be stopped, is `varve check`.",
+    ],
+    arguments: [],
+    options: [
+      { name: "status", help: "Only show the one that runs, or the report of the last one" },
+      { name: "stop", help: "End the one that runs" },
+      PROGRESS,
+    ],
+    examples: [
+      { command: "varve scrub", effect: "everything, with progress and a report" },
+      { command: "varve scrub --status", effect: "how far it is, or what came of it" },
+    ],
+    exits: ["notFound", "unavailable", "corrupt"],
+    json: "{isRunning, progress?: {phase, doneBytes, totalBytes, problemCount}, report?: {startedAt, durationMs, isComplete, segmentsChecked, framesChecked, bytesChecked, problemCount, problems: [{code, message, data}]}}",
+    seeAlso: ["varve-check(1)", "varve-stats(1)"],
+  },
+  {
     name: "stats",
     summary: "show how full the pool is, what is saved, and the counters",
     description: [
@@ -337,7 +378,7 @@ export const COMMANDS: readonly CommandRow[] = [
     ],
     exits: ["notFound", "unavailable"],
     json: "{pool: {state, storedBytes, capacityBytes, liveBytes, …}, dedup: {savedBytes, indexMemoryBytes, indexEntries, hitCount, …}, compression: {savedBytes, …}, zero: {savedBytes, …}, gc, scrub, census?: {at, ageMs, isSampled}, volumes: [{name, sizeBytes, mappedBytes, uniqueBytes, …}]}, whether --verbose or not",
-    seeAlso: ["varve-top(1)", "varve-retention(1)"],
+    seeAlso: ["varve-gc(1)", "varve-retention(1)", "varve-top(1)"],
   },
   {
     name: "top",

@@ -4,27 +4,19 @@
 // and what it did at the end.
 
 import { StorageError } from "../base/errors.ts";
-import { createClock } from "../host/node/clock.ts";
 import { onStopSignal } from "../host/node/signals.ts";
 import { type CopyResult, copyImage } from "../image/copy.ts";
 import type { ImageSink, ImageSource, StreamSource } from "../image/image.ts";
 import type { CommandContext } from "./command.ts";
-import { ProgressMeter, type ProgressStyle, renderSummary } from "./progress.ts";
-
-const PROGRESS_STYLES = ["bar", "lines", "json", "none"] as const;
+import { renderSummary } from "./progress.ts";
+import { meterOf } from "./progress-meter.ts";
 
 export async function runCopy(
   context: CommandContext,
   label: string,
   { source, sink }: { readonly source: ImageSource | StreamSource; readonly sink: ImageSink },
 ): Promise<CopyResult> {
-  const meter = new ProgressMeter({
-    label,
-    style: styleOf(context),
-    clock: createClock(),
-    write: (text) => void process.stderr.write(text),
-    columns: () => process.stderr.columns ?? 80,
-  });
+  const meter = meterOf(context, label);
   const abort = new AbortController();
   const ignoreSignals = onStopSignal((signal) => {
     abort.abort(
@@ -45,9 +37,4 @@ export async function runCopy(
     meter.stop();
     ignoreSignals();
   }
-}
-
-function styleOf(context: CommandContext): ProgressStyle {
-  const wanted = PROGRESS_STYLES.find((style) => style === context.option("progress"));
-  return wanted ?? (process.stderr.isTTY === true ? "bar" : "lines");
 }

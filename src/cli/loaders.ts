@@ -19,6 +19,8 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   detach: () => import("./commands/detach.ts"),
   import: () => import("./commands/import.ts"),
   export: () => import("./commands/export.ts"),
+  gc: () => import("./commands/gc.ts"),
+  scrub: () => import("./commands/scrub.ts"),
   stats: () => import("./commands/stats.ts"),
   top: () => import("./commands/top.ts"),
   events: () => import("./commands/events.ts"),

@@ -51,6 +51,11 @@ export function countOf(option: string, text: string): number {
   );
 }
 
+/** "1 segment", "2 segments". */
+export function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
 /** "2026-03-01 12:00:00", in UTC like everything that is printed. */
 export function shortTime(iso: string): string {
   return iso.slice(0, 19).replace("T", " ");

@@ -195,7 +195,7 @@ class Daemon implements RunningDaemon {
       control: this.#control.addresses,
       startedInMs: Math.round((clock.monotoneMicros() - this.#startedMonotoneMicros) / 1000),
     });
-    for (const warning of warningsOf(pool.stats())) {
+    for (const warning of warningsOf(pool.stats(), pool.policy)) {
       this.#events.add("warn", "pool.warning", { warning });
     }
     const isTold = await notifySystemd("READY=1");

@@ -143,14 +143,46 @@ test("names and sizes are checked again by the daemon", async () => {
   await refuses(operations.getVolume({ volume: "bd" }), "VOLUME_NOT_FOUND", /did you mean "db"/);
 });
 
-test("a pool that holds more than its limit is warned of", async () => {
+test("a pool that fills is warned of, with the commands that give it space", async () => {
   const { pool, operations } = smallDaemon();
-  deepEqual((await operations.getPool({})).warnings, []);
-  const statistics = { ...pool.stats(), storedBytes: 268 << 20, capacityBytes: 256 << 20 };
-  pool.stats = () => statistics;
-  deepEqual((await operations.getPool({})).warnings, [
-    "the pool holds more than it may (268 MiB of 256 MiB): raise --pool-size, or remove or trim volumes",
-  ]);
+  const none = { everyWriteMicros: 0 };
+  const all = { everyWriteMicros: null };
+  const counted = pool.stats();
+  for (const [state, storedMib, retention, poolSizeBytes, warning] of [
+    ["open", 79, all, 0, undefined],
+    [
+      "open",
+      80,
+      all,
+      0,
+      'the pool is 80 % full (80.0 MiB of 100 MiB): keep less history with "varve retention" and free it with "varve gc", or make room on the file system',
+    ],
+    [
+      "full",
+      99,
+      none,
+      100 * MIB,
+      'the pool is full (99.0 MiB of 100 MiB): new data is refused: free what nothing needs with "varve gc", or raise the limit with "varve set pool-size=SIZE"',
+    ],
+    [
+      "full",
+      120,
+      none,
+      0,
+      'the pool holds more than it may (120 MiB of 100 MiB): new data is refused: free what nothing needs with "varve gc", or make room on the file system',
+    ],
+  ] as const) {
+    pool.policy = { retention, poolSizeBytes };
+    pool.stats = () => ({
+      ...counted,
+      state,
+      storedBytes: storedMib * MIB,
+      capacityBytes: 100 * MIB,
+    });
+    const { warnings } = await operations.getPool({});
+    deepEqual(warnings, warning === undefined ? [] : [warning]);
+    equal((await operations.getHealth({})).status, warning === undefined ? "ok" : "degraded");
+  }
 });
 
 test("what is set on the pool or a volume is what is asked for, and nothing else", async () => {

@@ -13,6 +13,7 @@ import type {
   Operations,
   PoolJson,
   RetentionJson,
+  ScrubStatusJson,
   VolumeJson,
 } from "../api/types.ts";
 import { StorageError } from "../base/errors.ts";
@@ -21,18 +22,23 @@ import { formatSize, formatTime } from "../base/units.ts";
 import type { Clock } from "../host/ports.ts";
 import type {
   Census,
+  PoolPolicy,
   PoolStatistics,
   Retention,
+  ScrubStatus,
   VolumeSettings,
   VolumeStatistics,
   VolumeSummary,
 } from "../pool/types.ts";
 import type { ClientRegistry, OpenClient } from "./clients.ts";
+import { Collections, toProgressJson } from "./collections.ts";
 import type { EventLog } from "./event-log.ts";
 import type { ServedPool } from "./served-pool.ts";
 
 /** After so long the census before is good enough. */
 const CENSUS_WAIT_MS = 5000;
+/** The pool's first watermark. */
+const WARNING_SHARE = 0.8;
 
 /** What the daemon knows about itself. */
 export interface DaemonFacts {
@@ -66,6 +72,7 @@ export interface OperationsOptions {
 
 export function createOperations(options: OperationsOptions): Operations {
   const { pool, clients, events, clock, facts } = options;
+  const collections = new Collections(pool);
   const uptimeMs = (): number => (clock.monotoneMicros() - facts.startedMonotoneMicros) / 1000;
 
   const find = (name: string): VolumeSummary => {
@@ -155,7 +162,7 @@ export function createOperations(options: OperationsOptions): Operations {
       durableLsn: statistics.durableLsn,
       incarnation: statistics.incarnation,
       recoveryMs: statistics.recoveryMicros / 1000,
-      warnings: warningsOf(statistics),
+      warnings: warningsOf(statistics, pool.policy),
     };
   };
 
@@ -197,11 +204,25 @@ export function createOperations(options: OperationsOptions): Operations {
         volumes: volumes.map((volume) => ({ ...volume, clientCount: clients.countOf(volume.id) })),
       };
     },
+    getGc: async () => collections.status(),
+    startGc: async ({ isDryRun = false }) => {
+      collections.start(isDryRun);
+      return collections.status();
+    },
+    getScrub: async () => toScrubJson(pool.scrubStatus()),
+    startScrub: async () => {
+      pool.startScrub();
+      return toScrubJson(pool.scrubStatus());
+    },
+    stopScrub: async () => {
+      pool.stopScrub();
+      return toScrubJson(pool.scrubStatus());
+    },
     getHealth: async () => {
       const statistics = pool.stats();
       const { state } = statistics;
       const problem = pool.stopCause;
-      const warnings = warningsOf(statistics);
+      const warnings = warningsOf(statistics, pool.policy);
       const reasons = problem === undefined ? warnings : [problem.message, ...warnings];
       const isServing = state === "open" || state === "full";
       const status = !isServing ? "failing" : reasons.length > 0 ? "degraded" : "ok";
@@ -306,6 +327,20 @@ function unlessStorageError(error: unknown): void {
   if (!(error instanceof StorageError)) throw error;
 }
 
+function toScrubJson({ progress, report }: ScrubStatus): ScrubStatusJson {
+  const answer: { -readonly [key in keyof ScrubStatusJson]: ScrubStatusJson[key] } = {
+    isRunning: progress !== undefined,
+  };
+  if (progress !== undefined)
+    answer.progress = { ...toProgressJson(progress), problemCount: progress.problemCount };
+  if (report !== undefined) {
+    const { startedMicros, durationMicros, ...rest } = report;
+    const startedAt = formatTime(startedMicros);
+    answer.report = { startedAt, durationMs: durationMicros / 1000, ...rest };
+  }
+  return answer;
+}
+
 function toCensusJson({ timeMicros, isSampled }: Census, nowMicros: number): CensusJson {
   const ageMs = Math.max(0, (nowMicros - timeMicros) / 1000); // clocks are set back
   return { at: formatTime(timeMicros), ageMs, isSampled };
@@ -320,18 +355,21 @@ function toRetention({ everyWriteMs }: RetentionJson): Retention {
 }
 
 /** What an operator should know of a pool that serves. */
-export function warningsOf(statistics: PoolStatistics): string[] {
+export function warningsOf(statistics: PoolStatistics, policy: PoolPolicy): string[] {
   const { state, storedBytes, capacityBytes } = statistics;
   const { damagedBlockCount, damagedPageCount, failedRequestCount } = statistics;
   const warnings: string[] = [];
   const stored = `${formatSize(storedBytes)} of ${formatSize(capacityBytes)}`;
-  if (state === "full") {
-    warnings.push(`the pool is full (${stored}): new data is refused`);
-  } else if (storedBytes > capacityBytes) {
-    warnings.push(
-      `the pool holds more than it may (${stored}): raise --pool-size, or remove or trim volumes`,
-    );
-  }
+  const filling =
+    storedBytes > capacityBytes
+      ? `the pool holds more than it may (${stored})`
+      : state === "full"
+        ? `the pool is full (${stored})`
+        : storedBytes >= WARNING_SHARE * capacityBytes
+          ? `the pool is ${Math.floor((100 * storedBytes) / capacityBytes)} % full (${stored})`
+          : undefined;
+  const refused = state === "full" ? ": new data is refused" : "";
+  if (filling !== undefined) warnings.push(`${filling}${refused}: ${remedyOf(policy)}`);
   const met = [
     counted(damagedBlockCount, "damaged block"),
     counted(damagedPageCount, "damaged index page"),
@@ -342,6 +380,19 @@ export function warningsOf(statistics: PoolStatistics): string[] {
       `${met.join(", ")} since the start: stop the daemon and run "varve check" to see what is lost`,
     );
   return warnings;
+}
+
+/** How a pool gets space, with the commands. */
+function remedyOf({ retention, poolSizeBytes }: PoolPolicy): string {
+  const free =
+    retention.everyWriteMicros === 0
+      ? 'free what nothing needs with "varve gc"'
+      : 'keep less history with "varve retention" and free it with "varve gc"';
+  const room =
+    poolSizeBytes > 0
+      ? 'raise the limit with "varve set pool-size=SIZE"'
+      : "make room on the file system";
+  return `${free}, or ${room}`;
 }
 
 /** "1 damaged block"; undefined for none. */

@@ -7,6 +7,7 @@
 import type { StorageError } from "../base/errors.ts";
 import type { BlockDevice, Slab } from "../nbd/block-device.ts";
 import type {
+  Housekeeping,
   PoolEvent,
   PoolPolicy,
   PoolStatistics,
@@ -14,7 +15,7 @@ import type {
   VolumeSummary,
 } from "../pool/types.ts";
 
-export interface ServedPool {
+export interface ServedPool extends Housekeeping {
   readonly slab: Slab;
   volumes(options?: { readonly includesRemoved?: boolean }): readonly VolumeSummary[];
   createVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;

@@ -106,6 +106,11 @@ test("every operation's real answer keeps the contract", async () => {
         retention: { everyWriteMs: null },
       }),
     getStatistics: () => call("getStatistics", {}),
+    startGc: () => call("startGc", {}),
+    getGc: () => call("getGc", {}),
+    startScrub: () => call("startScrub", {}),
+    stopScrub: () => call("stopScrub", {}),
+    getScrub: () => call("getScrub", {}),
     getHealth: () => call("getHealth", {}),
     listVolumes: () => call("listVolumes", { removed: "true" }),
     getVolume: async () => {

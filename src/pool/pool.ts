@@ -54,12 +54,15 @@ import { PoolContent } from "./pool-content.ts";
 import { PoolOpening, type SealedSegments } from "./pool-opening.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
+  GcReport,
+  HousekeepingProgress,
   PoolEvent,
   PoolHost,
   PoolPolicy,
   PoolSettings,
   PoolState,
   PoolStatistics,
+  ScrubStatus,
   VolumeSettings,
   VolumeSummary,
 } from "./types.ts";
@@ -338,6 +341,30 @@ export class Pool {
       zero: { savedBytes: 0, blockCount: this.#reduced((reduction) => reduction.zeroCount) },
       volumes,
     };
+  }
+
+  // ---- housekeeping
+
+  collect(_options: { readonly isDryRun: boolean }): Promise<GcReport> {
+    return Promise.reject(new StorageError("BUSY", "pool: nothing collected: not in this version"));
+  }
+
+  get gcProgress(): HousekeepingProgress | undefined {
+    return undefined;
+  }
+
+  get lastGc(): GcReport | undefined {
+    return undefined;
+  }
+
+  startScrub(): void {
+    throw new StorageError("BUSY", "pool: nothing scrubbed: not in this version");
+  }
+
+  stopScrub(): void {}
+
+  scrubStatus(): ScrubStatus {
+    return { progress: undefined, report: undefined };
   }
 
   /** Counts anew what live volumes refer to. */

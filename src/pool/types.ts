@@ -220,6 +220,86 @@ export interface VolumeStatistics extends VolumeSpace, VolumeReduction {
   readonly flushCount: number;
 }
 
+/** How far a collection or a scrub is, over all that it has to do. */
+export interface HousekeepingProgress {
+  /** In words: "counting what is live". */
+  readonly phase: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** Why bytes stay: "live volumes", "retention: every write of the last 24 h". */
+export interface GcHolder {
+  readonly what: string;
+  readonly bytes: number;
+}
+
+/** What a collection did, or with isDryRun would do. */
+export interface GcReport {
+  readonly isDryRun: boolean;
+  readonly startedMicros: number;
+  readonly durationMicros: number;
+  readonly segmentsExamined: number;
+  /** Their files are gone: those that held nothing any more, and those that were compacted. */
+  readonly segmentsFreed: number;
+  /** Their live frames were moved. */
+  readonly segmentsCompacted: number;
+  /** What the pool stored before. */
+  readonly bytesBefore: number;
+  readonly bytesFreed: number;
+  readonly bytesMoved: number;
+  /** What nothing refers to and no retention promises, of what was examined; freed or not. */
+  readonly garbageBytes: number;
+  readonly liveBytes: number;
+  /** What holds the rest, largest first. */
+  readonly holders: readonly GcHolder[];
+}
+
+/** Damage that a scrub found. */
+export interface ScrubProblem {
+  readonly code: string;
+  readonly message: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+export interface ScrubReport {
+  readonly startedMicros: number;
+  readonly durationMicros: number;
+  /** Else it was stopped before it had read everything. */
+  readonly isComplete: boolean;
+  readonly segmentsChecked: number;
+  readonly framesChecked: number;
+  readonly bytesChecked: number;
+  readonly problemCount: number;
+  /** The first of them. */
+  readonly problems: readonly ScrubProblem[];
+}
+
+export interface ScrubStatus {
+  /** Of the scrub that runs; undefined: none does. */
+  readonly progress: (HousekeepingProgress & { readonly problemCount: number }) | undefined;
+  /** Of the last one that ended since the pool was opened. */
+  readonly report: ScrubReport | undefined;
+}
+
+/** What a pool does to itself in the background. */
+export interface Housekeeping {
+  /**
+   * Collects garbage now; while a collection runs, waits for its end first, or takes part in it. Throws POOL_STOPPED,
+   * DISK_FULL, DISK_IO.
+   */
+  collect(options: { readonly isDryRun: boolean }): Promise<GcReport>;
+  /** Of the collection that runs, asked for or not. */
+  readonly gcProgress: HousekeepingProgress | undefined;
+  /** Of the last collection that ended, dry runs left out. */
+  readonly lastGc: GcReport | undefined;
+  /** Begins to read and verify all that is stored; nothing when a scrub runs. Throws POOL_STOPPED. */
+  startScrub(): void;
+  /** Ends it, soon; what it found until then stays in the report. */
+  stopScrub(): void;
+  scrubStatus(): ScrubStatus;
+}
+
 /** Something an operator may want to know: a state change, never a request. */
 export interface PoolEvent {
   readonly timeMicros: number;

@@ -9,12 +9,45 @@ import type { ServedPool } from "../../src/daemon/served-pool.ts";
 import type { BlockDevice } from "../../src/nbd/block-device.ts";
 import type {
   DamageStatistics,
+  GcReport,
+  HousekeepingProgress,
   PoolEvent,
   PoolPolicy,
   PoolStatistics,
+  ScrubReport,
+  ScrubStatus,
   VolumeSettings,
   VolumeSummary,
 } from "../../src/pool/types.ts";
+
+const GC_REPORT: GcReport = {
+  isDryRun: false,
+  startedMicros: 1e15,
+  durationMicros: 1_500_000,
+  segmentsExamined: 10,
+  segmentsFreed: 4,
+  segmentsCompacted: 3,
+  bytesBefore: 640 << 20,
+  bytesFreed: 256 << 20,
+  bytesMoved: 32 << 20,
+  garbageBytes: 300 << 20,
+  liveBytes: 200 << 20,
+  holders: [
+    { what: "live volumes", bytes: 200 << 20 },
+    { what: "retention: every write of the last 24 h", bytes: 140 << 20 },
+  ],
+};
+
+const SCRUB_REPORT: ScrubReport = {
+  startedMicros: 1e15,
+  durationMicros: 2_000_000,
+  isComplete: true,
+  segmentsChecked: 10,
+  framesChecked: 1000,
+  bytesChecked: 640 << 20,
+  problemCount: 0,
+  problems: [],
+};
 
 export class SmallPool implements ServedPool {
   readonly slab: ServedPool["slab"] = {
@@ -27,6 +60,11 @@ export class SmallPool implements ServedPool {
   /** Awaited before every change; tests replace it to look in between. */
   beforeChange: () => Promise<void> = () => Promise.resolve();
   censusCount = 0;
+  gcProgress: HousekeepingProgress | undefined;
+  lastGc: GcReport | undefined;
+  /** What the next scrub finds. */
+  scrubProblems: ScrubReport["problems"] = [];
+  scrub: ScrubStatus = { progress: undefined, report: undefined };
   policy: PoolPolicy = { retention: { everyWriteMicros: null }, poolSizeBytes: 0 };
   #volumes: VolumeSummary[] = [];
 
@@ -165,6 +203,40 @@ export class SmallPool implements ServedPool {
         flushCount: 7,
       })),
     };
+  }
+
+  /** Lasts until `beforeChange` resolves. */
+  async collect({ isDryRun }: { isDryRun: boolean }): Promise<GcReport> {
+    this.gcProgress = { phase: "counting what is live", doneBytes: 1024, totalBytes: 4096 };
+    try {
+      await this.beforeChange();
+      const report = { ...GC_REPORT, isDryRun };
+      if (!isDryRun) this.lastGc = report;
+      return report;
+    } finally {
+      this.gcProgress = undefined;
+    }
+  }
+
+  startScrub(): void {
+    const progress = { phase: "verifying", doneBytes: 1024, totalBytes: 4096, problemCount: 0 };
+    this.scrub = { ...this.scrub, progress };
+    void this.beforeChange().then(() => this.#endScrub(true));
+  }
+
+  stopScrub(): void {
+    this.#endScrub(false);
+  }
+
+  scrubStatus(): ScrubStatus {
+    return this.scrub;
+  }
+
+  #endScrub(isComplete: boolean): void {
+    if (this.scrub.progress === undefined) return;
+    const found = this.scrubProblems;
+    const report = { ...SCRUB_REPORT, isComplete, problems: found, problemCount: found.length };
+    this.scrub = { progress: undefined, report };
   }
 
   async refreshCensus(): Promise<void> {

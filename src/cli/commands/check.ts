@@ -9,7 +9,7 @@ import { type CheckReport, checkPool } from "../../pool/pool-check.ts";
 import type { CommandContext } from "../command.ts";
 import { lockOfflinePool, openOfflinePool } from "../offline-pool.ts";
 import type { Output } from "../output.ts";
-import { sizeOf } from "../values.ts";
+import { counted, sizeOf } from "../values.ts";
 
 const MEMORY_BYTES_MIN: number = 64 * 1024 ** 2;
 const MEMORY_BYTES_MAX: number = 4 * 1024 ** 3;
@@ -69,8 +69,4 @@ function resultOf(report: CheckReport): string {
 /** "up to #17 (2026-03-01T12:00:00.000Z)" */
 function upTo({ lsn, timeMicros }: CheckReport): string {
   return lsn === 1 ? "up to its beginning" : `up to #${lsn - 1} (${formatTime(timeMicros)})`;
-}
-
-function counted(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }

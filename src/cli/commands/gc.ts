@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `varve gc`: has the daemon collect garbage now, shows how far it is, and what came of it; with --dry-run
+// what would come of it, and what holds the rest.
+
+import type { GcReportJson, GcStatusJson } from "../../api/types.ts";
+import { StorageError } from "../../base/errors.ts";
+import { formatDuration, formatSize } from "../../base/units.ts";
+import { waitForWork } from "../background-work.ts";
+import type { CommandContext } from "../command.ts";
+import type { Output } from "../output.ts";
+import { counted } from "../values.ts";
+
+export async function run(context: CommandContext): Promise<undefined> {
+  const { output } = context;
+  const isDryRun = context.flag("dry-run");
+  const daemon = await context.daemon();
+  const started = await daemon.call("startGc", { isDryRun });
+  const label = isDryRun ? "gc --dry-run" : "gc";
+  const ended = await waitForWork(context, started, {
+    label,
+    ask: () => daemon.call("getGc", {}),
+    isRunning: ({ run: newest, isRunning }) => isRunning && newest === started.run,
+    progressOf: ({ progress }) => progress,
+    hint: `it goes on in the daemon; "varve ${label}" waits for its end`,
+  });
+  const report = reportOf(ended, started.run);
+  if (context.isJson) output.json(report);
+  else print(report, output);
+}
+
+function reportOf({ run: newest, report, problem }: GcStatusJson, run: number): GcReportJson {
+  if (newest === run && problem !== undefined) {
+    const { code, message, hint, data } = problem;
+    throw new StorageError(code, message, { hint, data });
+  }
+  if (newest === run && report !== undefined) return report;
+  const why = newest < run ? "the daemon was restarted meanwhile" : "another has begun meanwhile";
+  throw new StorageError("INTERRUPTED", `gc: its report is lost: ${why}`, {
+    hint: 'start it again; "varve gc --dry-run" says what there is to free',
+  });
+}
+
+function print(report: GcReportJson, output: Output): void {
+  const { isDryRun, segmentsFreed, segmentsCompacted } = report;
+  const after = Math.max(0, report.bytesBefore - report.bytesFreed);
+  const moved =
+    report.bytesMoved === 0
+      ? ""
+      : `, ${formatSize(report.bytesMoved)} moved out of ${segmentsCompacted}`;
+  output.facts([
+    [
+      isDryRun ? "would free" : "freed",
+      `${formatSize(report.bytesFreed)} in ${counted(segmentsFreed, "segment")}${moved}`,
+    ],
+    ["stored", `${formatSize(report.bytesBefore)} before, ${formatSize(after)} after`],
+    ["garbage", formatSize(report.garbageBytes)],
+    [
+      "looked at",
+      `${counted(report.segmentsExamined, "segment")} in ${formatDuration(report.durationMs)}`,
+    ],
+  ]);
+  if (report.holders.length === 0) return;
+  output.line();
+  output.table(
+    ["HELD BY", "BYTES"],
+    report.holders.map(({ what, bytes }) => [what, formatSize(bytes)]),
+  );
+}
