@@ -63,6 +63,7 @@ import type {
   PoolState,
   PoolStatistics,
   ScrubStatus,
+  VolumeReduction,
   VolumeSettings,
   VolumeSummary,
 } from "./types.ts";
@@ -304,13 +305,18 @@ export class Pool {
 
   stats(): PoolStatistics {
     const { log, memory, blocks } = this;
-    const volumes = this.#catalog.list(false).map(({ id, name, sizeBytes }) => ({
-      id,
-      name,
-      sizeBytes,
-      ...NOT_COUNTED_OF_VOLUME,
-      ...(this.#devices.get(id) as VolumeDevice).counters,
-    }));
+    const volumes = this.#catalog.list(false).map(({ id, name, sizeBytes }) => {
+      const device = this.#devices.get(id);
+      assert(device !== undefined, "every live volume has a device");
+      return {
+        id,
+        name,
+        sizeBytes,
+        ...NOT_COUNTED_OF_VOLUME,
+        ...reductionOf(device),
+        ...device.counters,
+      };
+    });
     return {
       state: this.state,
       storedBytes: this.#space.storedBytes,
@@ -337,8 +343,27 @@ export class Pool {
       recoveryMicros: this.#recoveryMicros,
       refusedRequestCount: this.#refusedRequestCount,
       ...this.#damage.statistics,
-      ...NOT_COUNTED,
+      census: undefined,
+      dedup: {
+        savedBytes: 0,
+        indexMemoryBytes: this.dedup.memoryBytes,
+        indexEntries: this.dedup.entryCount,
+        indexEntriesMax: this.dedup.entryCountMax,
+        isIndexSampled: this.dedup.isThinned,
+        indexEvictionCount: this.dedup.evictionCount,
+        hitCount: this.#reduced((reduction) => reduction.duplicateCount),
+        prefetchedHitCount: this.dedup.prefetchedHitCount,
+        missCount: this.#reduced((reduction) => reduction.missCount),
+        staleCount: this.reducer.staleCount,
+      },
+      compression: {
+        savedBytes: 0,
+        compressedFrameCount: this.#reduced((reduction) => reduction.compressedCount),
+        incompressibleFrameCount: this.#reduced((reduction) => reduction.incompressibleCount),
+      },
       zero: { savedBytes: 0, blockCount: this.#reduced((reduction) => reduction.zeroCount) },
+      gc: { collectionCount: 0, freedSegmentCount: 0, freedBytes: 0, movedBytes: 0 },
+      scrub: { completedCount: 0, checkedBytes: 0, problemCount: 0 },
       volumes,
     };
   }
@@ -713,38 +738,24 @@ function setReduction(device: VolumeDevice, volume: Volume): void {
   device.reduction.isCompressed = volume.isCompressed;
 }
 
-/** What only a census and the reduction know. */
-const NOT_COUNTED = {
-  census: undefined,
-  dedup: {
-    savedBytes: 0,
-    indexMemoryBytes: 0,
-    indexEntries: 0,
-    indexEntriesMax: 0,
-    isIndexSampled: false,
-    indexEvictionCount: 0,
-    hitCount: 0,
-    prefetchedHitCount: 0,
-    missCount: 0,
-    staleCount: 0,
-  },
-  compression: { savedBytes: 0, compressedFrameCount: 0, incompressibleFrameCount: 0 },
-  gc: { collectionCount: 0, freedSegmentCount: 0, freedBytes: 0, movedBytes: 0 },
-  scrub: { completedCount: 0, checkedBytes: 0, problemCount: 0 },
-} as const;
-
+/** What only a census knows. */
 const NOT_COUNTED_OF_VOLUME = {
   mappedBytes: 0,
   zeroBytes: 0,
   uniqueBytes: 0,
   dedupSavedBytes: 0,
   compressionSavedBytes: 0,
-  zeroBlockCount: 0,
-  duplicateBlockCount: 0,
-  frameCount: 0,
-  compressedFrameCount: 0,
-  frameBytes: 0,
 } as const;
+
+function reductionOf({ reduction }: VolumeDevice): VolumeReduction {
+  return {
+    zeroBlockCount: reduction.zeroCount,
+    duplicateBlockCount: reduction.duplicateCount,
+    frameCount: reduction.frameCount,
+    compressedFrameCount: reduction.compressedCount,
+    frameBytes: reduction.frameBytes,
+  };
+}
 
 function checkSettings(settings: PoolSettings): void {
   assert(

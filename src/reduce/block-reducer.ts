@@ -46,7 +46,10 @@ export class Reduction {
   zeroCount = 0;
   duplicateCount = 0;
   frameCount = 0;
+  /** Of them: looked for among what is stored; kept compressed; tried, and kept as they were. */
+  missCount = 0;
   compressedCount = 0;
+  incompressibleCount = 0;
   /** Bytes of all frames with their headers. */
   frameBytes = 0;
 
@@ -58,6 +61,7 @@ export class Reduction {
 
   tried(count: number, shrunkCount: number): void {
     this.compressedCount += shrunkCount;
+    this.incompressibleCount += count - shrunkCount;
     this.#stubbornCount = shrunkCount > 0 ? 0 : this.#stubbornCount + count;
   }
 }
@@ -161,6 +165,7 @@ export class BlockReducer {
     reduction.zeroCount += this.zeroCount;
     reduction.duplicateCount += this.duplicateCount + (words[result + 1] as number);
     reduction.frameCount += frameCount;
+    if (reduction.isDeduplicated) reduction.missCount += frameCount;
     reduction.frameBytes += frames.frameBytes;
     reduction.tried(words[result + 2] as number, words[result + 3] as number);
     if (reduction.isDeduplicated && frameCount > 0)
