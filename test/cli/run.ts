@@ -55,6 +55,16 @@ export async function runScript(path: string, isUpdating: boolean): Promise<Scri
   }
 }
 
+/** Runs a script that is in no file; gives it back with what was printed. */
+export async function runText(script: string): Promise<string> {
+  const session = new Session();
+  try {
+    return await session.run(script);
+  } finally {
+    await session.end();
+  }
+}
+
 class Session {
   readonly #directory = mkdtempSync(join(realpathSync(tmpdir()), "varve-cli-"));
   readonly #masks: [RegExp, string][] = [];

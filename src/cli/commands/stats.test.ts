@@ -49,7 +49,7 @@ test("the table says size, use and saving of the pool and of each volume", async
     "web     32.0 MiB       0 B   32.0 MiB    0%        -",
     "",
     "saved:   20.0 MiB by deduplication, 10.0 MiB by compression, 8.0 KiB of zeros",
-    "live:    10.0 MiB; history, garbage and index 15.0 MiB",
+    "live:    10.0 MiB; history, garbage, index and reserve 15.0 MiB",
     "counted: 2001-09-09 01:46:40",
   ]);
 });

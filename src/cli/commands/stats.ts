@@ -55,7 +55,10 @@ function printTable(statistics: StatisticsJson, output: Output): void {
       "saved",
       `${formatSize(dedup.savedBytes)} by deduplication, ${formatSize(compression.savedBytes)} by compression, ${formatSize(zero.savedBytes)} of zeros`,
     ],
-    ["live", `${formatSize(pool.liveBytes)}; history, garbage and index ${formatSize(rest)}`],
+    [
+      "live",
+      `${formatSize(pool.liveBytes)}; history, garbage, index and reserve ${formatSize(rest)}`,
+    ],
     ["counted", `${shortTime(census.at)}${sampled}`],
   ]);
 }
