@@ -34,7 +34,6 @@ export class Collections {
     }
     this.#run += 1;
     this.#current = { isDryRun };
-    this.#report = undefined;
     this.#problem = undefined;
     // Anything but a StorageError is a bug, and ends the process as any rejection that nobody waits for.
     void this.#collect(isDryRun);

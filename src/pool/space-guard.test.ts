@@ -75,6 +75,25 @@ test("a limit refuses what doesn't fit in front of the reserve, and takes what i
   rig.host.stop();
 });
 
+test("a limit that is changed holds for the next write, and the state follows at once", async () => {
+  const rig = await guarded({ poolSizeBytes: 1024 * KIB, contentBytes: 950 * KIB });
+  ok(!rig.guard.admits(100 * KIB));
+  ok(rig.guard.isFull);
+  rig.guard.poolSizeBytes = 2048 * KIB;
+  ok(rig.guard.admits(100 * KIB));
+  const { nowMicros } = rig.host.clock;
+  while (rig.guard.isFull) await turn();
+  ok(rig.host.clock.nowMicros - nowMicros < 1000, "not when the next look was due");
+  rig.guard.poolSizeBytes = 1024 * KIB;
+  await poll(rig);
+  ok(rig.guard.isFull, "without a write that was refused");
+  rig.guard.poolSizeBytes = 0;
+  await poll(rig);
+  deepEqual([rig.guard.isFull, rig.guard.capacityBytes > 2048 * KIB], [false, true]);
+  await rig.guard.close();
+  rig.host.stop();
+});
+
 test("each watermark is told once on the way up, and again after it was left", async () => {
   const rig = await guarded({ poolSizeBytes: 1000 * KIB });
   for (const share of [0.5, 0.85, 0.86, 0.95, 0.96, 0.7, 0.85]) {

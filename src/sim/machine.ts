@@ -8,7 +8,6 @@
 import { assert, must } from "../base/assert.ts";
 import type { Clock, Directory, Logger, Random, Zstd } from "../host/ports.ts";
 import { Prng } from "./prng.ts";
-import { SIM_ZSTD } from "./sim-zstd.ts";
 import {
   type MachineTime,
   SimClock,
@@ -19,6 +18,7 @@ import {
 } from "./scheduler.ts";
 import { SimDirectory } from "./sim-directory.ts";
 import { DISK_SPEEDS, SimDisk } from "./sim-disk.ts";
+import { SIM_ZSTD } from "./sim-zstd.ts";
 import { drawPowerLoss, type PowerLoss } from "./stored-file.ts";
 import { Trace } from "./trace.ts";
 

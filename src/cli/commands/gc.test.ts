@@ -6,7 +6,7 @@ import { deepEqual, equal, match, rejects } from "node:assert/strict";
 import { test } from "node:test";
 import { runCommand } from "../../../test/cli/small-command.ts";
 import { smallDaemon } from "../../../test/cli/small-daemon.ts";
-import type { GcStatusJson } from "../../api/types.ts";
+import type { ErrorJson, GcReportJson, GcStatusJson } from "../../api/types.ts";
 import { hasCode, StorageError } from "../../base/errors.ts";
 import * as gc from "./gc.ts";
 
@@ -61,14 +61,17 @@ test("the command waits as long as it takes, and fails with the collection's own
 test("a report that belongs to another run isn't taken for this one's", async () => {
   const { operations } = smallDaemon();
   const running: GcStatusJson = { run: 5, isRunning: true };
-  for (const [run, why] of [
-    [0, /the daemon was restarted meanwhile/],
-    [6, /another has begun meanwhile/],
+  const { json } = await runCommand(gc, operations, [QUIET, "--json"]);
+  const problem = new StorageError("DISK_IO", "gc: read failed: EIO").toJSON();
+  for (const [run, rest, why] of [
+    [0, {}, /the daemon was restarted meanwhile/],
+    [6, { report: json as GcReportJson }, /another has begun meanwhile/],
+    [6, { problem: problem as unknown as ErrorJson }, /another has begun meanwhile/],
   ] as const) {
     const others = {
       ...operations,
       startGc: async () => running,
-      getGc: async () => ({ ...(await operations.getGc({})), run }),
+      getGc: async () => ({ run, isRunning: true, ...rest }),
     };
     await rejects(
       runCommand(gc, others, [QUIET]),
