@@ -270,7 +270,9 @@ export interface GcReportJson {
   readonly segmentsCompacted: number;
   /** What the pool stored before. */
   readonly bytesBefore: number;
+  /** Of segments that are gone. */
   readonly bytesFreed: number;
+  /** Of them, what is stored elsewhere now. */
   readonly bytesMoved: number;
   /** What nothing refers to and no retention promises. */
   readonly garbageBytes: number;

@@ -246,7 +246,9 @@ export interface GcReport {
   readonly segmentsCompacted: number;
   /** What the pool stored before. */
   readonly bytesBefore: number;
+  /** Of segments that are gone, with what was moved out of them. */
   readonly bytesFreed: number;
+  /** What that took where it is now: the pool stores so much less as bytesFreed is more than this. */
   readonly bytesMoved: number;
   /** What nothing refers to and no retention promises, of what was examined; freed or not. */
   readonly garbageBytes: number;

@@ -17,8 +17,8 @@ test("a collection is reported with what it freed and what holds the rest", asyn
   const { lines, exitCode } = await runCommand(gc, operations, [QUIET]);
   equal(exitCode, 0);
   deepEqual(lines, [
-    "freed:     256 MiB in 4 segments, 32.0 MiB moved out of 3",
-    "stored:    640 MiB before, 384 MiB after",
+    "freed:     224 MiB; 4 segments deleted, 32.0 MiB moved out of 3 segments",
+    "stored:    640 MiB before, 416 MiB after",
     "garbage:   300 MiB",
     "looked at: 10 segments in 1 s",
     "",
@@ -31,7 +31,7 @@ test("a collection is reported with what it freed and what holds the rest", asyn
 test("a dry run says what would be freed, and is one", async () => {
   const { operations, pool } = smallDaemon();
   const { lines } = await runCommand(gc, operations, [QUIET, "--dry-run"]);
-  match(lines[0] ?? "", /^would free: 256 MiB/);
+  match(lines[0] ?? "", /^would free: 224 MiB; 4 segments/);
   equal(pool.lastGc, undefined);
   const { json } = await runCommand(gc, operations, [QUIET, "--json"]);
   deepEqual((json as { isDryRun: boolean }).isDryRun, false);

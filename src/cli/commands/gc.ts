@@ -42,18 +42,22 @@ function reportOf({ run: newest, report, problem }: GcStatusJson, run: number): 
 }
 
 function print(report: GcReportJson, output: Output): void {
-  const { isDryRun, segmentsFreed, segmentsCompacted } = report;
-  const after = Math.max(0, report.bytesBefore - report.bytesFreed);
+  const { isDryRun, segmentsFreed, segmentsCompacted, bytesMoved } = report;
+  // What was moved is stored again.
+  const freedBytes = Math.max(0, report.bytesFreed - bytesMoved);
   const moved =
-    report.bytesMoved === 0
+    bytesMoved === 0
       ? ""
-      : `, ${formatSize(report.bytesMoved)} moved out of ${segmentsCompacted}`;
+      : `, ${formatSize(bytesMoved)} moved out of ${counted(segmentsCompacted, "segment")}`;
   output.facts([
     [
       isDryRun ? "would free" : "freed",
-      `${formatSize(report.bytesFreed)} in ${counted(segmentsFreed, "segment")}${moved}`,
+      `${formatSize(freedBytes)}; ${counted(segmentsFreed, "segment")} deleted${moved}`,
     ],
-    ["stored", `${formatSize(report.bytesBefore)} before, ${formatSize(after)} after`],
+    [
+      "stored",
+      `${formatSize(report.bytesBefore)} before, ${formatSize(Math.max(0, report.bytesBefore - freedBytes))} after`,
+    ],
     ["garbage", formatSize(report.garbageBytes)],
     [
       "looked at",
