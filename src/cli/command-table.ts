@@ -338,7 +338,7 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "varve gc --dry-run", effect: "why the pool is as large as it is" },
       { command: "varve retention --none && varve gc", effect: "history is let go, and its space" },
     ],
-    exits: ["notFound", "unavailable"],
+    exits: ["notFound", "unavailable", "corrupt"],
     json: "{isDryRun, startedAt, durationMs, segmentsExamined, segmentsFreed, segmentsCompacted, bytesBefore, bytesFreed, bytesMoved, garbageBytes, liveBytes, holders: [{what, bytes}]}",
     seeAlso: ["varve-retention(1)", "varve-stats(1)"],
   },
