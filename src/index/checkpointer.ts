@@ -80,6 +80,8 @@ export interface CheckpointState {
   /** Highest run number in use or on disk. */
   lastRun: number;
   runs: readonly RunEntry[];
+  /** Where the cuts of the newest checkpoint and of the one before lie; 0: there is none. */
+  cutSegments: readonly [number, number];
   /** Runs that the slot before the newest needs. */
   previousRuns: readonly RunEntry[];
 }
@@ -128,12 +130,20 @@ export class Checkpointer {
   indexBytes = 0;
   /** LSN of the newest checkpoint's cut. */
   cutLsn: number;
+  /** The segments that the cuts of the newest checkpoint and of the one before lie in; 0: there is none. */
+  #cutSegments: readonly [number, number];
 
   constructor(options: CheckpointerOptions, state: CheckpointState, cutLsn: number) {
     this.#options = options;
     this.log = options.log;
     this.#state = state;
+    this.#cutSegments = state.cutSegments;
     this.cutLsn = cutLsn;
+  }
+
+  /** No recovery begins in a segment below this one, whichever checkpoint it begins from. */
+  get oldestCutSegment(): number {
+    return Math.min(...this.#cutSegments);
   }
 
   get isRunning(): boolean {
@@ -468,6 +478,7 @@ export class Checkpointer {
     this.checkpointCount += 1;
     this.indexBytes += written.sizeBytes;
     this.cutLsn = work.cut.nextLsn;
+    this.#cutSegments = [work.cut.segmentNumber, this.#cutSegments[0]];
     this.#publish(work);
     for (const run of new Set(obsolete)) if (!keep.has(run)) await this.#removeRun(run);
   }

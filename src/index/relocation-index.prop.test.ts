@@ -24,7 +24,13 @@ import { scanRun } from "./run-scan.ts";
 const POOL_ID = new Uint8Array(16).fill(6);
 const SHAPE = { ...shapeOf(24 << 20), slotCount: 16 };
 const CURSOR = newRecordCursor();
-const NEW: CheckpointState = { sequence: 0, lastRun: 0, runs: [], previousRuns: [] };
+const NEW: CheckpointState = {
+  sequence: 0,
+  lastRun: 0,
+  runs: [],
+  cutSegments: [0, 0],
+  previousRuns: [],
+};
 
 interface Home {
   readonly segment: number;

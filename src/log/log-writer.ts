@@ -22,13 +22,19 @@
 import { assert } from "../base/assert.ts";
 import { hasCode, NBD_ERROR, StorageError } from "../base/errors.ts";
 import type { Clock, Directory, DiskFile } from "../host/ports.ts";
-import { BATCH_BUFFER_BYTES, type BlockMemory, FRAME_ROW_BYTES } from "../reduce/block-memory.ts";
+import {
+  BATCH_BUFFER_BYTES,
+  type BlockMemory,
+  FRAME_HEADER_BYTES,
+  FRAME_ROW_BYTES,
+} from "../reduce/block-memory.ts";
 import { BATCH_FLAG, FLUSH_ALIGN_BYTES } from "./batch.ts";
 import { BatchBuffer, type Waiter } from "./batch-buffer.ts";
 import { OpenSegment } from "./open-segment.ts";
 import {
   FLUSHED_RECORD_BYTES,
   putRecordHeader,
+  putRelocated,
   putU64,
   RANGE_RECORD_BYTES,
   RECORD_KIND,
@@ -36,7 +42,7 @@ import {
 } from "./record.ts";
 import { RecordedTime } from "./recorded-time.ts";
 import type { ReplayStart } from "./replay-start.ts";
-import { segmentName } from "./segment.ts";
+import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.ts";
 import { SyncQueue } from "./sync-queue.ts";
 
 export interface LogPosition {
@@ -86,6 +92,16 @@ export interface Packing {
   readonly compressEvery: number;
 }
 
+/** A frame on its way to a new place. */
+export interface MovedFrame {
+  /** Behind its header. */
+  readonly storedBytes: number;
+  readonly slotCount: number;
+  readonly isShared: boolean;
+  /** For each slot, as in the record: hash of the block, home segment, home offset / 8. */
+  readonly slotsAddress: number;
+}
+
 export interface SealedSegment {
   readonly number: number;
   readonly sizeBytes: number;
@@ -130,6 +146,8 @@ export class LogWriter {
   #slowBatches = 0;
   #stopCause: StorageError | undefined;
   #isRoomWanted = false;
+  /** This segment ends although it has room. */
+  #sealWanted = 0;
   #isMarkerScheduled = false;
   #isMarked = true;
   #isClosed = false;
@@ -156,6 +174,10 @@ export class LogWriter {
   batchCount = 0;
   batchBytes = 0;
   frameBytes = 0;
+  /** Bytes of frames that garbage collection moved. */
+  movedBytes = 0;
+  /** Records of clients' changes. */
+  changeCount = 0;
   markerCount = 0;
 
   private constructor(options: LogWriterOptions) {
@@ -282,11 +304,47 @@ export class LogWriter {
     );
     segment.frameCount += words[packing.resultAddress >>> 2] as number;
     this.frameBytes += frameBytes;
+    this.changeCount += 1;
     this.referencesAddress = references;
     this.packed.segment = segment.number;
     this.packed.rowsAddress = rowsAddress;
     this.packed.frameBytes = frameBytes;
     return this.#appended(batch, recordBytes, frameBytes);
+  }
+
+  /**
+   * Appends a frame that was stored elsewhere, which `put` writes to the address that it is given, and the record that says
+   * so. Only after `hasRoom` for as many blocks as its bytes take. Returns where the record is, until the batch closes.
+   */
+  appendRelocated(
+    frame: MovedFrame,
+    put: (address: number, place: { segment: number; offset8: number }) => void,
+  ): { address: number; lengthBytes: number } {
+    const batch = this.#opened();
+    const { view, bytes } = this.#memory;
+    const segment = batch.segment as OpenSegment;
+    const place = { segment: segment.number, offset8: batch.frameOffset / 8 };
+    put(batch.frameAddress, place);
+    const { storedBytes } = frame;
+    const frameBytes = FRAME_HEADER_BYTES + Math.ceil(storedBytes / 8) * 8;
+    const row = segment.tableAddress + segment.frameCount * FRAME_ROW_BYTES;
+    view.setUint32(row, place.offset8, true);
+    view.setUint32(row + 4, storedBytes, true);
+    bytes.copyWithin(row + 8, batch.frameAddress, batch.frameAddress + 8);
+    segment.frameCount += 1;
+    const record = batch.recordAddress;
+    const lengthBytes = putRelocated(view, record, {
+      timeOffsetMicros: this.#time.offsetMicros(),
+      placeSegment: place.segment,
+      placeOffset8: place.offset8,
+      storedBytes,
+      slotCount: frame.slotCount,
+      isShared: frame.isShared,
+      slotsOffset: frame.slotsAddress,
+    });
+    this.movedBytes += frameBytes;
+    this.#appended(batch, lengthBytes, frameBytes);
+    return { address: record, lengthBytes };
   }
 
   /** Appends a zeroed or trimmed record. Only after `hasRoom(0)`. */
@@ -455,6 +513,20 @@ export class LogWriter {
       incarnation: this.incarnation,
       recordedMicros: this.#time.recordedMicros,
     };
+  }
+
+  /** Ends the segment being written, if there is anything in it: the next batch begins another one. */
+  async sealSegment(): Promise<void> {
+    const { number, end } = this.#segment as OpenSegment;
+    if (end === SEGMENT_HEADER_BYTES) return;
+    this.closeBatch();
+    this.#sealWanted = number;
+    await this.durableBatches();
+  }
+
+  /** The segment that is being written: those below are sealed, or were when the log was opened. */
+  get segmentNumber(): number {
+    return (this.#segment as OpenSegment).number;
   }
 
   /** Bytes of the segment being written. */
@@ -735,7 +807,8 @@ export class LogWriter {
   }
 
   #isSegmentFull(): boolean {
-    return (this.#segment as OpenSegment).isFull(this.#options.segmentBytes);
+    const segment = this.#segment as OpenSegment;
+    return segment.number === this.#sealWanted || segment.isFull(this.#options.segmentBytes);
   }
 
   #rollIfFull(): void {

@@ -56,6 +56,16 @@ export function segmentName(number: number): string {
   return `${number.toString(16).padStart(16, "0")}.seg`;
 }
 
+/** Where the records of a segment are whose frames are elsewhere. */
+export function recordsName(number: number): string {
+  return `${number.toString(16).padStart(16, "0")}.rec`;
+}
+
+/** The number in the name of such a file, or -1. */
+export function recordsNumberOf(name: string): number {
+  return /^[0-9a-f]{16}\.rec$/.test(name) ? Number.parseInt(name.slice(0, 16), 16) : -1;
+}
+
 /** The number in a segment's name, or -1. */
 export function segmentNumberOf(name: string): number {
   return /^[0-9a-f]{16}\.seg$/.test(name) ? Number.parseInt(name.slice(0, 16), 16) : -1;

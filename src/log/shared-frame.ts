@@ -4,9 +4,11 @@
 // Blocks that lie side by side are alike, so together they take about half of what they take one by one; the price
 // is that reading one of them decompresses all.
 //
-//   checksum of all blocks one behind the other | home = its place | stored bytes | codec 1 | slots | 0 | 0 | zstd
+//   checksum of all that follows | home = its place | stored bytes | codec 1 | slots | 0 | 0 | zstd
+//
+// The checksum is of what is stored, unlike that of a frame with one block: so recovery can tell a torn frame without
+// decompressing it, and the decompressor never sees bytes that aren't ours.
 
-import { assert } from "../base/assert.ts";
 import type { Zstd } from "../host/ports.ts";
 import { BLOCK_BYTES, type BlockMemory, FRAME_HEADER_BYTES } from "../reduce/block-memory.ts";
 
@@ -49,14 +51,13 @@ export class SharedFrames {
       storedBytes <= SHARED_STORED_BYTES_MAX;
     if (!isSane) return "unknown codec or shape";
     if (availableBytes < FRAME_HEADER_BYTES + storedBytes) return "cut off";
-    const checksum = view.getBigUint64(address, true);
+    if (!hasRightChecksum(this.#memory, address, storedBytes)) return "wrong checksum";
     const stored = bytes.slice(
       address + FRAME_HEADER_BYTES,
       address + FRAME_HEADER_BYTES + storedBytes,
     );
     const content = await this.#zstd.decompress(stored, slotCount * BLOCK_BYTES);
-    if (content?.length !== slotCount * BLOCK_BYTES) return "its content doesn't decompress";
-    return this.#hash(content) === checksum ? content : "wrong checksum";
+    return content?.length === slotCount * BLOCK_BYTES ? content : "its content doesn't decompress";
   }
 
   /** Compresses blocks that lie one behind the other; undefined when that doesn't make them smaller than `limitBytes`. */
@@ -74,30 +75,29 @@ export class SharedFrames {
   put(
     address: number,
     place: { readonly segment: number; readonly offset8: number },
-    frame: { readonly content: Uint8Array; readonly stored: Uint8Array },
+    frame: { readonly slotCount: number; readonly stored: Uint8Array },
   ): void {
     const { view, bytes } = this.#memory;
-    const { content, stored } = frame;
-    view.setBigUint64(address, this.#hash(content), true);
+    const { slotCount, stored } = frame;
     view.setUint32(address + 8, place.segment, true);
     view.setUint32(address + 12, place.offset8, true);
     view.setUint32(address + 16, stored.length, true);
     view.setUint8(address + 20, CODEC_ZSTD);
-    view.setUint8(address + 21, content.length / BLOCK_BYTES);
+    view.setUint8(address + 21, slotCount);
     view.setUint16(address + 22, 0, true);
     const end = address + SharedFrames.frameBytes(stored.length);
     bytes.set(stored, address + FRAME_HEADER_BYTES);
     bytes.fill(0, address + FRAME_HEADER_BYTES + stored.length, end);
+    this.#memory.kernel.hash(address + 8, FRAME_HEADER_BYTES - 8 + stored.length, address);
   }
+}
 
-  /** XXH64 of what lies outside of the memory. */
-  #hash(content: Uint8Array): bigint {
-    const { staging, bytes } = this.#memory;
-    const address = staging.allocate(content.length);
-    assert(address >= 0, "staging always has room for a frame's content");
-    bytes.set(content, address);
-    const checksum = this.#memory.hash(address, content.length);
-    staging.release(address);
-    return checksum;
-  }
+/** Whether the bytes of the shared frame at `address` are what was stored. */
+export function hasRightChecksum(
+  memory: BlockMemory,
+  address: number,
+  storedBytes: number,
+): boolean {
+  const checksum = memory.hash(address + 8, FRAME_HEADER_BYTES - 8 + storedBytes);
+  return checksum === memory.view.getBigUint64(address, true);
 }

@@ -250,6 +250,7 @@ function stateFrom(
     sequence: newest?.slot.sequence ?? 0,
     lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
     runs: newest === undefined ? [] : runsOf(newest),
+    cutSegments: [newest?.body.cut.segmentNumber ?? 0, previous?.body.cut.segmentNumber ?? 0],
     previousRuns: previous === undefined ? [] : runsOf(previous),
   };
 }

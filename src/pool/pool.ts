@@ -11,6 +11,7 @@
 import { assert } from "../base/assert.ts";
 import { hasCode, StorageError } from "../base/errors.ts";
 import { checkName } from "../base/names.ts";
+import { Collector, type DroppedSegment } from "../gc/collector.ts";
 import { BlockIndex } from "../index/block-index.ts";
 import type { Checkpointer } from "../index/checkpointer.ts";
 import { runName } from "../index/run-file.ts";
@@ -43,6 +44,7 @@ import {
   type VolumeRecord,
 } from "./catalog.ts";
 import { Damage } from "./damage.ts";
+import { Housekeeper } from "./housekeeper.ts";
 import {
   newIdentity,
   type PoolIdentity,
@@ -65,6 +67,7 @@ import type {
   ScrubStatus,
   VolumeReduction,
   VolumeSettings,
+  VolumeSpace,
   VolumeSummary,
 } from "./types.ts";
 
@@ -120,6 +123,9 @@ export class Pool {
   #checkpointer!: Checkpointer;
   #sealed!: SealedSegments;
   #space!: SpaceGuard;
+  #housekeeper!: Housekeeper;
+  /** No new work is begun in the background. */
+  #isClosing = false;
   #isClosed = false;
   #isCheckpointBlocked = false;
   #recovery: RecoveryResult | undefined;
@@ -305,6 +311,7 @@ export class Pool {
 
   stats(): PoolStatistics {
     const { log, memory, blocks } = this;
+    const figures = this.#housekeeper.figures;
     const volumes = this.#catalog.list(false).map(({ id, name, sizeBytes }) => {
       const device = this.#devices.get(id);
       assert(device !== undefined, "every live volume has a device");
@@ -312,11 +319,13 @@ export class Pool {
         id,
         name,
         sizeBytes,
-        ...NOT_COUNTED_OF_VOLUME,
+        ...(figures?.volumes.get(id) ?? NOT_COUNTED_OF_VOLUME),
         ...reductionOf(device),
         ...device.counters,
       };
     });
+    const sum = (bytes: (volume: VolumeSpace) => number): number =>
+      volumes.reduce((total, volume) => total + bytes(volume), 0);
     return {
       state: this.state,
       storedBytes: this.#space.storedBytes,
@@ -343,9 +352,9 @@ export class Pool {
       recoveryMicros: this.#recoveryMicros,
       refusedRequestCount: this.#refusedRequestCount,
       ...this.#damage.statistics,
-      census: undefined,
+      census: figures?.census,
       dedup: {
-        savedBytes: 0,
+        savedBytes: sum((volume) => volume.dedupSavedBytes),
         indexMemoryBytes: this.dedup.memoryBytes,
         indexEntries: this.dedup.entryCount,
         indexEntriesMax: this.dedup.entryCountMax,
@@ -357,12 +366,15 @@ export class Pool {
         staleCount: this.reducer.staleCount,
       },
       compression: {
-        savedBytes: 0,
+        savedBytes: sum((volume) => volume.compressionSavedBytes),
         compressedFrameCount: this.#reduced((reduction) => reduction.compressedCount),
         incompressibleFrameCount: this.#reduced((reduction) => reduction.incompressibleCount),
       },
-      zero: { savedBytes: 0, blockCount: this.#reduced((reduction) => reduction.zeroCount) },
-      gc: { collectionCount: 0, freedSegmentCount: 0, freedBytes: 0, movedBytes: 0 },
+      zero: {
+        savedBytes: sum((volume) => volume.zeroBytes),
+        blockCount: this.#reduced((reduction) => reduction.zeroCount),
+      },
+      gc: this.#housekeeper.statistics,
       scrub: { completedCount: 0, checkedBytes: 0, problemCount: 0 },
       volumes,
     };
@@ -370,16 +382,18 @@ export class Pool {
 
   // ---- housekeeping
 
-  collect(_options: { readonly isDryRun: boolean }): Promise<GcReport> {
-    return Promise.reject(new StorageError("BUSY", "pool: nothing collected: not in this version"));
+  collect(options: { readonly isDryRun: boolean }): Promise<GcReport> {
+    const cause = this.#refusal();
+    if (cause !== undefined) return Promise.reject(cause);
+    return this.#unlessStarved("pool: nothing collected", () => this.#housekeeper.collect(options));
   }
 
   get gcProgress(): HousekeepingProgress | undefined {
-    return undefined;
+    return this.#housekeeper.progress;
   }
 
   get lastGc(): GcReport | undefined {
-    return undefined;
+    return this.#housekeeper.last;
   }
 
   startScrub(): void {
@@ -393,15 +407,19 @@ export class Pool {
   }
 
   /** Counts anew what live volumes refer to. */
-  async refreshCensus(): Promise<void> {}
+  refreshCensus(): Promise<void> {
+    return this.#housekeeper.refreshCensus();
+  }
 
   /**
    * Ends the pool: everything durable, a checkpoint, files closed. Requests must have ended before. Throws DISK_FULL
    * when the log found no space for its last records, and after a few seconds went without them.
    */
   async close(): Promise<void> {
-    if (this.#isClosed) return;
+    if (this.#isClosing) return;
+    this.#isClosing = true;
     this.log.beginClose();
+    await this.#housekeeper.close();
     if (this.log.stopCause === undefined && this.log.nextLsn > this.#checkpointer.cutLsn) {
       await this.#takeCheckpoint().catch((error: unknown) => this.#checkpointFailed(error));
     }
@@ -424,6 +442,11 @@ export class Pool {
   }
 
   // ---- what devices ask (DevicePool)
+
+  /** Frees space that nothing needs, for a write that waits for it. False: there is none. */
+  reclaim(): Promise<boolean> {
+    return this.#housekeeper.reclaim();
+  }
 
   admits(blockCount: number): boolean {
     return blockCount === 0
@@ -491,16 +514,18 @@ export class Pool {
     this.#checkpointer.log = this.log;
     await opening.removeStrayRuns();
     const segments = new SegmentSet(await opening.segmentNumbers());
+    const shared = new SharedFrames(this.memory, this.#host.zstd);
     this.blocks = new BlockStore({
       memory: this.memory,
       slots: this.index.slots,
       log: this.log,
       segments: this.#segments,
-      places: new FramePlaces(NO_RELOCATIONS, segments),
-      shared: new SharedFrames(this.memory, this.#host.zstd),
+      places: new FramePlaces(this.index.relocations, segments),
+      shared,
       clock: this.#host.clock,
     });
     this.reducer = new BlockReducer(this.memory, this.dedup, this.blocks);
+    this.#housekeeper = this.#makeHousekeeper(segments, shared);
     await this.#space.start();
     for (const volume of this.#catalog.volumes.values()) this.#addDevice(volume);
     await this.log.withRoom(() =>
@@ -510,6 +535,63 @@ export class Pool {
     );
     if (this.#identity.log === "new")
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
+  }
+
+  #makeHousekeeper(set: SegmentSet, shared: SharedFrames): Housekeeper {
+    const { clock, log: directory } = this.#host;
+    const collector = new Collector({
+      memory: this.memory,
+      directory,
+      poolId: poolIdBytes(this.#identity),
+      clock,
+      index: this.index,
+      runs: this.#runs,
+      log: this.log,
+      segments: this.#segments,
+      set,
+      shared,
+      keepsHistory: () => this.#catalog.retention.everyWriteMicros !== 0,
+      oldestCutSegment: () => this.#checkpointer.oldestCutSegment,
+      checkpoint: () => this.#takeCheckpoint(),
+      appendDropped: (dropped) => this.#appendDropped(dropped),
+      onDropped: (freedBytes) => this.#segmentDropped(freedBytes),
+      isUrgent: () => this.#housekeeper.isReclaiming,
+      checkStopped: () => {
+        const cause = this.#refusal();
+        if (cause !== undefined) throw cause;
+      },
+      onProblem: (segment, { code, message }) =>
+        this.#tell("error", "gc.segment-kept", { segment, code, message }),
+    });
+    return new Housekeeper({
+      collector,
+      clock,
+      relocations: this.index.relocations,
+      catalog: () => this.#catalog,
+      space: this.#space,
+      segmentBytes: this.#settings.segmentBytes,
+      writtenBytes: () => this.log.batchBytes,
+      tell: (level, event, fields) => this.#tell(level, event, fields),
+    });
+  }
+
+  /** Appends the tombstone of a segment: from then on its frames are elsewhere, or nobody's. */
+  #appendDropped(dropped: DroppedSegment): Promise<void> {
+    return this.log.withRoom(() => {
+      const body = { ...dropped };
+      this.log.appendEncoded(encodeJsonRecord(RECORD_KIND.SEGMENT_DROPPED, body));
+      const isApplied = this.#content.apply(
+        RECORD_KIND.SEGMENT_DROPPED,
+        body,
+        this.log.appendedMicros,
+      );
+      assert(isApplied, "a tombstone that we append fits");
+    });
+  }
+
+  #segmentDropped(freedBytes: number): void {
+    this.#sealed.bytes -= freedBytes;
+    this.#sealed.count -= 1;
   }
 
   #openLog(position: LogPosition): Promise<LogWriter> {
@@ -664,6 +746,7 @@ export class Pool {
   async #takeCheckpoint(): Promise<void> {
     await this.#checkpointer.take();
     this.#offerRoom();
+    if (!this.#isClosing) this.#housekeeper.collectIfDue();
   }
 
   /** The old checkpoint is still good; try again later. Until then writes go on as long as the ring has room. */
@@ -690,7 +773,7 @@ export class Pool {
   }
 
   #refusal(): StorageError | undefined {
-    if (this.#isClosed) return new StorageError("POOL_STOPPED", "pool: refused: it is closed");
+    if (this.#isClosing) return new StorageError("POOL_STOPPED", "pool: refused: it is closed");
     const cause = this.log.stopCause;
     return cause === undefined
       ? undefined
@@ -724,14 +807,6 @@ export class Pool {
     for (const listener of this.#listeners) listener(told);
   }
 }
-
-const NO_RELOCATIONS = {
-  foundSegment: 0,
-  foundLow: 0,
-  foundStoredBytes: 0,
-  resolve: () => 0,
-  load: () => Promise.resolve(),
-};
 
 function setReduction(device: VolumeDevice, volume: Volume): void {
   device.reduction.isDeduplicated = volume.isDeduplicated;

@@ -62,6 +62,11 @@ export class Wanted {
   }
 }
 
+interface Place {
+  readonly segment: number;
+  readonly low: number;
+}
+
 /** Where the wanted blocks are now, and which of them are read together. */
 interface Group {
   readonly wanted: Wanted;
@@ -125,7 +130,7 @@ export class BlockStore implements BlockMatcher {
     }
     const source = this.#slots.findBlock(segment, low);
     if (source !== 0) bytes.copyWithin(target, source, source + BLOCK_BYTES);
-    else if (!this.#openRecent(segment, low, target)) return false;
+    else if (!this.#openRecent(segment, low, { segment, low }, target)) return false;
     this.hitCount += 1;
     return true;
   }
@@ -141,6 +146,10 @@ export class BlockStore implements BlockMatcher {
       const source = this.#slots.findBlock(places.segment, places.low);
       if (source === 0) return false;
       this.#memory.bytes.copyWithin(target, source, source + BLOCK_BYTES);
+      this.hitCount += 1;
+      return true;
+    }
+    if (this.#openRecent(segment, low, places, target)) {
       this.hitCount += 1;
       return true;
     }
@@ -162,7 +171,7 @@ export class BlockStore implements BlockMatcher {
       if (located === LOCATED.NOT_LOADED) return MATCH.UNKNOWN;
       const isShared = stateOf(places.low) === PLACE_STATE.SHARED;
       if (isShared) block = this.#slots.findBlock(places.segment, places.low);
-      else if (this.#openRecent(segment, low, this.#block)) block = this.#block;
+      else if (this.#openRecent(segment, low, places, this.#block)) block = this.#block;
       else if (this.#readFrameNow(segment, low, this.#block)) block = this.#block;
       if (block === 0) return MATCH.UNKNOWN;
     }
@@ -257,6 +266,7 @@ export class BlockStore implements BlockMatcher {
   }
 
   async #readAlone(group: Group): Promise<void> {
+    if (this.#openAll(group)) return;
     const { wanted, lows } = group;
     const start = offset8Of(lows[0] as number) * 8;
     const lengthBytes = offset8Of(lows[lows.length - 1] as number) * 8 + RAW_FRAME_BYTES - start;
@@ -284,20 +294,36 @@ export class BlockStore implements BlockMatcher {
     }
   }
 
+  /** The group lies in a batch that may not be on the disk yet: all of it, for it begins there. */
+  #openAll({ wanted, first, end, segment, lows }: Group): boolean {
+    for (let index = first; index < end; index++) {
+      const home = { segment: wanted.segments[index] as number, low: wanted.lows[index] as number };
+      const place = { segment, low: lows[index - first] as number };
+      const target = wanted.targets[index] as number;
+      if (!this.#openRecent(home.segment, home.low, place, target)) return false;
+    }
+    return true;
+  }
+
   /** Reads a frame that several blocks share, and keeps all of them under the names of their places. */
   async #readShared(group: Group): Promise<void> {
     const { wanted, segment, storedBytes } = group;
     const low = group.lows[0] as number;
     const { bytes } = this.#memory;
     const lengthBytes = FRAME_HEADER_BYTES + storedBytes;
-    const staging = await this.#memory.reads.acquire(lengthBytes);
+    const place = { segment, offset8: offset8Of(low) };
+    const recent = this.#log.recentAddress(segment, place.offset8 * 8);
     let content: Uint8Array | string;
-    try {
-      const target = bytes.subarray(staging, staging + lengthBytes);
-      const readBytes = await this.#segments.read(segment, target, offset8Of(low) * 8);
-      content = await this.#shared.open(staging, readBytes, { segment, offset8: offset8Of(low) });
-    } finally {
-      this.#memory.reads.release(staging);
+    if (recent !== 0) content = await this.#shared.open(recent, lengthBytes, place);
+    else {
+      const staging = await this.#memory.reads.acquire(lengthBytes);
+      try {
+        const target = bytes.subarray(staging, staging + lengthBytes);
+        const readBytes = await this.#segments.read(segment, target, place.offset8 * 8);
+        content = await this.#shared.open(staging, readBytes, place);
+      } finally {
+        this.#memory.reads.release(staging);
+      }
     }
     const name = {
       segment: wanted.segments[group.first] as number,
@@ -305,24 +331,23 @@ export class BlockStore implements BlockMatcher {
     };
     if (typeof content === "string") throw frameCorrupt(name.segment, name.low, content);
     const slotCount = content.length / BLOCK_BYTES;
-    for (const [index, place] of group.lows.entries()) {
-      const at = slotOf(place) * BLOCK_BYTES;
-      if (slotOf(place) >= slotCount)
-        throw frameCorrupt(name.segment, name.low, "it has no such slot");
+    for (const [index, slot] of group.lows.map(slotOf).entries()) {
+      const at = slot * BLOCK_BYTES;
+      if (slot >= slotCount) throw frameCorrupt(name.segment, name.low, "it has no such slot");
       bytes.set(content.subarray(at, at + BLOCK_BYTES), wanted.targets[group.first + index]);
     }
     if (!wanted.isCached) return;
     for (let slot = 0; slot < slotCount; slot++) {
-      const place = ((low & ~63) | slot) >>> 0;
-      if (this.#slots.findBlock(segment, place) !== 0) continue;
+      const named = ((low & ~63) | slot) >>> 0;
+      if (this.#slots.findBlock(segment, named) !== 0) continue;
       const block = content.subarray(slot * BLOCK_BYTES, (slot + 1) * BLOCK_BYTES);
-      bytes.set(block, this.#slots.addBlock(segment, place));
+      bytes.set(block, this.#slots.addBlock(segment, named));
     }
   }
 
   /** Opens the frame where it still lies in a batch in memory. */
-  #openRecent(segment: number, low: number, target: number): boolean {
-    const frame = this.#log.recentAddress(segment, offset8Of(low) * 8);
+  #openRecent(segment: number, low: number, place: Place, target: number): boolean {
+    const frame = this.#log.recentAddress(place.segment, offset8Of(place.low) * 8);
     if (frame === 0) return false;
     const { kernel } = this.#memory;
     // What was packed a moment ago and doesn't open is our own fault.

@@ -35,6 +35,8 @@ export interface ChangeTarget {
   hasSpace(blockCount: number): boolean;
   /** The same for the blocks at an address, of which some may be stored already. */
   admitsBlocks(blockCount: number, address: number): boolean;
+  /** Waits for space that garbage collection frees; false: there is no garbage. */
+  reclaim(): Promise<boolean>;
   /** Reads what blocks are to be compared with, so that the comparison needn't wait. */
   fetchTwins(blockCount: number, address: number): Promise<void>;
   hasRoom(blockCount: number): boolean;
@@ -171,10 +173,9 @@ export class ChangeQueue {
       const address = request.address + (at - request.offsetBytes);
       const isWhole = pending.edges.length === 0;
       if (isWhole && at > request.offsetBytes) await target.fetchTwins(blockCount, address);
-      const hasSpace = isWhole
-        ? target.admitsBlocks(blockCount, address)
-        : target.hasSpace(blockCount);
-      if (!hasSpace) throw poolFull();
+      const hasSpace = (): boolean =>
+        isWhole ? target.admitsBlocks(blockCount, address) : target.hasSpace(blockCount);
+      while (!hasSpace()) if (!(await target.reclaim())) throw poolFull();
       await this.#inTurn(pending, blockCount, () => {
         const piece = { at, lengthBytes, lba, blockCount, address };
         const source = pending.edges.length === 0 ? address : this.#compose(pending, piece);

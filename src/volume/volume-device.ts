@@ -47,6 +47,8 @@ export interface DevicePool {
   readonly reducer: BlockReducer;
   readonly isAckedWhenDurable: boolean;
   readonly isAckedAtOnce: boolean;
+  /** Frees space that nothing needs any more; false: there is none. */
+  reclaim(): Promise<boolean>;
   /** Whether a write of so many new blocks may be stored, or of none; false: the pool is full. */
   admits(blockCount: number): boolean;
   /** Whether a record of so many blocks can be appended now (log and index). */
@@ -293,6 +295,10 @@ export class VolumeDevice implements ChangeTarget {
   /** Whether what the last plan must store anew may be stored; what is there already always may. */
   #admitsPlanned(): boolean {
     return this.#pool.admits(this.#pool.reducer.newCount);
+  }
+
+  reclaim(): Promise<boolean> {
+    return this.#pool.reclaim();
   }
 
   admitsBlocks(blockCount: number, address: number): boolean {

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Garbage collection: finds segments whose frames are mostly unneeded, moves what is still needed to the head of the
+// log, and drops the segments. Data that nobody writes any more is compressed again, many blocks together.
+//
+//   survey → victims → judged: nothing new refers to them → what is live, exactly → copies and relocation records
+//   durable → tombstone durable → file unlinked                                       (docs/format/ordering.md)
+//
+// A crash between any two steps leaves copies that nobody knows, or a segment that is dropped next time. Only segments
+// that lie wholly before both checkpoints are dropped: no recovery walks them. What they say about history is kept
+// where retention wants it: then the segment's records stay, in a small file, when its frames are elsewhere.
+//
+// Clients come first: see `pace`. When they wait for space, it is the other way round.
+
+import { hasCode, StorageError } from "../base/errors.ts";
+import type { Clock } from "../host/ports.ts";
+import type { BlockIndex } from "../index/block-index.ts";
+import { RELOCATION } from "../index/relocation-index.ts";
+import type { RunStore } from "../index/run-file.ts";
+import type { FileStore } from "../log/file-store.ts";
+import type { LogFiles } from "../log/known-segments.ts";
+import type { LogWriter } from "../log/log-writer.ts";
+import { segmentName, segmentNumberOf } from "../log/segment.ts";
+import type { SegmentSet } from "../log/segment-set.ts";
+import type { SharedFrames } from "../log/shared-frame.ts";
+import { FrameMarks } from "./frame-marks.ts";
+import { FrameMover } from "./frame-mover.ts";
+import { keepRecords } from "./kept-records.ts";
+import { scanReferences } from "./reference-scan.ts";
+import { readSegmentFrames, type SegmentFrames } from "./segment-frames.ts";
+import { Survey } from "./survey.ts";
+
+export interface CollectorOptions extends LogFiles {
+  readonly clock: Clock;
+  readonly index: BlockIndex;
+  readonly runs: RunStore;
+  readonly log: LogWriter;
+  readonly segments: FileStore;
+  readonly set: SegmentSet;
+  readonly shared: SharedFrames;
+  /** All of history is kept: nothing is garbage, but frames may move. */
+  readonly keepsHistory: () => boolean;
+  /** No recovery reads segments below this one. */
+  readonly oldestCutSegment: () => number;
+  readonly checkpoint: () => Promise<void>;
+  /** Appends and applies the tombstone, in one turn. */
+  readonly appendDropped: (dropped: DroppedSegment) => Promise<void>;
+  /** The file is gone, and so many bytes with it. */
+  readonly onDropped: (freedBytes: number) => void;
+  /** Clients wait for space. */
+  readonly isUrgent: () => boolean;
+  /** Throws when the pool is closed or has stopped. */
+  readonly checkStopped: () => void;
+  readonly onProblem: (segment: number, error: StorageError) => void;
+}
+
+export interface DroppedSegment {
+  readonly segment: number;
+  readonly keepsRecords: boolean;
+  readonly freedBytes: number;
+}
+
+export interface CollectOptions {
+  readonly isDryRun: boolean;
+  /** Segments of which more is live stay: 0 to 1. */
+  readonly liveShareMax: number;
+  /** Ends when so much is freed. */
+  readonly wantedBytes: number;
+  /** Cold data is compressed again: all sealed segments count as cold. */
+  readonly isThorough: boolean;
+  /** All that was written is sealed and checkpointed first, so that it can be collected; as with isThorough. */
+  readonly isSettled?: boolean;
+}
+
+export interface Collected {
+  segmentsExamined: number;
+  segmentsFreed: number;
+  segmentsCompacted: number;
+  bytesFreed: number;
+  bytesMoved: number;
+  garbageBytes: number;
+  liveBytes: number;
+  /** Garbage in segments that were not worth their while, or that a recovery may still need. */
+  keptGarbageBytes: number;
+}
+
+export interface CollectProgress {
+  phase: string;
+  doneBytes: number;
+  totalBytes: number;
+}
+
+interface Candidate {
+  readonly number: number;
+  readonly sizeBytes: number;
+  /** Estimated. */
+  readonly liveShare: number;
+}
+
+/** Bitmaps and names of so many segments are held at once. */
+const JUDGED_MAX = 96;
+/** Copies of so many bytes become durable together. */
+const MOVED_BYTES_TOGETHER: number = 64 << 20;
+/** Moves between two checkpoints: they are in memory until then. */
+const PENDING_MOVES_MAX: number = 1 << 19;
+/** The newest segments are hot: what is moved out of them stays as it is. */
+const HOT_SEGMENTS = 8;
+
+export class Collector {
+  readonly #options: CollectorOptions;
+  /** What is known of sealed segments, which don't change. */
+  readonly #facts: Map<number, { readonly sizeBytes: number; readonly frameCount: number }> =
+    new Map();
+  /** Segments whose data doesn't shrink, or is compressed together already. */
+  readonly #condensed: Set<number> = new Set();
+  progress: CollectProgress | undefined;
+  #pacedLsn = 0;
+  #pacedMicros = 0;
+
+  constructor(options: CollectorOptions) {
+    this.#options = options;
+  }
+
+  /** One at a time is the caller's care. Throws DISK_FULL, DISK_IO, POOL_CORRUPT, and what `checkStopped` throws. */
+  async collect(options: CollectOptions): Promise<Collected> {
+    const collected: Collected = {
+      segmentsExamined: 0,
+      segmentsFreed: 0,
+      segmentsCompacted: 0,
+      bytesFreed: 0,
+      bytesMoved: 0,
+      garbageBytes: 0,
+      liveBytes: 0,
+      keptGarbageBytes: 0,
+    };
+    this.progress = { phase: "counting what is live", doneBytes: 0, totalBytes: 0 };
+    try {
+      const isSettled = options.isThorough || options.isSettled === true;
+      if (isSettled && !options.isDryRun) await this.#settle();
+      const candidates = await this.#survey(collected);
+      const victims = this.#choose(candidates, options, collected);
+      if (!options.isDryRun) await this.#compact(victims, options, collected);
+    } finally {
+      this.progress = undefined;
+    }
+    return collected;
+  }
+
+  /** Counts what the live volumes refer to. */
+  async survey(): Promise<Survey> {
+    const survey = new Survey();
+    await scanReferences(this.#options, survey);
+    return survey;
+  }
+
+  /** Bytes on disk of an average frame of the segment, as far as it is known. */
+  async frameBytes(segment: number): Promise<number> {
+    const facts = await this.#factsOf(segment);
+    return facts === undefined || facts.frameCount === 0 ? 0 : facts.sizeBytes / facts.frameCount;
+  }
+
+  /** Everything written so far is in sealed segments that no recovery needs. */
+  async #settle(): Promise<void> {
+    const { log, checkpoint } = this.#options;
+    await log.sealSegment();
+    await checkpoint();
+    await checkpoint();
+  }
+
+  async #survey(collected: Collected): Promise<Candidate[]> {
+    const { directory, keepsHistory, oldestCutSegment } = this.#options;
+    const live = keepsHistory() ? undefined : await this.#liveFrames();
+    const candidates: Candidate[] = [];
+    const end = oldestCutSegment();
+    for (const name of (await directory.list()).sort()) {
+      const number = segmentNumberOf(name);
+      if (number <= 0) continue;
+      const facts = await this.#factsOf(number);
+      if (facts === undefined) continue;
+      const { sizeBytes, frameCount } = facts;
+      const liveCount = live === undefined ? frameCount : (live.get(number) ?? 0);
+      const liveShare = frameCount === 0 ? 0 : Math.min(1, liveCount / frameCount);
+      collected.segmentsExamined += 1;
+      collected.liveBytes += sizeBytes * liveShare;
+      collected.garbageBytes += sizeBytes * (1 - liveShare);
+      if (number < end) candidates.push({ number, sizeBytes, liveShare });
+      else collected.keptGarbageBytes += sizeBytes * (1 - liveShare);
+    }
+    return candidates;
+  }
+
+  /** Live frames by the segment that they are in now; estimated where there are many. */
+  async #liveFrames(): Promise<Map<number, number>> {
+    const { relocations } = this.#options.index;
+    const survey = await this.survey();
+    const live = new Map<number, number>();
+    for (const { homeSegment, homeOffset8 } of survey.frames()) {
+      let resolved = relocations.resolve(homeSegment, homeOffset8);
+      while (resolved === RELOCATION.NOT_LOADED) {
+        await relocations.load(homeSegment, homeOffset8);
+        resolved = relocations.resolve(homeSegment, homeOffset8);
+      }
+      const place = resolved === RELOCATION.FOUND ? relocations.foundSegment : homeSegment;
+      live.set(place, (live.get(place) ?? 0) + survey.scale);
+    }
+    return live;
+  }
+
+  async #factsOf(
+    number: number,
+  ): Promise<{ readonly sizeBytes: number; readonly frameCount: number } | undefined> {
+    const known = this.#facts.get(number);
+    if (known !== undefined) return known;
+    if (number >= this.#options.log.segmentNumber) return undefined; // it is being written
+    try {
+      const { sizeBytes, born, moved } = await readSegmentFrames(this.#options, number);
+      const movedCount = moved.reduce((sum, { homes }) => sum + homes.length / 2, 0);
+      const facts = { sizeBytes, frameCount: born.length + movedCount };
+      if (moved.length > 0 && born.length === 0 && moved.some(({ isShared }) => isShared))
+        this.#condensed.add(number);
+      this.#facts.set(number, facts);
+      return facts;
+    } catch (error) {
+      if (!(error instanceof StorageError) || error.kind !== "corrupt") throw error;
+      this.#options.onProblem(number, error);
+      return undefined;
+    }
+  }
+
+  /** The segments with most garbage first, until enough would be freed. */
+  #choose(
+    candidates: readonly Candidate[],
+    options: CollectOptions,
+    collected: Collected,
+  ): Candidate[] {
+    const { liveShareMax, wantedBytes, isThorough } = options;
+    const victims: Candidate[] = [];
+    let freed = 0;
+    for (const candidate of [...candidates].sort((a, b) => a.liveShare - b.liveShare)) {
+      const { number, sizeBytes, liveShare } = candidate;
+      const isWorth = liveShare <= liveShareMax || (isThorough && !this.#condensed.has(number));
+      if (isWorth && freed < wantedBytes) {
+        victims.push(candidate);
+        freed += sizeBytes * (1 - liveShare);
+      } else collected.keptGarbageBytes += sizeBytes * (1 - liveShare);
+    }
+    return victims;
+  }
+
+  async #compact(
+    victims: readonly Candidate[],
+    options: CollectOptions,
+    collected: Collected,
+  ): Promise<void> {
+    const totalBytes = victims.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    this.progress = { phase: "moving what is live", doneBytes: 0, totalBytes };
+    for (let first = 0; first < victims.length; first += JUDGED_MAX) {
+      const judged = victims.slice(first, first + JUDGED_MAX);
+      for (const { number } of judged) this.#options.set.judge(number);
+      try {
+        await this.#compactJudged(judged, options, collected);
+      } finally {
+        for (const { number } of judged) this.#options.set.spare(number);
+      }
+    }
+  }
+
+  /** Nothing new refers to the victims: finds out what is live in them, exactly, moves it, and drops them. */
+  async #compactJudged(
+    victims: readonly Candidate[],
+    options: CollectOptions,
+    collected: Collected,
+  ): Promise<void> {
+    const { keepsHistory, index, log } = this.#options;
+    const all: SegmentFrames[] = [];
+    for (const { number } of victims) {
+      const frames = await this.#framesOf(number);
+      if (frames !== undefined) all.push(frames);
+    }
+    let marks: FrameMarks | undefined;
+    if (!keepsHistory()) {
+      marks = new FrameMarks(all);
+      await scanReferences(this.#options, marks);
+    }
+    // What made frames garbage must be as durable as their end.
+    await log.durable();
+    const mover = await FrameMover.create({
+      memory: this.#options.memory,
+      clock: this.#options.clock,
+      log,
+      relocations: index.relocations,
+      segments: this.#options.segments,
+      shared: this.#options.shared,
+      pace: () => this.#pace(),
+    });
+    try {
+      let moved: SegmentFrames[] = [];
+      let bytes = 0;
+      for (const frames of all) {
+        this.#options.checkStopped();
+        const isHot = frames.number > log.segmentNumber - HOT_SEGMENTS;
+        const before = mover.movedBytes;
+        try {
+          await mover.move(frames, marks, { isCold: options.isThorough || !isHot });
+        } catch (error) {
+          if (!hasCode(error, "FRAME_CORRUPT")) throw error;
+          this.#options.onProblem(frames.number, error);
+          continue;
+        }
+        moved.push(frames);
+        bytes += mover.movedBytes - before;
+        if (this.progress !== undefined) this.progress.doneBytes += frames.sizeBytes;
+        if (bytes >= MOVED_BYTES_TOGETHER || frames === all[all.length - 1]) {
+          await mover.finish();
+          await this.#drop(moved, collected);
+          moved = [];
+          bytes = 0;
+        }
+        if (collected.bytesFreed - mover.movedBytes >= options.wantedBytes && !options.isThorough)
+          break;
+      }
+      await mover.finish();
+      await this.#drop(moved, collected);
+    } finally {
+      collected.bytesMoved += mover.movedBytes;
+      mover.close();
+    }
+  }
+
+  async #framesOf(number: number): Promise<SegmentFrames | undefined> {
+    try {
+      return await readSegmentFrames(this.#options, number);
+    } catch (error) {
+      if (!(error instanceof StorageError) || error.kind !== "corrupt") throw error;
+      this.#options.onProblem(number, error);
+      return undefined;
+    }
+  }
+
+  /** Everything live of these segments is elsewhere: makes that durable, then lets them go. */
+  async #drop(dropped: readonly SegmentFrames[], collected: Collected): Promise<void> {
+    if (dropped.length === 0) return;
+    const { log, index, directory, segments, set, appendDropped, onDropped } = this.#options;
+    await log.durable();
+    const keepsRecords = this.#options.keepsHistory();
+    const freed: number[] = [];
+    for (const frames of dropped) {
+      const keptBytes = keepsRecords ? await keepRecords(this.#options, segments, frames) : 0;
+      freed.push(frames.sizeBytes - keptBytes);
+    }
+    if (keepsRecords) await directory.sync();
+    for (const [at, { number }] of dropped.entries())
+      await appendDropped({ segment: number, keepsRecords, freedBytes: freed[at] as number });
+    await log.durable();
+    for (const [at, { number }] of dropped.entries()) {
+      set.drop(number);
+      await segments.forget(number);
+      await directory.remove(segmentName(number));
+      onDropped(freed[at] as number);
+      this.#facts.delete(number);
+      this.#condensed.delete(number);
+      collected.bytesFreed += freed[at] as number;
+      collected.segmentsFreed += 1;
+      collected.segmentsCompacted += 1;
+    }
+    await directory.sync();
+    if (index.relocations.pendingCount > PENDING_MOVES_MAX) await this.#options.checkpoint();
+  }
+
+  /** Half of the time is the clients', when there are any who write; all of it is ours while they wait for space. */
+  async #pace(): Promise<void> {
+    const { clock, log, isUrgent, checkStopped } = this.#options;
+    const now = clock.monotoneMicros();
+    const isBusy = log.changeCount !== this.#pacedLsn;
+    const pauseMs = isBusy && !isUrgent() ? Math.min(100, (now - this.#pacedMicros) / 1000) : 0;
+    if (pauseMs > 0) await new Promise<void>((resolve) => clock.after(pauseMs, resolve));
+    else await new Promise<void>((resolve) => clock.afterInput(resolve));
+    checkStopped();
+    this.#pacedLsn = log.changeCount;
+    this.#pacedMicros = clock.monotoneMicros();
+  }
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What frames a segment holds, by its own records: those that were born in it, and those that garbage collection moved
+// into it, with the names that the rest of the pool knows them by.
+
+import type { BatchHeader } from "../log/batch.ts";
+import type { LogFiles } from "../log/known-segments.ts";
+import { segmentCorrupt, withSegment } from "../log/known-segments.ts";
+import {
+  RECORD_KIND,
+  RELOCATED_HOME_AT,
+  RELOCATED_SLOT_BYTES,
+  type RecordCursor,
+} from "../log/record.ts";
+import { offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
+import { SEGMENT_HEADER_BYTES } from "../log/segment.ts";
+
+/** A frame that was moved here. */
+export interface MovedHere {
+  readonly offset8: number;
+  readonly storedBytes: number;
+  readonly isShared: boolean;
+  /** Home segment and offset / 8 of each slot. */
+  readonly homes: Uint32Array;
+}
+
+export interface SegmentFrames {
+  readonly number: number;
+  readonly sizeBytes: number;
+  /** Where the batches end. */
+  readonly end: number;
+  /** Of frames that were born here: offset / 8, ascending. */
+  readonly born: Uint32Array;
+  /** Ascending. */
+  readonly moved: readonly MovedHere[];
+  /** Where each batch begins, and how much of it is frames and records. */
+  readonly batches: readonly BatchPlace[];
+}
+
+export interface BatchPlace {
+  readonly offset: number;
+  readonly frameBytes: number;
+  readonly recordBytes: number;
+}
+
+/** Reads what a segment holds that nobody writes to any more. Throws LOG_CORRUPT, DISK_IO. */
+export function readSegmentFrames(files: LogFiles, number: number): Promise<SegmentFrames> {
+  return withSegment(files, number, async (reader) => {
+    const header = await reader.header();
+    if (typeof header === "string") throw segmentCorrupt(number, header);
+    const { view } = files.memory;
+    const born: number[] = [];
+    const moved: MovedHere[] = [];
+    const batches: BatchPlace[] = [];
+    const onRecord = (cursor: RecordCursor): void => {
+      if (cursor.kind === RECORD_KIND.WROTE) noteBorn(view, cursor, number, born);
+      else if (cursor.kind === RECORD_KIND.RELOCATED && cursor.placeSegment === number)
+        moved.push(movedHere(view, cursor));
+    };
+    const walk = {
+      from: SEGMENT_HEADER_BYTES,
+      chain: { nextLsn: header.firstLsn, chain: header.chain, recordedMicros: 0, durableLsn: 0 },
+      verifyFromLsn: Number.POSITIVE_INFINITY,
+      wasDurable: () => Promise.resolve(true),
+      incarnation: header.incarnation,
+      endsAt: () => false,
+      onRecord,
+      onBatch: (offset: number, { frameBytes, recordBytes }: BatchHeader) => {
+        batches.push({ offset, frameBytes, recordBytes });
+      },
+    };
+    const trailer = await reader.trailer();
+    const walked =
+      typeof trailer === "string"
+        ? await reader.walk(walk)
+        : await reader.walkFooter(trailer, walk);
+    if (typeof walked === "string") throw segmentCorrupt(number, walked);
+    return {
+      number,
+      sizeBytes: reader.sizeBytes,
+      end: walked.end,
+      born: ascending(born),
+      moved: moved.sort((a, b) => a.offset8 - b.offset8),
+      batches,
+    };
+  });
+}
+
+function noteBorn(view: DataView, cursor: RecordCursor, number: number, born: number[]): void {
+  for (let block = 0; block < cursor.blockCount; block++) {
+    const at = cursor.referencesOffset + block * 8;
+    const low = view.getUint32(at + 4, true);
+    if (stateOf(low) === REFERENCE_STATE.FRAME && view.getUint32(at, true) === number)
+      born.push(offset8Of(low));
+  }
+}
+
+function movedHere(view: DataView, cursor: RecordCursor): MovedHere {
+  const { placeOffset8, storedBytes, isShared, slotCount } = cursor;
+  const homes = new Uint32Array(slotCount * 2);
+  for (let slot = 0; slot < slotCount; slot++) {
+    const at = cursor.referencesOffset + slot * RELOCATED_SLOT_BYTES + RELOCATED_HOME_AT;
+    homes[slot * 2] = view.getUint32(at, true);
+    homes[slot * 2 + 1] = view.getUint32(at + 4, true);
+  }
+  return { offset8: placeOffset8, storedBytes, isShared, homes };
+}
+
+/** Sorted, each once: a frame that several blocks of its own segment refer to is one frame. */
+function ascending(offsets: readonly number[]): Uint32Array {
+  const sorted = Uint32Array.from(offsets).sort();
+  let count = 0;
+  for (const offset of sorted)
+    if (count === 0 || sorted[count - 1] !== offset) sorted[count++] = offset;
+  return sorted.slice(0, count);
+}

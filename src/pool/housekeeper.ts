@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Decides when garbage is collected, and counts what the volumes hold.
+//
+//   asked for    everything that is worth it, and cold data is compressed again
+//   due          the pool fills, and enough was written since the last time: the segments with most garbage
+//   reclaimed    clients wait for space: whatever frees any, at once
+//
+// One collection runs at a time; who asks for another one waits for its end.
+
+import type { Collected, CollectOptions, Collector } from "../gc/collector.ts";
+import type { Survey } from "../gc/survey.ts";
+import type { Clock } from "../host/ports.ts";
+import { RELOCATION, type RelocationIndex } from "../index/relocation-index.ts";
+import { BLOCK_BYTES } from "../reduce/block-memory.ts";
+import type { Catalog } from "./catalog.ts";
+import type {
+  Census,
+  GcHolder,
+  GcReport,
+  GcStatistics,
+  HousekeepingProgress,
+  VolumeSpace,
+} from "./types.ts";
+
+export interface HousekeeperOptions {
+  readonly collector: Collector;
+  readonly clock: Clock;
+  readonly relocations: RelocationIndex;
+  readonly catalog: () => Catalog;
+  readonly space: { readonly storedBytes: number; readonly capacityBytes: number };
+  readonly segmentBytes: number;
+  /** Bytes that were written to the log since the pool was opened. */
+  readonly writtenBytes: () => number;
+  readonly tell: (
+    level: "info" | "warn" | "error",
+    event: string,
+    fields: Readonly<Record<string, unknown>>,
+  ) => void;
+}
+
+/** What the last census found. */
+export interface CensusFigures {
+  readonly census: Census;
+  readonly volumes: ReadonlyMap<number, VolumeSpace>;
+}
+
+const KEEPING_ALL = 1;
+/** A segment is compacted in the background when less of it is live: the fuller the pool, the more. */
+const DUE = [
+  { usedShare: 0.9, liveShareMax: 0.9 },
+  { usedShare: 0.75, liveShareMax: 0.75 },
+  { usedShare: 0, liveShareMax: 0.5 },
+] as const;
+/** Not before so large a part of what is stored was written anew. */
+const DUE_WRITTEN_SHARE = 0.1;
+const DUE_SEGMENTS_MIN = 4;
+/** What one reclaiming frees, as a part of the pool. */
+const RECLAIMED_SHARE = 0.02;
+const CENSUS_AGE_MICROS = 10_000_000;
+
+export class Housekeeper {
+  readonly #options: HousekeeperOptions;
+  #running: Promise<Collected> | undefined;
+  #isReclaiming = false;
+  #writtenAtLast = 0;
+  #censusRunning: Promise<void> | undefined;
+  #figures: CensusFigures | undefined;
+  #last: GcReport | undefined;
+  #statistics = { collectionCount: 0, freedSegmentCount: 0, freedBytes: 0, movedBytes: 0 };
+
+  constructor(options: HousekeeperOptions) {
+    this.#options = options;
+  }
+
+  get isReclaiming(): boolean {
+    return this.#isReclaiming;
+  }
+
+  get progress(): HousekeepingProgress | undefined {
+    const progress = this.#options.collector.progress;
+    return progress === undefined ? undefined : { ...progress };
+  }
+
+  get last(): GcReport | undefined {
+    return this.#last;
+  }
+
+  get statistics(): GcStatistics {
+    return { ...this.#statistics };
+  }
+
+  get figures(): CensusFigures | undefined {
+    return this.#figures;
+  }
+
+  /** Collects all that is worth it. */
+  async collect({ isDryRun }: { readonly isDryRun: boolean }): Promise<GcReport> {
+    await this.#ended();
+    const { clock, space } = this.#options;
+    const startedMicros = Math.floor(clock.wallMicros());
+    const begin = clock.monotoneMicros();
+    const bytesBefore = space.storedBytes;
+    const collected = await this.#run({
+      isDryRun,
+      liveShareMax: 0.95,
+      wantedBytes: Number.POSITIVE_INFINITY,
+      isThorough: true,
+    });
+    const report: GcReport = {
+      isDryRun,
+      startedMicros,
+      durationMicros: Math.floor(clock.monotoneMicros() - begin),
+      segmentsExamined: collected.segmentsExamined,
+      segmentsFreed: collected.segmentsFreed,
+      segmentsCompacted: collected.segmentsCompacted,
+      bytesBefore,
+      bytesFreed: Math.floor(isDryRun ? collected.garbageBytes : collected.bytesFreed),
+      bytesMoved: collected.bytesMoved,
+      garbageBytes: Math.floor(collected.garbageBytes),
+      liveBytes: Math.floor(collected.liveBytes),
+      holders: this.#holders(collected),
+    };
+    if (!isDryRun) this.#last = report;
+    return report;
+  }
+
+  /** Frees some space for those who wait for it; false: there is nothing to be freed. */
+  async reclaim(): Promise<boolean> {
+    if (this.#keepsAll) return false;
+    this.#isReclaiming = true;
+    try {
+      if (this.#running !== undefined) {
+        const { bytesFreed, bytesMoved } = await this.#running;
+        if (bytesFreed > bytesMoved) return true;
+      }
+      const { space, segmentBytes } = this.#options;
+      const wantedBytes = Math.max(2 * segmentBytes, space.capacityBytes * RECLAIMED_SHARE);
+      const options = { isDryRun: false, liveShareMax: 0.97, wantedBytes, isThorough: false };
+      for (const isSettled of [false, true]) {
+        const { bytesFreed, bytesMoved } = await this.#run({ ...options, isSettled });
+        if (bytesFreed > bytesMoved) return true;
+      }
+      return false;
+    } finally {
+      this.#isReclaiming = false;
+    }
+  }
+
+  /** Begins a collection in the background when one is due. */
+  collectIfDue(): void {
+    if (this.#running !== undefined || this.#keepsAll) return;
+    const { space, segmentBytes, writtenBytes } = this.#options;
+    const written = writtenBytes() - this.#writtenAtLast;
+    const dueBytes = Math.max(
+      DUE_SEGMENTS_MIN * segmentBytes,
+      space.storedBytes * DUE_WRITTEN_SHARE,
+    );
+    if (written < dueBytes) return;
+    const usedShare = space.storedBytes / Math.max(1, space.capacityBytes);
+    const { liveShareMax } = DUE.find((step) => usedShare >= step.usedShare) ?? DUE[2];
+    const options = { isDryRun: false, liveShareMax, wantedBytes: written, isThorough: false };
+    this.#run(options).catch((error: unknown) => this.#failed(error));
+  }
+
+  /** Counts anew what the live volumes refer to, unless that was done a moment ago. */
+  refreshCensus(): Promise<void> {
+    const { clock } = this.#options;
+    const at = this.#figures?.census.timeMicros ?? Number.NEGATIVE_INFINITY;
+    if (clock.wallMicros() - at < CENSUS_AGE_MICROS) return Promise.resolve();
+    this.#censusRunning ??= this.#count().finally(() => {
+      this.#censusRunning = undefined;
+    });
+    return this.#censusRunning;
+  }
+
+  /** Resolves when nothing runs any more, however it ended. */
+  async close(): Promise<void> {
+    await this.#ended();
+    await this.#censusRunning?.catch(() => undefined);
+  }
+
+  get #keepsAll(): boolean {
+    return this.#options.catalog().retention.everyWriteMicros !== 0;
+  }
+
+  async #ended(): Promise<void> {
+    while (this.#running !== undefined) await this.#running.catch(() => undefined);
+  }
+
+  #run(options: CollectOptions): Promise<Collected> {
+    const { collector, writtenBytes } = this.#options;
+    this.#running = collector
+      .collect(options)
+      .then((collected) => {
+        if (options.isDryRun) return collected;
+        this.#statistics.collectionCount += 1;
+        this.#statistics.freedSegmentCount += collected.segmentsFreed;
+        this.#statistics.freedBytes += collected.bytesFreed;
+        this.#statistics.movedBytes += collected.bytesMoved;
+        if (collected.segmentsFreed > 0)
+          this.#options.tell("info", "gc.collected", {
+            segments: collected.segmentsFreed,
+            freedBytes: collected.bytesFreed,
+            movedBytes: collected.bytesMoved,
+          });
+        return collected;
+      })
+      .finally(() => {
+        this.#running = undefined;
+        this.#writtenAtLast = writtenBytes();
+      });
+    return this.#running;
+  }
+
+  #failed(error: unknown): void {
+    const { code, message } = error as { code?: string; message?: string };
+    if (code === undefined) throw error;
+    if (code === "POOL_STOPPED") return; // the pool is being closed
+    this.#options.tell("error", "gc.failed", { code, message });
+  }
+
+  #holders(collected: Collected): GcHolder[] {
+    const { everyWriteMicros } = this.#options.catalog().retention;
+    const holders: GcHolder[] = [
+      {
+        what:
+          everyWriteMicros === 0
+            ? "live volumes"
+            : "retention: live volumes and every write before",
+        bytes: Math.floor(collected.liveBytes),
+      },
+      {
+        what: "not worth moving yet, or needed by a checkpoint",
+        bytes: Math.floor(collected.keptGarbageBytes),
+      },
+    ];
+    return holders.filter(({ bytes }) => bytes > 0).sort((a, b) => b.bytes - a.bytes);
+  }
+
+  // ---- census
+
+  async #count(): Promise<void> {
+    const { collector, clock, catalog } = this.#options;
+    const survey = await collector.survey();
+    const sizes = await this.#frameSizes(survey);
+    const volumes = new Map<number, VolumeSpace>();
+    let liveBytes = 0;
+    for (const { id, branch, removedMicros } of catalog().volumes.values()) {
+      if (removedMicros !== undefined) continue;
+      const { mappedCount, zeroCount } = survey.of(branch);
+      const { firstCount, firstBytes, uniqueBytes } = sizes.get(branch) ?? NOTHING;
+      liveBytes += firstBytes;
+      volumes.set(id, {
+        mappedBytes: mappedCount * BLOCK_BYTES,
+        zeroBytes: zeroCount * BLOCK_BYTES,
+        uniqueBytes: Math.round(uniqueBytes),
+        dedupSavedBytes: Math.max(0, mappedCount - firstCount) * BLOCK_BYTES,
+        compressionSavedBytes: Math.max(0, Math.round(firstCount * BLOCK_BYTES - firstBytes)),
+      });
+    }
+    const timeMicros = Math.floor(clock.wallMicros());
+    const isSampled = survey.scale > KEEPING_ALL;
+    this.#figures = {
+      census: { timeMicros, isSampled, liveBytes: Math.round(liveBytes) },
+      volumes,
+    };
+  }
+
+  /** By branch: frames that it refers to first, and what they take on the disk. */
+  async #frameSizes(survey: Survey): Promise<Map<number, typeof NOTHING>> {
+    const { collector, relocations } = this.#options;
+    const sizes = new Map<number, typeof NOTHING>();
+    const frameBytes = new Map<number, number>();
+    for (const { homeSegment, homeOffset8, firstBranch, branch } of survey.frames()) {
+      let resolved = relocations.resolve(homeSegment, homeOffset8);
+      while (resolved === RELOCATION.NOT_LOADED) {
+        await relocations.load(homeSegment, homeOffset8);
+        resolved = relocations.resolve(homeSegment, homeOffset8);
+      }
+      const place = resolved === RELOCATION.FOUND ? relocations.foundSegment : homeSegment;
+      let bytes = frameBytes.get(place);
+      if (bytes === undefined) {
+        bytes = (await collector.frameBytes(place)) || BLOCK_BYTES;
+        frameBytes.set(place, bytes);
+      }
+      const size = sizes.get(firstBranch) ?? { ...NOTHING };
+      size.firstCount += survey.scale;
+      size.firstBytes += bytes * survey.scale;
+      if (branch >= 0) size.uniqueBytes += bytes * survey.scale;
+      sizes.set(firstBranch, size);
+    }
+    return sizes;
+  }
+}
+
+const NOTHING = { firstCount: 0, firstBytes: 0, uniqueBytes: 0 };
