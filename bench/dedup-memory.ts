@@ -164,6 +164,7 @@ class Bench {
       if (this.index.isPrefetched(segment)) continue;
       this.makeRows(segment);
       this.index.prefetchRows(this.#rows, SEGMENT_FRAMES, segment);
+      this.index.listPrefetched(segment, SEGMENT_FRAMES);
       this.listCount += 1;
       isMore = true;
     }

@@ -9,6 +9,8 @@
 // hash, weak or forged, can make two different blocks one. To compare, the stored block must be at hand: where it
 // would have to be waited for, `unknownCount` says so, and the caller fetches it and examines again.
 //
+// What is another block by comparison stays in the index, which is right about that one; what is gone is removed.
+//
 // Examining and packing are one turn of the event loop: the plan lies in the memory's scratch.
 
 import type { BlockMemory } from "./block-memory.ts";
@@ -25,6 +27,8 @@ export const MATCH = {
   UNKNOWN: 2,
   /** Nothing may refer to the frame now. */
   BARRED: 3,
+  /** There is no such frame any more. */
+  GONE: 4,
 } as const;
 
 /** Where blocks may be found that were stored before: a cache, which may forget, and may be wrong. */
@@ -33,8 +37,10 @@ export interface FingerprintIndex {
   find(hashesAddress: number, count: number, referencesAddress: number): number;
   /** Frames were stored: `count` rows as in a segment's footer. */
   insertRows(rowsAddress: number, count: number, segment: number): void;
-  /** The frame doesn't hold what its fingerprint promised. */
+  /** The frame that was found for the hash is gone. */
   remove(hashAddress: number, segment: number, low: number): void;
+  /** Candidates that `find` has given so far only because a list was read ahead. */
+  readonly prefetchedHitCount: number;
 }
 
 /** How the blocks of one volume are reduced, and what came of it since the pool was opened. */
@@ -92,8 +98,15 @@ export class BlockReducer {
   newCount = 0;
   isShared = false;
   compressEvery = 0;
-  /** Since the pool was opened: what the index was wrong about. */
-  staleCount = 0;
+  /** The last reference that was found for the write; 0, 0: none was. */
+  hitSegment = 0;
+  hitLow = 0;
+  #listedCount = 0;
+  /** Since the pool was opened: blocks found only because a list was read ahead. */
+  listedCount = 0;
+  /** Candidates that were another block, by the same bits of its hash, and frames that are gone. */
+  differentCount = 0;
+  goneCount = 0;
 
   constructor(memory: BlockMemory, index: FingerprintIndex, matcher: BlockMatcher) {
     this.#memory = memory;
@@ -114,10 +127,15 @@ export class BlockReducer {
     this.zeroCount = kernel.examineBlocks(source, blockCount, hashesAddress, referencesAddress);
     this.duplicateCount = 0;
     this.unknownCount = 0;
+    this.hitSegment = 0;
+    this.hitLow = 0;
+    const listed = this.#index.prefetchedHitCount;
     if (reduction.isDeduplicated && this.zeroCount < blockCount) {
       const found = this.#index.find(hashesAddress, blockCount, referencesAddress);
       if (found > 0) this.#compare(source, blockCount, isFinal);
     }
+    // Which candidate came from where isn't known; nearly all of them are right.
+    this.#listedCount = Math.min(this.duplicateCount, this.#index.prefetchedHitCount - listed);
     this.newCount = blockCount - this.zeroCount - this.duplicateCount - this.unknownCount;
     this.isShared = reduction.isDeduplicated;
     this.compressEvery = reduction.compressEvery;
@@ -132,17 +150,26 @@ export class BlockReducer {
       if (segment === 0) continue; // zero, or not found
       const low = words[word + 1] as number;
       const match = this.#matcher.match(segment, low, source + index * BLOCK_BYTES);
-      if (match === MATCH.SAME) this.duplicateCount += 1;
-      else if (match === MATCH.UNKNOWN && !isFinal) this.unknownCount += 1;
+      if (match === MATCH.SAME) {
+        this.duplicateCount += 1;
+        this.hitSegment = segment;
+        this.hitLow = low;
+      } else if (match === MATCH.UNKNOWN && !isFinal) this.unknownCount += 1;
       else {
         words[word] = 0;
         words[word + 1] = 0;
-        if (match === MATCH.DIFFERENT) {
-          this.staleCount += 1;
-          this.#index.remove(this.hashesAddress + index * 8, segment, low);
-        }
+        // Another block keeps its entry: it is right about that one.
+        if (match === MATCH.DIFFERENT) this.differentCount += 1;
+        if (match !== MATCH.GONE) continue;
+        this.goneCount += 1;
+        this.#index.remove(this.hashesAddress + index * 8, segment, low);
       }
     }
+  }
+
+  /** What the index promised, and no frame held. */
+  get staleCount(): number {
+    return this.differentCount + this.goneCount;
   }
 
   /** The references that the last plan gave to stored blocks, two numbers each. */
@@ -166,6 +193,7 @@ export class BlockReducer {
     reduction.duplicateCount += this.duplicateCount + (words[result + 1] as number);
     reduction.frameCount += frameCount;
     if (reduction.isDeduplicated) reduction.missCount += frameCount;
+    this.listedCount += this.#listedCount;
     reduction.frameBytes += frames.frameBytes;
     reduction.tried(words[result + 2] as number, words[result + 3] as number);
     if (reduction.isDeduplicated && frameCount > 0)

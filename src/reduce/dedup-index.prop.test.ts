@@ -64,7 +64,10 @@ test("what was put in is found until something is pushed out, and nothing else i
           const kept = kind === "prefetch" ? prefetched : inserted;
           if (kind === "insert") index.insertRows(rowsAt, count, segment);
           if (kind === "restore") index.restoreRows(rowsAt, count, segment);
-          if (kind === "prefetch") index.prefetchRows(rowsAt, count, segment);
+          if (kind === "prefetch") {
+            index.prefetchRows(rowsAt, count, segment);
+            index.listPrefetched(segment, count);
+          }
           if (kind === "insert" || kind === "restore" || kind === "prefetch") {
             for (let at = 0; at < count; at++) {
               const block = firstBlock + at;

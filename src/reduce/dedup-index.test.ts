@@ -24,6 +24,12 @@ function newIndex(lengthBytes: number): DedupIndex {
   return index;
 }
 
+/** All of the list of `segment`, whose rows are at hand. */
+function prefetch(index: DedupIndex, count: number, segment: number): void {
+  index.prefetchRows(rowsAt, count, segment);
+  index.listPrefetched(segment, count);
+}
+
 function mix(value: number): number {
   let word = value ^ (value >>> 16);
   word = Math.imul(word, 0x21f0aaad);
@@ -348,10 +354,10 @@ test("a frame is put in once, whoever tells of it", () => {
 test("a list that is prefetched again pushes nothing out", () => {
   const index = newIndex(1 << 17); // 2,000 places for lists
   putRows(0, 512);
-  index.prefetchRows(rowsAt, 512, 1);
+  prefetch(index, 512, 1);
   putRows(SEGMENT_ROWS, 512);
   for (let round = 0; round < 10; round++) {
-    index.prefetchRows(rowsAt, 512, 2);
+    prefetch(index, 512, 2);
     index.checkInvariants();
   }
   equal(index.isPrefetched(1), true);
@@ -379,6 +385,7 @@ test("rows whose place no reference can name are skipped", () => {
   for (const put of ["insertRows", "prefetchRows"] as const) {
     index.clear();
     index[put](rowsAt, 4, 2 ** 21);
+    index.listPrefetched(2 ** 21, 4);
     index.checkInvariants();
     deepEqual(lookUp(index, 0, 4), [undefined, undefined, undefined, [2 ** 21, 0x7fffffc0]]);
   }
@@ -394,7 +401,7 @@ test("a prefetched list is found until others need its place, and leaves the tab
     ok(before < 200, "most of an old segment is forgotten");
     equal(index.isPrefetched(segment), false);
     putRows((segment - 1) * SEGMENT_ROWS, 512);
-    index.prefetchRows(rowsAt, 512, segment);
+    prefetch(index, 512, segment);
     equal(index.isPrefetched(segment), true);
     const listed = Array.from({ length: 20 }, (_, at) => at + 1).filter((one) =>
       index.isPrefetched(one),
@@ -412,23 +419,43 @@ test("a prefetched list is found until others need its place, and leaves the tab
   equal(index.evictionCount, evictionCount);
 });
 
+test("a list is that of the segment where the frames are, and they are found where they were born", () => {
+  const index = newIndex(1 << 17);
+  putRows(0, 8);
+  index.insertRows(rowsAt, 1, 9); // no segment is newer
+  for (const [home, row] of [
+    [3, 1],
+    [5, 2],
+    [3, 3],
+  ] as const)
+    index.prefetchRows(rowsAt + row * 16, 1, home);
+  equal(index.isPrefetched(9), false);
+  index.listPrefetched(9, 3);
+  deepEqual(
+    [3, 5, 9].map((segment) => index.isPrefetched(segment)),
+    [false, false, true],
+  );
+  deepEqual(lookUp(index, 1, 4), [[3, lowOf(1)], [5, lowOf(2)], [3, lowOf(3)], undefined]);
+  index.checkInvariants();
+});
+
 test("a list that is larger than all places counts as prefetched until the next", () => {
   const index = newIndex(1 << 14); // 240 places for lists
   for (const segment of [1, 2]) {
     putSegment(segment);
-    index.prefetchRows(rowsAt, SEGMENT_ROWS, segment);
+    prefetch(index, SEGMENT_ROWS, segment);
     equal(index.isPrefetched(segment), true);
     equal(countTrue(foundRows(index, segment).slice(-64)), 64, "the end of it is there");
   }
   equal(index.isPrefetched(1), false);
-  index.prefetchRows(rowsAt, 0, 3);
+  prefetch(index, 0, 3);
   index.checkInvariants();
 });
 
 test("a prefetched frame can be removed, and all of it be cleared", () => {
   const index = newIndex(1 << 17);
   putSegment(1);
-  index.prefetchRows(rowsAt, 8, 1);
+  prefetch(index, 8, 1);
   putHashes(3, 1);
   index.remove(hashesAt, 1, lowOf(3));
   equal(countTrue(foundRows(index, 1)), 7);
@@ -452,7 +479,7 @@ test("a weak hash only costs duplicates", () => {
       const last = lookUp(index, segment * SEGMENT_ROWS - 1, 1, hash);
       equal(last[0]?.[0], segment);
       putSegment(segment, hash);
-      index.prefetchRows(rowsAt, SEGMENT_ROWS, segment);
+      prefetch(index, SEGMENT_ROWS, segment);
       index.checkInvariants();
     }
     ok(index.entryCount <= index.entryCountMax);
@@ -483,7 +510,7 @@ test("garbage in the table gives candidates that a reference can name, and nothi
         putRows(round * 512, 512, { hash: weak, row: round });
         if (round % 2 === 0) index.insertRows(rowsAt, 512, newest);
         else index.restoreRows(rowsAt, 512, Math.max(1, newest - round));
-        index.prefetchRows(rowsAt, 512, Math.max(1, newest - round));
+        prefetch(index, 512, Math.max(1, newest - round));
         for (const [at, answer] of lookUp(index, round * 512 + 256, 512, weak).entries()) {
           if (answer === undefined) continue;
           const [segment, low] = answer;

@@ -76,7 +76,7 @@ export class DedupIndex {
   readonly #memory: BlockMemory;
   readonly #table: Table;
   readonly #prefetched: Table;
-  /** Rows of each prefetched list by segment, the oldest first. */
+  /** Rows of each prefetched list by the segment that they were read from, the oldest first. */
   readonly #lists = new Map<number, number>();
   #listedRows = 0;
   #newestSegment = 0;
@@ -132,7 +132,7 @@ export class DedupIndex {
     this.#insert(rows, count, segment, 1);
   }
 
-  /** Keeps all rows of `segment` at hand until other lists need the place. */
+  /** Keeps rows of `segment` at hand until others need the place. `listPrefetched` follows behind the last. */
   prefetchRows(rows: number, count: number, segment: number): void {
     this.#meet(segment);
     const { address, bucketCount } = this.#prefetched;
@@ -144,12 +144,16 @@ export class DedupIndex {
       segment,
       this.#newestSegment,
     );
+  }
+
+  /** All frames that lie in `segment`, so many, were prefetched; some may have been born in others. */
+  listPrefetched(segment: number, count: number): void {
     this.#forgetList(segment);
     // An empty list counts too, so that the books stay small.
     const listed = Math.max(count, 1);
     this.#lists.set(segment, listed);
     this.#listedRows += listed;
-    const limit = bucketCount * WAY_COUNT * PREFETCHED_LOAD;
+    const limit = this.#prefetched.bucketCount * WAY_COUNT * PREFETCHED_LOAD;
     for (const oldest of this.#lists.keys()) {
       if (this.#listedRows <= limit || oldest === segment) break;
       this.#forgetList(oldest);

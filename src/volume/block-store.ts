@@ -164,7 +164,7 @@ export class BlockStore implements BlockMatcher {
     const places = this.#places;
     if (places.isJudged(segment)) return MATCH.BARRED;
     const located = places.locate(segment, low);
-    if (located === LOCATED.GONE) return MATCH.DIFFERENT;
+    if (located === LOCATED.GONE) return MATCH.GONE;
     const { kernel } = this.#memory;
     let block = this.#slots.findBlock(segment, low);
     if (block === 0) {
