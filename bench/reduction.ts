@@ -26,7 +26,8 @@ const HELP = `usage: node bench/reduction.ts [options]
   --peers-from=FILE  take the others from this result (.json) about the same images
   --images=a,b       these raw images instead of the corpus
   --varve-args=".."  more arguments for varve serve
-  --vdo-ratio=FILE   program that stores raw images in dm-vdo and prints its counts (VARVE_VDO_RATIO)
+  --vdo-ratio="F -x" program, with arguments, that stores raw images in dm-vdo and prints its counts
+                     (VARVE_VDO_RATIO)
   --scratch=DIR      where the stores go (a temporary directory on the disk of the checkout)
   --out=PREFIX       the result goes to PREFIX.md and .json (bench/results/DATE-reduction)
   --no-save          don't keep the result`;
