@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Follows the chain of batches from one segment to the next: by the footer where all of a segment is known to be
-// durable and payloads don't matter, else batch by batch. What is done with the batches is the caller's.
+// durable and payloads don't matter, or where there is nothing else; else batch by batch. What is done with the batches
+// is the caller's.
 
 import type { StorageError } from "../base/errors.ts";
 import {
@@ -97,6 +98,7 @@ export class ChainWalk {
 
   /** Undefined where there is no footer that can be believed: it may be durable when the batches are not. */
   async #walkFooter(reader: SegmentReader, walk: WalkOptions): Promise<WalkResult | undefined> {
+    if (reader.isRecords) return await this.#walkRecords(reader, walk);
     if (!this.#isFooterEnough) return undefined;
     const trailer = await reader.trailer();
     if (typeof trailer === "string") return undefined;
@@ -112,6 +114,16 @@ export class ChainWalk {
     if (typeof walked === "object") return walked;
     if (walk.chain.nextLsn !== before) throw segmentCorrupt(reader.number, walked);
     return undefined;
+  }
+
+  /** There is nothing but the footer. */
+  async #walkRecords(reader: SegmentReader, walk: WalkOptions): Promise<WalkResult> {
+    const trailer = await reader.trailer();
+    const walked = typeof trailer === "string" ? trailer : await reader.walkFooter(trailer, walk);
+    if (typeof walked === "string") throw segmentCorrupt(reader.number, `its records: ${walked}`);
+    // Its frames were moved behind it, and that was durable: a log that ends here was cut off.
+    walk.chain.durableLsn = Math.max(walk.chain.durableLsn, walk.chain.nextLsn + 1);
+    return walked;
   }
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The headers of all segments from a position on, read before recovery walks any of them: they say where each
-// earlier segment ended, and what had been durable by then.
+// earlier segment ended, and what had been durable by then. A segment of which only the records are left counts as any.
 
 import { StorageError } from "../base/errors.ts";
 import type { Directory } from "../host/ports.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
-import { type SegmentHeader, segmentName, segmentNumberOf } from "./segment.ts";
+import { recordsNumberOf, type SegmentHeader, segmentName, segmentNumberOf } from "./segment.ts";
 import { SegmentReader } from "./segment-reader.ts";
 
 /** What segments are read with. */
@@ -14,6 +14,16 @@ export interface LogFiles {
   readonly memory: BlockMemory;
   readonly directory: Directory;
   readonly poolId: Uint8Array;
+}
+
+/** The numbers of all segments of which anything is there, ascending. */
+export async function segmentNumbers(directory: Directory): Promise<number[]> {
+  const numbers = new Set<number>();
+  for (const name of await directory.list()) {
+    numbers.add(segmentNumberOf(name));
+    numbers.add(recordsNumberOf(name));
+  }
+  return [...numbers].filter((number) => number > 0).sort((a, b) => a - b);
 }
 
 /** Opens a segment, lends its reader to `work`, and closes it whatever happens. */
@@ -43,10 +53,7 @@ export class KnownSegments {
 
   /** Reads the headers of `first` and all later segments. Throws LOG_CORRUPT when `first` has none. */
   static async read(files: LogFiles, first: number): Promise<KnownSegments> {
-    const numbers = (await files.directory.list())
-      .map(segmentNumberOf)
-      .filter((number) => number >= first)
-      .sort((a, b) => a - b);
+    const numbers = (await segmentNumbers(files.directory)).filter((number) => number >= first);
     if (numbers[0] !== first) throw segmentCorrupt(first, "it is missing");
     const headers = new Map<number, SegmentHeader>();
     for (const number of numbers) {

@@ -3,11 +3,15 @@
 // Reads one segment: its header, its footer where it has one, and its batches one after the other. It
 // judges each batch by itself (checksums, pool, sane numbers, frames where asked) and by the chain that the
 // caller holds; what doesn't fit is not an exception but the end of the walk, with a sentence that says why.
+//
+// Of a segment whose frames garbage collection has moved, only a file with its records may be left: header and footer,
+// no batches. It is opened where the segment isn't there, and has to be walked by its footer.
 
-import { StorageError } from "../base/errors.ts";
+import { hasCode, StorageError } from "../base/errors.ts";
 import type { Directory, DiskFile } from "../host/ports.ts";
 import { type BlockMemory, FRAME_OPEN_RESULT } from "../reduce/block-memory.ts";
 import { BATCH_HEADER_BYTES, type BatchHeader, parseBatchHeader, recordsMatch } from "./batch.ts";
+import { type FrameHome, homeOf, movedFrameProblem } from "./moved-frame.ts";
 import { hashOutside } from "./outside-hash.ts";
 import { newRecordCursor, parseRecord, RECORD_KIND, type RecordCursor } from "./record.ts";
 import { offset8Of, REFERENCE_STATE, stateOf } from "./reference.ts";
@@ -15,6 +19,7 @@ import {
   META_PREFIX_BYTES,
   parseSegmentHeader,
   parseSegmentTrailer,
+  recordsName,
   SEGMENT_HEADER_BYTES,
   SEGMENT_TRAILER_BYTES,
   type SegmentHeader,
@@ -32,14 +37,17 @@ export interface ChainState {
   durableLsn: number;
 }
 
-/** A frame that isn't what its reference says, and the block that it held. */
+/** A frame that isn't what the record in its batch says. */
 export interface DamagedFrame {
   readonly segmentNumber: number;
   readonly offset: number;
   readonly problem: string;
   readonly lsn: number;
-  readonly branch: number;
-  readonly lba: number;
+  /** The block that it held, by a wrote record. */
+  readonly branch?: number;
+  readonly lba?: number;
+  /** Of a frame that was moved, any number of blocks: where they were born. */
+  readonly homes?: readonly FrameHome[];
 }
 
 export interface WalkResult {
@@ -76,6 +84,8 @@ const WINDOW_BYTES = 2 << 20;
 export class SegmentReader {
   readonly number: number;
   readonly sizeBytes: number;
+  /** Only its records are left. */
+  readonly isRecords: boolean;
   readonly #memory: BlockMemory;
   readonly #file: DiskFile;
   readonly #poolId: Uint8Array;
@@ -86,12 +96,13 @@ export class SegmentReader {
   private constructor(
     memory: BlockMemory,
     file: DiskFile,
-    identity: { number: number; sizeBytes: number; poolId: Uint8Array },
+    identity: { number: number; sizeBytes: number; isRecords: boolean; poolId: Uint8Array },
   ) {
     this.#memory = memory;
     this.#file = file;
     this.number = identity.number;
     this.sizeBytes = identity.sizeBytes;
+    this.isRecords = identity.isRecords;
     this.#poolId = identity.poolId;
     this.#window = memory.staging.allocate(WINDOW_BYTES);
     if (this.#window < 0)
@@ -104,8 +115,14 @@ export class SegmentReader {
     number: number,
     poolId: Uint8Array,
   ): Promise<SegmentReader> {
-    const file = await directory.open(segmentName(number), "read");
-    return new SegmentReader(memory, file, { number, sizeBytes: await file.sizeBytes(), poolId });
+    const { file, isRecords } = await openSegment(directory, number);
+    try {
+      const sizeBytes = await file.sizeBytes();
+      return new SegmentReader(memory, file, { number, sizeBytes, isRecords, poolId });
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
   }
 
   async close(): Promise<void> {
@@ -128,7 +145,7 @@ export class SegmentReader {
     if ((await this.#load(at, SEGMENT_TRAILER_BYTES)) < SEGMENT_TRAILER_BYTES) return "no footer";
     const trailer = parseSegmentTrailer(this.#memory, this.#address(at));
     if (typeof trailer === "string") return trailer;
-    const footerBytes = this.sizeBytes - SEGMENT_TRAILER_BYTES - alignUp(trailer.end, 4096);
+    const footerBytes = this.sizeBytes - SEGMENT_TRAILER_BYTES - this.#footerOffset(trailer);
     const isSane =
       trailer.number === this.number &&
       trailer.end >= SEGMENT_HEADER_BYTES &&
@@ -138,7 +155,7 @@ export class SegmentReader {
     return isSane ? trailer : "impossible numbers in the trailer";
   }
 
-  /** Walks the batches themselves. */
+  /** Walks the batches themselves, where they are there. */
   async walk(options: WalkOptions): Promise<WalkResult> {
     let at = options.from;
     for (;;) {
@@ -184,7 +201,7 @@ export class SegmentReader {
 
   /** Walks the metas in the footer: the same records without the payloads. Throws nothing; a sentence when the footer is bad. */
   async walkFooter(trailer: SegmentTrailer, options: WalkOptions): Promise<WalkResult | string> {
-    const footerOffset = alignUp(trailer.end, 4096);
+    const footerOffset = this.#footerOffset(trailer);
     const footer = new Uint8Array(this.sizeBytes - footerOffset);
     if ((await this.#file.read(footer, footerOffset)) < footer.length) return "footer cut off";
     if (
@@ -239,6 +256,11 @@ export class SegmentReader {
    */
   async durableBehind(from: number): Promise<number> {
     let durableLsn = 0;
+    if (this.isRecords) {
+      // Its frames were moved behind it, and that was durable before they were given up.
+      const header = await this.header();
+      return typeof header === "string" ? 0 : header.firstLsn + 1;
+    }
     for (let at = alignUp(from, 512); at < this.sizeBytes; at += 512) {
       const availableBytes = await this.#load(at, BATCH_HEADER_BYTES);
       const header = parseBatchHeader(
@@ -250,6 +272,11 @@ export class SegmentReader {
       if (typeof header !== "string") durableLsn = Math.max(durableLsn, header.durableLsn);
     }
     return durableLsn;
+  }
+
+  /** Where the footer begins: where only records are left it follows the header. */
+  #footerOffset(trailer: SegmentTrailer): number {
+    return this.isRecords ? SEGMENT_HEADER_BYTES : alignUp(trailer.end, 4096);
   }
 
   /** Every record parses, and there are as many as the header says. Their checksum was right, so nothing is torn here. */
@@ -265,46 +292,59 @@ export class SegmentReader {
     if (at !== end) throw unreadable(this.number, header.firstLsn, "records don't fill their part");
   }
 
-  /** Verifies the frames that the batch's own wrote records name in this batch; mostly there is nothing to tell. */
+  /** Verifies the frames that the batch's own records name in this batch; mostly there is nothing to tell. */
   #damagedFrames(address: number, offset: number, header: BatchHeader): readonly DamagedFrame[] {
-    const { view, kernel } = this.#memory;
-    const framesEnd = BATCH_HEADER_BYTES + header.frameBytes;
     const damaged: DamagedFrame[] = [];
-    let at = address + framesEnd;
+    const batch = { address, offset, framesEnd: BATCH_HEADER_BYTES + header.frameBytes };
+    let at = address + batch.framesEnd;
     for (let index = 0; index < header.recordCount; index++) {
-      at += parseRecord(view, at, at + header.recordBytes, CURSOR) as number;
-      if (CURSOR.kind !== RECORD_KIND.WROTE) continue;
-      for (let block = 0; block < CURSOR.blockCount; block++) {
-        const segment = view.getUint32(CURSOR.referencesOffset + block * 8, true);
-        const low = view.getUint32(CURSOR.referencesOffset + block * 8 + 4, true);
-        const offset8 = offset8Of(low);
-        const inBatch = offset8 * 8 - offset;
-        if (
-          stateOf(low) !== REFERENCE_STATE.FRAME ||
-          segment !== this.number ||
-          inBatch < BATCH_HEADER_BYTES ||
-          inBatch >= framesEnd
-        )
-          continue;
-        const result = kernel.openFrame(
-          address + inBatch,
-          framesEnd - inBatch,
-          segment,
-          offset8,
-          0,
-        );
-        if (result === 0) continue;
-        damaged.push({
-          segmentNumber: segment,
-          offset: offset8 * 8,
-          problem: FRAME_OPEN_RESULT[result] as string,
-          lsn: header.firstLsn + index,
-          branch: CURSOR.branch,
-          lba: CURSOR.lba + block,
-        });
-      }
+      at += parseRecord(this.#memory.view, at, at + header.recordBytes, CURSOR) as number;
+      CURSOR.lsn = header.firstLsn + index;
+      if (CURSOR.kind === RECORD_KIND.WROTE) this.#judgeWritten(batch, damaged);
+      else if (CURSOR.kind === RECORD_KIND.RELOCATED) this.#judgeMoved(batch, damaged);
     }
     return damaged;
+  }
+
+  #judgeWritten(batch: FramesOfBatch, damaged: DamagedFrame[]): void {
+    const { view, kernel } = this.#memory;
+    for (let block = 0; block < CURSOR.blockCount; block++) {
+      const segment = view.getUint32(CURSOR.referencesOffset + block * 8, true);
+      const low = view.getUint32(CURSOR.referencesOffset + block * 8 + 4, true);
+      if (stateOf(low) !== REFERENCE_STATE.FRAME || segment !== this.number) continue;
+      const offset8 = offset8Of(low);
+      const inBatch = placeIn(batch, offset8);
+      if (inBatch < 0) continue;
+      const availableBytes = batch.framesEnd - inBatch;
+      const frame = batch.address + inBatch;
+      const result = kernel.openFrame(frame, availableBytes, segment, offset8, 0);
+      if (result === 0) continue;
+      damaged.push({
+        segmentNumber: segment,
+        offset: offset8 * 8,
+        problem: FRAME_OPEN_RESULT[result] as string,
+        lsn: CURSOR.lsn,
+        branch: CURSOR.branch,
+        lba: CURSOR.lba + block,
+      });
+    }
+  }
+
+  #judgeMoved(batch: FramesOfBatch, damaged: DamagedFrame[]): void {
+    const { placeSegment, placeOffset8: offset8, slotCount } = CURSOR;
+    const inBatch = placeSegment === this.number ? placeIn(batch, offset8) : -1;
+    if (inBatch < 0) return;
+    const availableBytes = batch.framesEnd - inBatch;
+    const frame = batch.address + inBatch;
+    const problem = movedFrameProblem(this.#memory, CURSOR, frame, availableBytes);
+    if (problem === undefined) return;
+    damaged.push({
+      segmentNumber: this.number,
+      offset: offset8 * 8,
+      problem,
+      lsn: CURSOR.lsn,
+      homes: Array.from({ length: slotCount }, (_, slot) => homeOf(this.#memory, CURSOR, slot)),
+    });
   }
 
   #visit(records: number, header: BatchHeader, options: WalkOptions): void {
@@ -341,6 +381,19 @@ export class SegmentReader {
   }
 }
 
+/** A batch in the window, and where it begins in the segment. */
+interface FramesOfBatch {
+  readonly address: number;
+  readonly offset: number;
+  readonly framesEnd: number;
+}
+
+/** Where in the batch the frame is; negative: it isn't in there. */
+function placeIn({ offset, framesEnd }: FramesOfBatch, offset8: number): number {
+  const inBatch = offset8 * 8 - offset;
+  return inBatch < BATCH_HEADER_BYTES || inBatch >= framesEnd ? -1 : inBatch;
+}
+
 /** Reused: nothing keeps it across a call. */
 const CURSOR: RecordCursor = newRecordCursor();
 
@@ -363,6 +416,26 @@ function advance(chain: ChainState, header: BatchHeader): void {
   chain.chain = header.checksum;
   chain.durableLsn = Math.max(chain.durableLsn, header.durableLsn);
   chain.recordedMicros = Math.max(chain.recordedMicros, header.recordedMicros);
+}
+
+/** The segment, or else the file with its records. */
+async function openSegment(
+  directory: Directory,
+  number: number,
+): Promise<{ file: DiskFile; isRecords: boolean }> {
+  try {
+    return { file: await directory.open(segmentName(number), "read"), isRecords: false };
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+    const file = await directory.open(recordsName(number), "read").catch((second: unknown) => {
+      throw isMissing(second) ? error : second;
+    });
+    return { file, isRecords: true };
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return hasCode(error, "DISK_IO") && error.data.errno === "ENOENT";
 }
 
 function alignUp(value: number, unit: number): number {

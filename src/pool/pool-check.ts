@@ -347,17 +347,21 @@ class PoolCheck {
     this.#find(code, message, data);
   }
 
-  #findFrame(frame: DamagedFrame): void {
-    const { segmentNumber, offset, lsn, branch, lba, problem } = frame;
+  #findFrame({ segmentNumber, offset, lsn, branch, lba, homes, problem }: DamagedFrame): void {
+    const what = `log: segment ${segmentName(segmentNumber)}, frame at ${offset}: ${problem}`;
+    const data = { segment: segmentNumber, offset, lsn };
+    if (branch === undefined) {
+      const born = (homes ?? []).map(({ segment, offset8 }) => `${segment}:${offset8 * 8}`);
+      const message = `${what}; it holds what was born at ${born.join(", ")}, since LSN ${lsn}`;
+      this.#find("FRAME_CORRUPT", message, { ...data, homes: born });
+      return;
+    }
     const volume = [...this.#plain.volumes.values()].find(
       (candidate) => candidate.branch === branch,
     );
     const name = volume?.name ?? `of branch ${branch}`;
-    this.#find(
-      "FRAME_CORRUPT",
-      `log: segment ${segmentName(segmentNumber)}, frame at ${offset}: ${problem}; it holds block ${lba} of volume "${name}" as of LSN ${lsn}`,
-      { segment: segmentNumber, offset, volume: name, lba, lsn },
-    );
+    const message = `${what}; it holds block ${lba} of volume "${name}" as of LSN ${lsn}`;
+    this.#find("FRAME_CORRUPT", message, { ...data, volume: name, lba });
   }
 
   #find(code: string, message: string, data: Readonly<Record<string, unknown>>): void {

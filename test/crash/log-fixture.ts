@@ -73,7 +73,7 @@ export async function readLog(pool: { root: Files; log: Files }): Promise<LogFix
     poolId: string;
   };
   const poolId = Uint8Array.from(Buffer.from(json.poolId, "hex"));
-  const files = new Map([...pool.log].filter(([name]) => name.endsWith(".seg")));
+  const files = new Map([...pool.log].filter(([name]) => /\.(seg|rec)$/.test(name)));
   const found = await recover(files, poolId);
   if (found.error !== undefined) throw found.error;
   return { files, poolId, records: found.records, structures: structuresOf(files, poolId) };
