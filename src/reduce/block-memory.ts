@@ -87,6 +87,8 @@ interface KernelExports extends FingerprintKernel {
     offset8: number,
     target: number,
   ): number;
+  compressBlock(source: number, target: number, limitBytes: number, table: number): number;
+  decompressBlock(source: number, lengthBytes: number, target: number, targetBytes: number): number;
 }
 
 export const FRAME_OPEN_RESULT: readonly string[] = [
@@ -103,7 +105,7 @@ export function shapeOf(memoryBytes: number, dedupBytes = 0): BlockMemoryShape {
   const usable = Math.min(memoryBytes - heapBytes, 0xffff0000 - (16 << 20));
   const isSmall = memoryBytes < 256 << 20;
   const clientBytes = isSmall ? 4 << 20 : Math.min(64 << 20, powerOfTwoBelow(usable / 8));
-  const stagingBytes = 8 << 20;
+  const stagingBytes = isSmall ? 12 << 20 : 16 << 20;
   const operationBytes = isSmall ? 4 << 20 : 16 << 20;
   const readBytes = isSmall ? 4 << 20 : 16 << 20;
   const batchBufferCount = isSmall ? 3 : 8;

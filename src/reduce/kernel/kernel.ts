@@ -27,6 +27,7 @@ export {
   queueFingerprints,
   removeFingerprint,
 } from "./fingerprint-table";
+export { compressBlock, decompressBlock } from "./lz4";
 
 const BLOCK_BYTES: usize = 4096;
 const FRAME_HEADER_BYTES: usize = 24;

@@ -1,55 +1,221 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // LZ4 block format for blocks of 4096 bytes: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md.
-// Any LZ4 library decompresses what is written here, and the other way round. A block is a list of
-// sequences; the last has literals only:
+// Any LZ4 library reads what is written here, and the other way round. A block is a list of sequences,
+// each "these literals, then so many bytes from that far back"; the last has literals only:
 //
-//   token (literal count << 4 | match bytes - 4, 15: more follows)  more literal count  literals
-//   u16 offset  more match bytes
+//   token  u8   literal count << 4 | match length - 4; 15 in either half: more follows
+//   more   u8 …  of the literal count: added up until one is not 255
+//   …           literals
+//   offset u16  how far back the match begins
+//   more   u8 …  of the match length
 //
-// Equal bytes are found through a table of the places where four bytes were seen last, one place per
-// hash. Where nothing is found the search takes longer and longer steps, so that noise costs little.
-// Neither side reads or writes a byte outside of the ranges it was given. Inside of them, copies may
-// run over their end, by up to 31 bytes, because whole vectors are quicker than counting.
+// The compressor finds matches through a table of the place where five bytes, hashed, were seen last.
+// Where it finds none its steps grow, so that noise costs little. The table is cleared for each block:
+// what a block compresses to depends on nothing but the block. Both sides copy whole vectors, which may
+// run over what was asked for, but never over the end of a range that the caller gave.
 
 const BLOCK_BYTES: usize = 4096;
 const MATCH_BYTES_MIN: usize = 4;
-/** The last 5 bytes are literals, and no match begins in the last 12: the format says so. */
-const LAST_LITERALS: usize = 5;
-const MATCH_START_MARGIN: usize = 12;
+/** By the format, the last 5 bytes are literals, and no match begins in the last 12. */
+const LAST_LITERAL_BYTES: usize = 5;
+const LAST_MATCH_DISTANCE: usize = 12;
+const OFFSET_BYTES: usize = 2;
 
-/** What fits into half a token; 15 says that more follows. */
-const SHORT_MAX: usize = 15;
-const TABLE_BITS: u32 = 12;
-const TABLE_BYTES: usize = 2 << TABLE_BITS;
-/** After 2 ** so many places without a match, the search goes on in steps one byte longer. */
-const STEP_BITS: usize = 5;
+/** In half a token: the length is this and more. */
+const LONG: usize = 15;
 
-// prettier-ignore
-@inline function tablePlace(table: usize, value: u32): usize {
-  return table + (<usize>((value * 2654435761) >> (32 - TABLE_BITS)) << 1);
-}
+const TABLE_BITS: u64 = 12;
+const TABLE_BYTES: usize = 2 << 12;
+/** Multiplies the five bytes by a prime of 40 bits, and shifts the other three out. */
+const HASH_FACTOR: u64 = 889523592379 << 24;
+/** So many places are tried before the search takes larger steps. */
+const TRIES_PER_STEP: usize = 32;
 
-/** Bytes that a literal count or match length takes beside the token. */
-// prettier-ignore
-@inline function moreBytes(length: usize): usize {
-  return (length + 240) / 255;
-}
+/** Where both ranges have so many bytes left, what is short is copied in vectors that may run over it. */
+const ROOM: usize = 32;
+const WIDE: usize = 64;
 
-// prettier-ignore
-@inline function storeMore(target: usize, rest: usize): usize {
-  while (rest >= 255) {
-    store<u8>(target, 255);
-    target += 1;
-    rest -= 255;
+/**
+ * Compresses the 4096 bytes at `source` into at most `limitBytes` at `target`, with 8 KiB of scratch at
+ * `table` that may hold anything. Gives the number of bytes written, or 0 if they would be more.
+ */
+export function compressBlock(source: usize, target: usize, limitBytes: u32, table: usize): u32 {
+  const end = source + BLOCK_BYTES;
+  const searchEnd = end - LAST_MATCH_DISTANCE + 1;
+  const limit = target + <usize>limitBytes;
+  const innerEnd = end - ROOM;
+  const innerLimit = limit - ROOM;
+  memory.fill(table, 0, TABLE_BYTES);
+  let out = target;
+  let anchor = source; // what is before it is written
+  let at = source;
+  while (true) {
+    at += 1;
+    let earlier: usize = 0;
+    let step: usize = 1;
+    while (true) {
+      const stepEnd = min<usize>(at + step * TRIES_PER_STEP, searchEnd);
+      while (at < stepEnd) {
+        const bytes = load<u64>(at);
+        earlier = lastPlace(table, bytes, source, at);
+        if (load<u32>(earlier) == <u32>bytes) break;
+        at += step;
+      }
+      if (at < stepEnd) break;
+      if (at >= searchEnd) return storeLast(target, out, limit, anchor, end);
+      step += 1 + (step >> 2);
+    }
+    while (at > anchor && earlier > source && load<u8>(at - 1) == load<u8>(earlier - 1)) {
+      at -= 1;
+      earlier -= 1;
+    }
+
+    let token = out;
+    const literalBytes = at - anchor;
+    if (noneNegative(LONG - 1 - literalBytes, innerEnd - at, innerLimit - out)) {
+      store<u8>(token, <u8>(literalBytes << 4));
+      v128.store(out, v128.load(anchor), 1);
+      out += 1 + literalBytes;
+    } else {
+      const sequenceBytes: usize = 1 + moreBytes(literalBytes) + literalBytes + OFFSET_BYTES;
+      if (limit - out < sequenceBytes) return 0;
+      out = storeLiterals(out, limit, anchor, at, end);
+    }
+
+    // The match, and those that begin where the one before them ended.
+    while (true) {
+      const matchEnd = endOfMatch(at + MATCH_BYTES_MIN, earlier + MATCH_BYTES_MIN, end - LAST_LITERAL_BYTES);
+      const matchBytes = matchEnd - at - MATCH_BYTES_MIN;
+      store<u16>(out, <u16>(at - earlier));
+      out += OFFSET_BYTES;
+      if (matchBytes < LONG) {
+        store<u8>(token, <u8>(load<u8>(token) | matchBytes));
+      } else {
+        if (limit - out < moreBytes(matchBytes)) return 0;
+        store<u8>(token, <u8>(load<u8>(token) | LONG));
+        out = storeMore(out, matchBytes - LONG);
+      }
+      at = matchEnd;
+      anchor = matchEnd;
+      if (at >= searchEnd) return storeLast(target, out, limit, anchor, end);
+      lastPlace(table, load<u64>(at - 2), source, at - 2);
+      const bytes = load<u64>(at);
+      earlier = lastPlace(table, bytes, source, at);
+      if (load<u32>(earlier) != <u32>bytes) break;
+      if (limit - out < 1 + OFFSET_BYTES) return 0;
+      token = out;
+      store<u8>(token, 0);
+      out += 1;
+    }
   }
-  store<u8>(target, <u8>rest);
-  return target + 1;
+}
+
+/**
+ * Decompresses `lengthBytes` at `source` into `targetBytes` at `target`. True if the whole source was
+ * one valid block of exactly that size; if not, the target holds anything.
+ */
+export function decompressBlock(source: usize, lengthBytes: u32, target: usize, targetBytes: u32): bool {
+  const end = source + <usize>lengthBytes;
+  const targetEnd = target + <usize>targetBytes;
+  const innerEnd = end - ROOM;
+  const innerTargetEnd = targetEnd - ROOM;
+  let at = source;
+  let out = target;
+  while (at < end) {
+    const token = <usize>load<u8>(at);
+    at += 1;
+    let literalBytes = token >> 4;
+    if (noneNegative(LONG - 1 - literalBytes, innerEnd - at, innerTargetEnd - out)) {
+      v128.store(out, v128.load(at));
+      at += literalBytes;
+      out += literalBytes;
+    } else {
+      if (literalBytes == LONG) {
+        let more: usize;
+        do {
+          if (at == end) return false;
+          more = <usize>load<u8>(at);
+          at += 1;
+          literalBytes += more;
+          if (literalBytes > end - at) return false;
+        } while (more == 255);
+      }
+      if (literalBytes > end - at || literalBytes > targetEnd - out) return false;
+      if (literalBytes <= WIDE && end - at >= WIDE && targetEnd - out >= WIDE) {
+        copyWide(out, at, literalBytes);
+      } else {
+        memory.copy(out, at, literalBytes);
+      }
+      at += literalBytes;
+      out += literalBytes;
+      if (at == end) return out == targetEnd;
+      if (end - at < OFFSET_BYTES) return false;
+    }
+
+    const offset = <usize>load<u16>(at);
+    at += OFFSET_BYTES;
+    if (offset - 1 >= out - target) return false; // 0 wraps to a large number
+    const earlier = out - offset;
+    let matchBytes = token & LONG;
+    if (noneNegative(LONG - 1 - matchBytes, offset - 8, innerTargetEnd - out)) {
+      // Up to 18 bytes, in steps that no overlap disturbs.
+      store<u64>(out, load<u64>(earlier));
+      store<u64>(out, load<u64>(earlier, 8), 8);
+      store<u16>(out, load<u16>(earlier, 16), 16);
+      out += matchBytes + MATCH_BYTES_MIN;
+      continue;
+    }
+    if (matchBytes == LONG) {
+      let more: usize;
+      do {
+        if (at == end) return false;
+        more = <usize>load<u8>(at);
+        at += 1;
+        matchBytes += more;
+        if (matchBytes > targetEnd - out) return false;
+      } while (more == 255);
+    }
+    matchBytes += MATCH_BYTES_MIN;
+    if (matchBytes > targetEnd - out) return false;
+    if (matchBytes <= WIDE && offset >= 16 && targetEnd - out >= WIDE) {
+      copyWide(out, earlier, matchBytes);
+    } else {
+      repeat(out, offset, matchBytes);
+    }
+    out += matchBytes;
+  }
+  return false;
+}
+
+/** The place where the bytes at `at` were seen last, as their hash tells; now it is `at`. */
+// prettier-ignore
+@inline function lastPlace(table: usize, bytes: u64, source: usize, at: usize): usize {
+  const entry = table + (<usize>((bytes * HASH_FACTOR) >> (64 - TABLE_BITS)) << 1);
+  const earlier = source + <usize>load<u16>(entry);
+  store<u16>(entry, <u16>(at - source));
+  return earlier;
+}
+
+/** Three tests in one branch: if one of these differences is negative, then so is their "or". */
+// prettier-ignore
+@inline function noneNegative(a: usize, b: usize, c: usize): bool {
+  return <isize>(a | b | c) >= 0;
 }
 
 /** Where the bytes from `at` on stop to be those from `earlier` on, at most `end`. */
 // prettier-ignore
 @inline function endOfMatch(at: usize, earlier: usize, end: usize): usize {
+  if (end - at >= 8) {
+    const difference = load<u64>(at) ^ load<u64>(earlier);
+    if (difference != 0) return at + <usize>(ctz<u64>(difference) >> 3);
+    at += 8;
+    earlier += 8;
+  }
+  while (end - at >= 16 && !v128.any_true(v128.xor(v128.load(at), v128.load(earlier)))) {
+    at += 16;
+    earlier += 16;
+  }
   while (end - at >= 8) {
     const difference = load<u64>(at) ^ load<u64>(earlier);
     if (difference != 0) return at + <usize>(ctz<u64>(difference) >> 3);
@@ -63,244 +229,63 @@ const STEP_BITS: usize = 5;
   return at;
 }
 
-/** Copies exactly `lengthBytes` between ranges that don't overlap. */
-function copyExactly(target: usize, source: usize, lengthBytes: usize): void {
-  while (lengthBytes >= 16) {
-    v128.store(target, v128.load(source));
-    target += 16;
-    source += 16;
-    lengthBytes -= 16;
-  }
-  if (lengthBytes & 8) {
-    store<u64>(target, load<u64>(source));
-    target += 8;
-    source += 8;
-  }
-  if (lengthBytes & 4) {
-    store<u32>(target, load<u32>(source));
-    target += 4;
-    source += 4;
-  }
-  if (lengthBytes & 2) {
-    store<u16>(target, load<u16>(source));
-    target += 2;
-    source += 2;
-  }
-  if (lengthBytes & 1) store<u8>(target, load<u8>(source));
-}
-
-/**
- * Compresses the 4096 bytes at `source` into at most `limitBytes` at `target`, with 8 KiB of scratch at
- * `table`, which may hold anything. Gives the number of bytes written, 0 if they would be more.
- */
-export function compressBlock(source: usize, target: usize, limitBytes: u32, table: usize): u32 {
-  const end = source + BLOCK_BYTES;
-  const lastStart = end - MATCH_START_MARGIN;
-  const matchEnd = end - LAST_LITERALS;
-  const limit = target + <usize>limitBytes;
-  clearTable(table);
-  let out = target;
-  let anchor = source;
-  let at = source;
-  while (true) {
-    // Every place of the table holds an earlier one: 0 stands for the block's first byte.
-    let candidate: usize;
-    let value: u32;
-    let next = at + 1;
-    let tries: usize = 1 << STEP_BITS;
-    do {
-      at = next;
-      next += tries >> STEP_BITS;
-      tries += 1;
-      if (at > lastStart) return finish(target, out, limit, anchor, end);
-      value = load<u32>(at);
-      const place = tablePlace(table, value);
-      candidate = source + <usize>load<u16>(place);
-      store<u16>(place, <u16>(at - source));
-    } while (load<u32>(candidate) != value);
-
-    while (at > anchor && candidate > source && load<u8>(at - 1) == load<u8>(candidate - 1)) {
-      at -= 1;
-      candidate -= 1;
-    }
-    const literalBytes = at - anchor;
-    // Behind these literals come 2 bytes of offset and at least 6 of the last sequence.
-    if (limit - out < 1 + literalBytes + moreBytes(literalBytes) + 8) return 0;
-    let token = out;
-    out = storeLiterals(out, limit, anchor, at, end);
-
-    // A match, and all that begin where the one before ended.
-    while (true) {
-      const start = at;
-      at = endOfMatch(at + MATCH_BYTES_MIN, candidate + MATCH_BYTES_MIN, matchEnd);
-      const matchBytes = at - start - MATCH_BYTES_MIN;
-      if (limit - out < 2 + moreBytes(matchBytes) + 6) return 0;
-      store<u16>(out, <u16>(start - candidate));
-      out += 2;
-      if (matchBytes < SHORT_MAX) {
-        store<u8>(token, <u8>(load<u8>(token) | matchBytes));
-      } else {
-        store<u8>(token, <u8>(load<u8>(token) | SHORT_MAX));
-        out = storeMore(out, matchBytes - SHORT_MAX);
-      }
-      anchor = at;
-      if (at > lastStart) return finish(target, out, limit, anchor, end);
-      store<u16>(tablePlace(table, load<u32>(at - 2)), <u16>(at - 2 - source));
-      value = load<u32>(at);
-      const place = tablePlace(table, value);
-      candidate = source + <usize>load<u16>(place);
-      store<u16>(place, <u16>(at - source));
-      if (load<u32>(candidate) != value) break;
-      token = out;
-      store<u8>(token, 0);
-      out += 1;
-    }
-  }
-}
-
-/** Stores a token without its match, and the literals from `anchor` to `at`. There is room for exactly them. */
+/** Bytes that a count takes beside its half of the token. */
 // prettier-ignore
-@inline function storeLiterals(out: usize, limit: usize, anchor: usize, at: usize, end: usize): usize {
+@inline function moreBytes(count: usize): usize {
+  return (count + 255 - LONG) / 255;
+}
+
+// prettier-ignore
+@inline function storeMore(target: usize, rest: usize): usize {
+  while (rest >= 255) {
+    store<u8>(target, 255);
+    target += 1;
+    rest -= 255;
+  }
+  store<u8>(target, <u8>rest);
+  return target + 1;
+}
+
+/** Stores a token without its match, and the literals from `anchor` to `at`: there is room for exactly them. */
+function storeLiterals(out: usize, limit: usize, anchor: usize, at: usize, end: usize): usize {
   const literalBytes = at - anchor;
-  if (literalBytes < SHORT_MAX) {
-    store<u8>(out, <u8>(literalBytes << 4));
-    out += 1;
+  store<u8>(out, <u8>(min<usize>(literalBytes, LONG) << 4));
+  out += 1;
+  if (literalBytes >= LONG) out = storeMore(out, literalBytes - LONG);
+  if (literalBytes <= WIDE && end - anchor >= WIDE && limit - out >= WIDE) {
+    copyWide(out, anchor, literalBytes);
   } else {
-    store<u8>(out, <u8>(SHORT_MAX << 4));
-    out = storeMore(out + 1, literalBytes - SHORT_MAX);
+    memory.copy(out, anchor, literalBytes);
   }
-  if (end - at >= 16 && limit - out >= literalBytes + 16) {
-    const stop = out + literalBytes;
-    do {
-      v128.store(out, v128.load(anchor));
-      out += 16;
-      anchor += 16;
-    } while (out < stop);
-    return stop;
-  }
-  copyExactly(out, anchor, literalBytes);
   return out + literalBytes;
 }
 
-/** Writes the last sequence. */
-function finish(target: usize, out: usize, limit: usize, anchor: usize, end: usize): u32 {
+/** Stores the last sequence. Gives the bytes of the whole block, 0 if it would be too long. */
+function storeLast(target: usize, out: usize, limit: usize, anchor: usize, end: usize): u32 {
   const literalBytes = end - anchor;
-  if (limit - out < 1 + literalBytes + moreBytes(literalBytes)) return 0;
+  if (limit - out < 1 + moreBytes(literalBytes) + literalBytes) return 0;
   return <u32>(storeLiterals(out, limit, anchor, end, end) - target);
 }
 
-/**
- * Decompresses exactly `lengthBytes` at `source` into exactly `targetBytes` at `target`. False if they
- * are not a valid block of that size: then the target holds anything.
- */
-export function decompressBlock(source: usize, lengthBytes: u32, target: usize, targetBytes: u32): bool {
-  const end = source + <usize>lengthBytes;
-  const targetEnd = target + <usize>targetBytes;
-  let at = source;
-  let out = target;
-  while (at < end) {
-    const token = <usize>load<u8>(at);
-    at += 1;
-
-    let literalBytes = token >> 4;
-    if (literalBytes == SHORT_MAX) {
-      let more: usize;
-      do {
-        if (at == end) return false;
-        more = <usize>load<u8>(at);
-        at += 1;
-        literalBytes += more;
-        if (literalBytes > end - at) return false;
-      } while (more == 255);
-    }
-    if (literalBytes > end - at || literalBytes > targetEnd - out) return false;
-    if (end - at >= literalBytes + 16 && targetEnd - out >= literalBytes + 16) {
-      copyVectors(out, at, literalBytes);
-    } else {
-      copyExactly(out, at, literalBytes);
-    }
-    at += literalBytes;
-    out += literalBytes;
-    if (at == end) return out == targetEnd;
-
-    if (end - at < 2) return false;
-    const offset = <usize>load<u16>(at);
-    at += 2;
-    if (offset == 0 || offset > out - target) return false;
-    let matchBytes = (token & SHORT_MAX) + MATCH_BYTES_MIN;
-    if (matchBytes == SHORT_MAX + MATCH_BYTES_MIN) {
-      let more: usize;
-      do {
-        if (at == end) return false;
-        more = <usize>load<u8>(at);
-        at += 1;
-        matchBytes += more;
-        if (matchBytes > targetEnd - out) return false;
-      } while (more == 255);
-    }
-    const room = targetEnd - out;
-    if (matchBytes > room) return false;
-    if (room >= matchBytes + 16) {
-      if (offset >= 16) copyVectors(out, out - offset, matchBytes);
-      else repeatVectors(out, offset, matchBytes);
-    } else {
-      repeatExactly(out, offset, matchBytes);
-    }
-    out += matchBytes;
-  }
-  return false;
-}
-
-/** Copies `lengthBytes`, and up to 16 more, forwards in vectors. */
+/** Copies `lengthBytes`, at most 64, of which what runs over may be overwritten: 64 bytes must be there. */
 // prettier-ignore
-@inline function copyVectors(target: usize, source: usize, lengthBytes: usize): void {
-  const stop = target + lengthBytes;
-  do {
-    v128.store(target, v128.load(source));
-    target += 16;
-    source += 16;
-  } while (target < stop);
-}
-
-/** Repeats the last `offset` (at most 15) bytes before `target` for `lengthBytes`, and up to 16 more. */
-// prettier-ignore
-@inline function repeatVectors(target: usize, offset: usize, lengthBytes: usize): void {
-  const stop = target + lengthBytes;
-  // Byte i of a vector is byte i % offset of the pattern. A step too far below zero wraps to a large
-  // number, which the minimum refuses.
-  const one = i8x16.splat(<i8>offset);
-  let index = i8x16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  index = i8x16.min_u(index, i8x16.sub(index, i8x16.splat(<i8>(offset << 3))));
-  index = i8x16.min_u(index, i8x16.sub(index, i8x16.splat(<i8>(offset << 2))));
-  index = i8x16.min_u(index, i8x16.sub(index, i8x16.splat(<i8>(offset << 1))));
-  index = i8x16.min_u(index, i8x16.sub(index, one));
-  v128.store(target, i8x16.swizzle(v128.load(target - offset), index));
-  // From now on the distance may be any multiple of the offset: one that is at least a vector.
-  const distance: usize = (<usize>15 / offset + 1) * offset;
-  target += 16;
-  while (target < stop) {
-    v128.store(target, v128.load(target - distance));
-    target += 16;
+@inline function copyWide(target: usize, source: usize, lengthBytes: usize): void {
+  v128.store(target, v128.load(source));
+  v128.store(target, v128.load(source, 16), 16);
+  if (lengthBytes > 32) {
+    v128.store(target, v128.load(source, 32), 32);
+    v128.store(target, v128.load(source, 48), 48);
   }
 }
 
-/** Repeats the last `offset` bytes before `target` for exactly `lengthBytes`. */
-function repeatExactly(target: usize, offset: usize, lengthBytes: usize): void {
-  const stop = target + lengthBytes;
-  while (target < stop) {
-    store<u8>(target, load<u8>(target - offset));
-    target += 1;
+/** Continues the pattern of the last `offset` bytes before `target`: each copy doubles it. */
+function repeat(target: usize, offset: usize, lengthBytes: usize): void {
+  const pattern = target - offset;
+  while (lengthBytes > offset) {
+    memory.copy(target, pattern, offset);
+    target += offset;
+    lengthBytes -= offset;
+    offset <<= 1;
   }
-}
-
-// prettier-ignore
-@inline function clearTable(table: usize): void {
-  const end = table + TABLE_BYTES;
-  const zeros = i32x4.splat(0);
-  for (; table < end; table += 64) {
-    v128.store(table, zeros);
-    v128.store(table, zeros, 16);
-    v128.store(table, zeros, 32);
-    v128.store(table, zeros, 48);
-  }
+  memory.copy(target, pattern, lengthBytes);
 }
