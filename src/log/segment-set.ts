@@ -26,7 +26,11 @@ export class SegmentSet {
     return this.#judged.size > 0 && this.#judged.has(segment);
   }
 
-  /** From now on nothing new refers to frames of the segment, until it is dropped or spared. */
+  get isAnyJudged(): boolean {
+    return this.#judged.size > 0;
+  }
+
+  /** From now on nothing new refers to frames that are in the segment, until it is dropped or spared. */
   judge(segment: number): void {
     this.#judged.add(segment);
   }

@@ -162,9 +162,9 @@ export class BlockStore implements BlockMatcher {
   /** Whether the frame holds the block at `address`, as far as that can be told without waiting. */
   match(segment: number, low: number, address: number): number {
     const places = this.#places;
-    if (places.isJudged(segment)) return MATCH.BARRED;
     const located = places.locate(segment, low);
     if (located === LOCATED.GONE) return MATCH.GONE;
+    if (places.isJudged(located)) return MATCH.BARRED;
     const { kernel } = this.#memory;
     let block = this.#slots.findBlock(segment, low);
     if (block === 0) {
