@@ -18,7 +18,7 @@ import type { BlockIndex } from "../index/block-index.ts";
 import { RELOCATION } from "../index/relocation-index.ts";
 import type { RunStore } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
-import type { LogFiles } from "../log/known-segments.ts";
+import { KnownSegments, type LogFiles, segmentCorrupt } from "../log/known-segments.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { segmentName, segmentNumberOf } from "../log/segment.ts";
 import type { SegmentSet } from "../log/segment-set.ts";
@@ -43,6 +43,8 @@ export interface CollectorOptions extends LogFiles {
   /** No recovery reads segments below this one. */
   readonly oldestCutSegment: () => number;
   readonly checkpoint: () => Promise<void>;
+  /** Lets go of what removed volumes refer to. */
+  readonly forgetRemoved: () => Promise<void>;
   /** Appends and applies the tombstone, in one turn. */
   readonly appendDropped: (dropped: DroppedSegment) => Promise<void>;
   /** The file is gone, and so many bytes with it. */
@@ -135,6 +137,7 @@ export class Collector {
     };
     this.progress = { phase: "counting what is live", doneBytes: 0, totalBytes: 0 };
     try {
+      if (!options.isDryRun && !this.#options.keepsHistory()) await this.#options.forgetRemoved();
       const isSettled = options.isThorough || options.isSettled === true;
       if (isSettled && !options.isDryRun) await this.#settle();
       const candidates = await this.#survey(collected);
@@ -298,6 +301,10 @@ export class Collector {
       let bytes = 0;
       for (const frames of all) {
         this.#options.checkStopped();
+        if (marks?.isAccounted(frames) === false || !(await this.#isWhole(frames))) {
+          this.#options.onProblem(frames.number, unaccounted(frames.number));
+          continue;
+        }
         const isHot = frames.number > log.segmentNumber - HOT_SEGMENTS;
         const before = mover.movedBytes;
         try {
@@ -325,6 +332,16 @@ export class Collector {
       collected.bytesMoved += mover.movedBytes;
       mover.close();
     }
+  }
+
+  /** Whether the segment's records were read to their end: its footer says where that is, or the segment behind it. */
+  async #isWhole({ number, end, hasFooter }: SegmentFrames): Promise<boolean> {
+    if (hasFooter) return true;
+    const known = await KnownSegments.read(this.#options, number);
+    const successors = known.successorsOf(number);
+    // Where the one behind it is gone, what refers to this one must do: all of it is accounted for.
+    if (successors.length === 0) return !this.#options.keepsHistory();
+    return successors.some(({ previousEnd }) => previousEnd === end);
   }
 
   async #framesOf(number: number): Promise<SegmentFrames | undefined> {
@@ -379,4 +396,8 @@ export class Collector {
     this.#pacedLsn = log.changeCount;
     this.#pacedMicros = clock.monotoneMicros();
   }
+}
+
+function unaccounted(number: number): StorageError {
+  return segmentCorrupt(number, "not collected: its records can't be read to their end");
 }

@@ -16,6 +16,8 @@ const OFFSET8_MAX: number = 1 << 24;
 export class FrameMarks implements ReferenceVisitor {
   /** For frames born in the segment. */
   readonly #born: Map<number, Uint8Array> = new Map();
+  /** Segments that something refers to beyond their known end. */
+  readonly #beyond: Set<number> = new Set();
   /** For frames moved into a segment: home segment → home offset / 8 → marked. */
   readonly #moved: Map<number, Map<number, boolean>> = new Map();
   #lastSegment = 0;
@@ -54,6 +56,21 @@ export class FrameMarks implements ReferenceVisitor {
     if (born === undefined) return;
     const bit = offset8 >>> OFFSET8_SHIFT;
     if (bit >>> 3 < born.length) born[bit >>> 3] = (born[bit >>> 3] as number) | (1 << (bit & 7));
+    else this.#beyond.add(segment);
+  }
+
+  /**
+   * Whether everything that refers to frames born in the segment refers to one of those that it is known to hold. If not,
+   * its records weren't read as they are, and nothing in it may be given up.
+   */
+  isAccounted({ number, born }: SegmentFrames): boolean {
+    const marks = this.#born.get(number)?.slice();
+    if (marks === undefined || this.#beyond.has(number)) return false;
+    for (const offset8 of born) {
+      const bit = offset8 >>> OFFSET8_SHIFT;
+      marks[bit >>> 3] = (marks[bit >>> 3] as number) & ~(1 << (bit & 7));
+    }
+    return marks.every((byte) => byte === 0);
   }
 
   /** Whether something refers to the frame that was born at this place of one of the segments. */

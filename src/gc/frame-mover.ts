@@ -56,6 +56,7 @@ const GROUP_AT = 0;
 const SLOTS_AT: number = SHARED_SLOTS_MAX * BLOCK_BYTES;
 const FRAME_AT: number = SLOTS_AT + SHARED_SLOTS_MAX * SLOT_BYTES;
 const SCRATCH_AT: number = FRAME_AT + 2 * BLOCK_BYTES;
+const ALONE_AT: number = SCRATCH_AT + 128;
 const WORK_BYTES: number = SCRATCH_AT + 256;
 
 export class FrameMover {
@@ -177,7 +178,7 @@ export class FrameMover {
     const storedBytes = view.getUint32(address + 16, true);
     const frameBytes = SharedFrames.frameBytes(storedBytes);
     if (isCold) return this.#joinGroup(homeSegment, homeOffset8, frameBytes);
-    const slots = this.#work + SLOTS_AT;
+    const slots = this.#work + ALONE_AT; // a group may be waiting in the others
     bytes.copyWithin(slots, address, address + 16); // hash and home, as a frame's header has them
     // The bytes are in the window until the next frame is loaded, whatever is waited for.
     await this.#append(

@@ -3,9 +3,10 @@
 // The records of a segment whose frames are elsewhere: what history needs of it. The file has the segment's header page
 // and a footer without rows (docs/format/segment.md), and so is read like any sealed segment.
 
-import { BATCH_HEADER_BYTES } from "../log/batch.ts";
+import type { Clock } from "../host/ports.ts";
+import { BATCH_HEADER_BYTES, parseBatchHeader, recordsMatch } from "../log/batch.ts";
 import type { FileStore } from "../log/file-store.ts";
-import type { LogFiles } from "../log/known-segments.ts";
+import { type LogFiles, segmentCorrupt } from "../log/known-segments.ts";
 import { hashOutside } from "../log/outside-hash.ts";
 import {
   META_PREFIX_BYTES,
@@ -15,12 +16,17 @@ import {
   SEGMENT_TRAILER_BYTES,
 } from "../log/segment.ts";
 import type { SegmentFrames } from "./segment-frames.ts";
+import { stagingPiece } from "./staging-piece.ts";
+
+export interface KeptRecordsFiles extends LogFiles {
+  readonly clock: Clock;
+}
 
 const PAGE_BYTES = 4096;
 
-/** Writes the file and makes it durable, but not its name; its size. Throws DISK_FULL, DISK_IO. */
+/** Writes the file and makes it durable, but not its name; its size. Throws LOG_CORRUPT, DISK_FULL, DISK_IO. */
 export async function keepRecords(
-  files: LogFiles,
+  files: KeptRecordsFiles,
   segments: FileStore,
   frames: SegmentFrames,
 ): Promise<number> {
@@ -43,6 +49,9 @@ export async function keepRecords(
     const records = bytes.subarray(at, at + recordBytes);
     await segments.read(number, records, offset + BATCH_HEADER_BYTES + frameBytes);
     at += recordBytes;
+    // The only copy is made from these bytes.
+    const batch = bytes.subarray(at - recordBytes - BATCH_HEADER_BYTES, at);
+    if (!(await isSound(files, batch))) throw segmentCorrupt(number, `batch at ${offset}: damaged`);
   }
   const trailerAt = bytes.length - SEGMENT_TRAILER_BYTES;
   const { memory } = files;
@@ -68,4 +77,17 @@ export async function keepRecords(
     await file.close();
   }
   return bytes.length;
+}
+
+/** Whether a batch's header and records are what was written. */
+async function isSound(files: KeptRecordsFiles, batch: Uint8Array): Promise<boolean> {
+  const { memory, poolId } = files;
+  const address = await stagingPiece(files, batch.length);
+  memory.bytes.set(batch, address);
+  const header = parseBatchHeader(memory, address, batch.length, poolId);
+  const records = address + BATCH_HEADER_BYTES;
+  const isRight =
+    typeof header !== "string" && recordsMatch(memory, address, records, header.recordBytes);
+  memory.staging.release(address);
+  return isRight;
 }

@@ -29,6 +29,8 @@ export interface SegmentFrames {
   readonly sizeBytes: number;
   /** Where the batches end. */
   readonly end: number;
+  /** Else its batches were read one by one, as far as they are whole. */
+  readonly hasFooter: boolean;
   /** Of frames that were born here: offset / 8, ascending. */
   readonly born: Uint32Array;
   /** Ascending. */
@@ -79,6 +81,7 @@ export function readSegmentFrames(files: LogFiles, number: number): Promise<Segm
       number,
       sizeBytes: reader.sizeBytes,
       end: walked.end,
+      hasFooter: typeof trailer !== "string",
       born: ascending(born),
       moved: moved.sort((a, b) => a.offset8 - b.offset8),
       batches,

@@ -62,7 +62,7 @@ const CENSUS_AGE_MICROS = 10_000_000;
 export class Housekeeper {
   readonly #options: HousekeeperOptions;
   #running: Promise<Collected> | undefined;
-  #isReclaiming = false;
+  #reclaiming: Promise<boolean> | undefined;
   #writtenAtLast = 0;
   #censusRunning: Promise<void> | undefined;
   #figures: CensusFigures | undefined;
@@ -74,7 +74,7 @@ export class Housekeeper {
   }
 
   get isReclaiming(): boolean {
-    return this.#isReclaiming;
+    return this.#reclaiming !== undefined;
   }
 
   get progress(): HousekeepingProgress | undefined {
@@ -96,7 +96,6 @@ export class Housekeeper {
 
   /** Collects all that is worth it. */
   async collect({ isDryRun }: { readonly isDryRun: boolean }): Promise<GcReport> {
-    await this.#ended();
     const { clock, space } = this.#options;
     const startedMicros = Math.floor(clock.wallMicros());
     const begin = clock.monotoneMicros();
@@ -126,25 +125,25 @@ export class Housekeeper {
   }
 
   /** Frees some space for those who wait for it; false: there is nothing to be freed. */
-  async reclaim(): Promise<boolean> {
-    if (this.#keepsAll) return false;
-    this.#isReclaiming = true;
-    try {
-      if (this.#running !== undefined) {
-        const { bytesFreed, bytesMoved } = await this.#running;
-        if (bytesFreed > bytesMoved) return true;
-      }
-      const { space, segmentBytes } = this.#options;
-      const wantedBytes = Math.max(2 * segmentBytes, space.capacityBytes * RECLAIMED_SHARE);
-      const options = { isDryRun: false, liveShareMax: 0.97, wantedBytes, isThorough: false };
-      for (const isSettled of [false, true]) {
-        const { bytesFreed, bytesMoved } = await this.#run({ ...options, isSettled });
-        if (bytesFreed > bytesMoved) return true;
-      }
-      return false;
-    } finally {
-      this.#isReclaiming = false;
+  reclaim(): Promise<boolean> {
+    if (this.#keepsAll) return Promise.resolve(false);
+    this.#reclaiming ??= this.#reclaim().finally(() => {
+      this.#reclaiming = undefined;
+    });
+    return this.#reclaiming;
+  }
+
+  async #reclaim(): Promise<boolean> {
+    const running = await this.#running?.catch(() => undefined);
+    if (running !== undefined && running.bytesFreed > running.bytesMoved) return true;
+    const { space, segmentBytes } = this.#options;
+    const wantedBytes = Math.max(2 * segmentBytes, space.capacityBytes * RECLAIMED_SHARE);
+    const options = { isDryRun: false, liveShareMax: 0.97, wantedBytes, isThorough: false };
+    for (const isSettled of [false, true]) {
+      const { bytesFreed, bytesMoved } = await this.#run({ ...options, isSettled });
+      if (bytesFreed > bytesMoved) return true;
     }
+    return false;
   }
 
   /** Begins a collection in the background when one is due. */
@@ -168,7 +167,7 @@ export class Housekeeper {
     const { clock } = this.#options;
     const at = this.#figures?.census.timeMicros ?? Number.NEGATIVE_INFINITY;
     if (clock.wallMicros() - at < CENSUS_AGE_MICROS) return Promise.resolve();
-    this.#censusRunning ??= this.#count().finally(() => {
+    this.#censusRunning ??= this.#takeCensus().finally(() => {
       this.#censusRunning = undefined;
     });
     return this.#censusRunning;
@@ -176,7 +175,7 @@ export class Housekeeper {
 
   /** Resolves when nothing runs any more, however it ended. */
   async close(): Promise<void> {
-    await this.#ended();
+    while (this.#running !== undefined) await this.#running.catch(() => undefined);
     await this.#censusRunning?.catch(() => undefined);
   }
 
@@ -184,33 +183,31 @@ export class Housekeeper {
     return this.#options.catalog().retention.everyWriteMicros !== 0;
   }
 
-  async #ended(): Promise<void> {
+  /** Collects when what is under way has ended. */
+  async #run(options: CollectOptions): Promise<Collected> {
+    // Nothing may come between the look and the beginning: not even the end of an await.
     while (this.#running !== undefined) await this.#running.catch(() => undefined);
+    const { collector, writtenBytes } = this.#options;
+    this.#running = collector.collect(options).finally(() => {
+      this.#running = undefined;
+      this.#writtenAtLast = writtenBytes();
+    });
+    const collected = await this.#running;
+    if (!options.isDryRun) this.#count(collected);
+    return collected;
   }
 
-  #run(options: CollectOptions): Promise<Collected> {
-    const { collector, writtenBytes } = this.#options;
-    this.#running = collector
-      .collect(options)
-      .then((collected) => {
-        if (options.isDryRun) return collected;
-        this.#statistics.collectionCount += 1;
-        this.#statistics.freedSegmentCount += collected.segmentsFreed;
-        this.#statistics.freedBytes += collected.bytesFreed;
-        this.#statistics.movedBytes += collected.bytesMoved;
-        if (collected.segmentsFreed > 0)
-          this.#options.tell("info", "gc.collected", {
-            segments: collected.segmentsFreed,
-            freedBytes: collected.bytesFreed,
-            movedBytes: collected.bytesMoved,
-          });
-        return collected;
-      })
-      .finally(() => {
-        this.#running = undefined;
-        this.#writtenAtLast = writtenBytes();
+  #count({ segmentsFreed, bytesFreed, bytesMoved }: Collected): void {
+    this.#statistics.collectionCount += 1;
+    this.#statistics.freedSegmentCount += segmentsFreed;
+    this.#statistics.freedBytes += bytesFreed;
+    this.#statistics.movedBytes += bytesMoved;
+    if (segmentsFreed > 0)
+      this.#options.tell("info", "gc.collected", {
+        segments: segmentsFreed,
+        freedBytes: bytesFreed,
+        movedBytes: bytesMoved,
       });
-    return this.#running;
   }
 
   #failed(error: unknown): void {
@@ -240,7 +237,7 @@ export class Housekeeper {
 
   // ---- census
 
-  async #count(): Promise<void> {
+  async #takeCensus(): Promise<void> {
     const { collector, clock, catalog } = this.#options;
     const survey = await collector.survey();
     const sizes = await this.#frameSizes(survey);

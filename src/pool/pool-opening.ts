@@ -16,6 +16,7 @@ import { LeafRepair } from "../index/leaf-repair.ts";
 import { runNumberOf } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogPosition } from "../log/log-writer.ts";
+import { RECORD_KIND } from "../log/record.ts";
 import { type RecoveryResult, recoverLog } from "../log/recovery.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import { segmentName, segmentNumberOf } from "../log/segment.ts";
@@ -51,6 +52,12 @@ export class SealedSegments {
   add(sizeBytes: number): void {
     this.bytes += sizeBytes;
     this.count += 1;
+  }
+
+  /** One was dropped; what is kept of it counts on. */
+  remove(freedBytes: number): void {
+    this.bytes -= freedBytes;
+    this.count -= 1;
   }
 }
 
@@ -98,10 +105,14 @@ export class PoolOpening {
     const { content, tell, damage } = this.#options;
     const { ring } = content.index;
     this.#countedBelow = this.#start.segmentNumber;
+    const dropped: Readonly<Record<string, unknown>>[] = [];
     const result = await recoverLog({
       ...this.#source,
       start: this.#start,
-      onRecord: (cursor) => content.replay(cursor),
+      onRecord: (cursor) => {
+        content.replay(cursor);
+        if (cursor.kind === RECORD_KIND.SEGMENT_DROPPED) dropped.push(cursor.json ?? {});
+      },
       onDamagedFrame: (frame) => damage.frameDamaged(frame),
       onStanding: (at, makeDurable) => {
         if (ring.room > ring.capacity / 2) return undefined;
@@ -111,6 +122,7 @@ export class PoolOpening {
     });
     this.recovery = result;
     await this.#countSegments(result.position.segmentNumber);
+    await this.#finishDrops(dropped);
     if (result.tornReason !== undefined || result.leftovers.length > 0) {
       tell("info", "pool.recovered", {
         lsn: result.position.nextLsn,
@@ -134,6 +146,19 @@ export class PoolOpening {
       if (number < 0 || kept.has(number)) continue;
       await this.#options.runs.forget(number);
       await directory.remove(name);
+    }
+  }
+
+  /** Segments that were dropped behind the checkpoint: what it counted, less what they took; their files may be left. */
+  async #finishDrops(dropped: readonly Readonly<Record<string, unknown>>[]): Promise<void> {
+    if (dropped.length === 0) return;
+    const { directory } = this.#source;
+    const names = new Set(await directory.list());
+    for (const { segment, freedBytes } of dropped) {
+      if (typeof freedBytes === "number") this.sealed.remove(freedBytes);
+      const name = segmentName(segment as number);
+      // One whose file was left by an earlier crash was dropped once more.
+      if (names.delete(name)) await directory.remove(name);
     }
   }
 

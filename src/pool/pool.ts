@@ -14,12 +14,13 @@ import { checkName } from "../base/names.ts";
 import { Collector, type DroppedSegment } from "../gc/collector.ts";
 import { BlockIndex } from "../index/block-index.ts";
 import type { Checkpointer } from "../index/checkpointer.ts";
+import { CHUNK_BLOCKS } from "../index/page-directory.ts";
 import { runName } from "../index/run-file.ts";
 import { FileStore } from "../log/file-store.ts";
 import { type LogPosition, LogWriter } from "../log/log-writer.ts";
 import { encodeJsonRecord, RECORD_KIND } from "../log/record.ts";
 import type { RecoveryResult } from "../log/recovery.ts";
-import { SEGMENT_BYTES_MAX } from "../log/reference.ts";
+import { LOW_HOLE, SEGMENT_BYTES_MAX } from "../log/reference.ts";
 import { segmentName } from "../log/segment.ts";
 import { SegmentSet } from "../log/segment-set.ts";
 import { SharedFrames } from "../log/shared-frame.ts";
@@ -553,8 +554,9 @@ export class Pool {
       keepsHistory: () => this.#catalog.retention.everyWriteMicros !== 0,
       oldestCutSegment: () => this.#checkpointer.oldestCutSegment,
       checkpoint: () => this.#takeCheckpoint(),
+      forgetRemoved: () => this.#forgetRemoved(),
       appendDropped: (dropped) => this.#appendDropped(dropped),
-      onDropped: (freedBytes) => this.#segmentDropped(freedBytes),
+      onDropped: (freedBytes) => this.#sealed.remove(freedBytes),
       isUrgent: () => this.#housekeeper.isReclaiming,
       checkStopped: () => {
         const cause = this.#refusal();
@@ -575,6 +577,21 @@ export class Pool {
     });
   }
 
+  /** What removed volumes held is nobody's any more: a trim of all of it says so. */
+  async #forgetRemoved(): Promise<void> {
+    for (const volume of this.#catalog.volumes.values()) {
+      if (volume.removedMicros === undefined) continue;
+      const directory = this.#content.directoryOf(volume);
+      if (!directory.chunks.some((chunk) => chunk !== undefined)) continue;
+      const blockCount = directory.chunks.length * CHUNK_BLOCKS;
+      await this.log.withRoom(() => {
+        const range = { lba: 0, blockCount, options: 0 };
+        this.log.appendRange(RECORD_KIND.TRIMMED, volume.branch, range);
+        this.index.applyConstant(directory, range, LOW_HOLE);
+      });
+    }
+  }
+
   /** Appends the tombstone of a segment: from then on its frames are elsewhere, or nobody's. */
   #appendDropped(dropped: DroppedSegment): Promise<void> {
     return this.log.withRoom(() => {
@@ -587,11 +604,6 @@ export class Pool {
       );
       assert(isApplied, "a tombstone that we append fits");
     });
-  }
-
-  #segmentDropped(freedBytes: number): void {
-    this.#sealed.bytes -= freedBytes;
-    this.#sealed.count -= 1;
   }
 
   #openLog(position: LogPosition): Promise<LogWriter> {
@@ -718,6 +730,7 @@ export class Pool {
     const { checkpointChanges } = this.#settings;
     const isDue =
       this.index.ring.count >= Math.min(checkpointChanges, this.index.ring.capacity / 2) ||
+      this.index.relocations.pendingCount >= checkpointChanges ||
       this.log.nextLsn - this.#checkpointer.cutLsn >= checkpointChanges;
     if (isDue) this.#checkpointSoon();
     const stepMicros = this.log.takeClockStep();

@@ -164,11 +164,12 @@ export class BlockStore implements BlockMatcher {
     const places = this.#places;
     const located = places.locate(segment, low);
     if (located === LOCATED.GONE) return MATCH.GONE;
-    if (places.isJudged(located)) return MATCH.BARRED;
+    // The cache may still have the block of a frame that is gone.
+    if (located === LOCATED.NOT_LOADED) return MATCH.UNKNOWN;
+    if (places.isJudged(places.segment)) return MATCH.BARRED;
     const { kernel } = this.#memory;
     let block = this.#slots.findBlock(segment, low);
     if (block === 0) {
-      if (located === LOCATED.NOT_LOADED) return MATCH.UNKNOWN;
       const isShared = stateOf(places.low) === PLACE_STATE.SHARED;
       if (isShared) block = this.#slots.findBlock(places.segment, places.low);
       else if (this.#openRecent(segment, low, places, this.#block)) block = this.#block;
@@ -184,16 +185,18 @@ export class BlockStore implements BlockMatcher {
     await this.#read(wanted, 0, wanted.lows.length, MOVES_MAX);
   }
 
-  /** Reads blocks into the cache, as far as they can be read; `buffer` has room for all of them. */
+  /** Makes blocks known to `match`, as far as they can be read; `buffer` has room for all of them. */
   async fill(references: readonly number[], buffer: number): Promise<void> {
     const wanted = new Wanted({ isKept: true });
-    for (let at = 0; at < references.length; at += 2) {
-      const segment = references[at] as number;
-      const low = references[at + 1] as number;
-      const target = buffer + (at / 2) * BLOCK_BYTES;
-      if (!this.copyNow(segment, low, target)) wanted.add(segment, low, target);
-    }
     try {
+      for (let at = 0; at < references.length; at += 2) {
+        const segment = references[at] as number;
+        const low = references[at + 1] as number;
+        const target = buffer + (at / 2) * BLOCK_BYTES;
+        if (this.#places.locate(segment, low) === LOCATED.NOT_LOADED)
+          await this.#places.load(segment, low);
+        if (!this.copyNow(segment, low, target)) wanted.add(segment, low, target);
+      }
       if (wanted.lows.length > 0) await this.read(wanted);
     } catch (error) {
       if (!(error instanceof StorageError)) throw error; // then there is nothing to compare with
@@ -208,7 +211,9 @@ export class BlockStore implements BlockMatcher {
         await this.#places.load(wanted.segments[at] as number, wanted.lows[at] as number);
         continue;
       }
-      reads.push(this.#readGroup(group, movesLeft));
+      const reading = this.#readGroup(group, movesLeft);
+      reading.catch(() => undefined); // told when all have ended
+      reads.push(reading);
       at = group.end;
     }
     if (reads.length === 1) await reads[0];

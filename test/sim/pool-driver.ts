@@ -36,6 +36,23 @@ export function poolDriver(settings: Partial<PoolSettings> = {}): PoolDriver {
   };
 }
 
+/** A pool that keeps no history: garbage is collected when it is due, and at every other checkpoint that is asked for. */
+export function collectingDriver(settings: Partial<PoolSettings> = {}): PoolDriver {
+  const all = { ...SIM_SETTINGS, ...settings };
+  return {
+    name: "collecting pool",
+    volumeBytesMin: 1 << 20,
+    ack: all.ack,
+    start: async (host) => {
+      const pool = await openOrCreate(host, all);
+      const { retention } = pool.policy;
+      if (retention.everyWriteMicros !== 0)
+        await pool.setPolicy({ retention: { everyWriteMicros: 0 } });
+      return new PoolAdapter(pool, host, { isCollecting: true });
+    },
+  };
+}
+
 /** As the daemon does: what an interrupted creation left behind counts as empty. */
 async function openOrCreate(host: StoreHost, settings: PoolSettings): Promise<Pool> {
   const names = await host.root.list();
@@ -59,7 +76,11 @@ class PoolAdapter implements PoolUnderTest {
   readonly #host: StoreHost;
   #wasFull: boolean;
 
-  constructor(pool: Pool, host: StoreHost) {
+  readonly #isCollecting: boolean;
+  #checkpointCount = 0;
+
+  constructor(pool: Pool, host: StoreHost, options = { isCollecting: false }) {
+    this.#isCollecting = options.isCollecting;
     this.pool = pool;
     this.#host = host;
     pool.onEvent(({ event }) => {
@@ -92,8 +113,11 @@ class PoolAdapter implements PoolUnderTest {
     return this.pool.flush();
   }
 
-  checkpoint(): Promise<void> {
-    return this.pool.checkpoint();
+  async checkpoint(): Promise<void> {
+    this.#checkpointCount += 1;
+    if (this.#isCollecting && this.#checkpointCount % 2 === 1)
+      await this.pool.collect({ isDryRun: false });
+    else await this.pool.checkpoint();
   }
 
   close(): Promise<void> {

@@ -8,13 +8,13 @@
 //   npm run sim -- --seconds=60             as many as fit, from a seed drawn from the clock
 //   --trouble=none|faults|sync|full   the disk works, fails now and then, forgets after a failed datasync,
 //                                   is too small (default: all in turn)
-//   --ack=written|memory|durable --cycles=20 --overlaps=yes|no --store=pool|reference --keep-going
+//   --ack=written|memory|durable --cycles=20 --overlaps=yes|no --store=pool|collecting|reference --keep-going
 //   --scenario=NAME              one of the named scenarios (--scenario=list shows them)
 
 import { parseArgs } from "node:util";
 import { describeFailure, runLife, TROUBLES, type Trouble } from "../../src/sim/life.ts";
 import type { PoolDriver } from "../../src/sim/pool-under-test.ts";
-import { poolDriver } from "./pool-driver.ts";
+import { collectingDriver, poolDriver } from "./pool-driver.ts";
 import { pump } from "./pump.ts";
 import { referenceDriver } from "./reference-store.ts";
 import { SCENARIOS } from "./scenarios.ts";
@@ -103,5 +103,6 @@ async function runScenario(): Promise<number> {
 
 function chooseDriver(): PoolDriver {
   const ack = values.ack as PoolDriver["ack"];
-  return values.store === "reference" ? referenceDriver(undefined, ack) : poolDriver({ ack });
+  if (values.store === "reference") return referenceDriver(undefined, ack);
+  return values.store === "collecting" ? collectingDriver({ ack }) : poolDriver({ ack });
 }
