@@ -26,10 +26,6 @@ export class SegmentSet {
     return this.#judged.size > 0 && this.#judged.has(segment);
   }
 
-  get isAnyJudged(): boolean {
-    return this.#judged.size > 0;
-  }
-
   /** From now on nothing new refers to frames that are in the segment, until it is dropped or spared. */
   judge(segment: number): void {
     this.#judged.add(segment);

@@ -63,13 +63,8 @@ export class FramePlaces {
     return this.#relocations.load(segment, offset8Of(low));
   }
 
-  /**
-   * Whether nothing new may refer to the frame that was just located, which gave `located`: the segment is judged that it
-   * is in now, or, where that isn't known, any.
-   */
-  isJudged(located: number): boolean {
-    return located === LOCATED.HERE
-      ? this.#segments.isJudged(this.segment)
-      : this.#segments.isAnyJudged;
+  /** Whether nothing new may refer to frames that are in the segment, wherever they were born. */
+  isJudged(segment: number): boolean {
+    return this.#segments.isJudged(segment);
   }
 }
