@@ -414,7 +414,7 @@ export const COMMANDS: readonly CommandRow[] = [
     name: "log dump",
     summary: "print the log's records",
     description: [
-      "Reads the pool's files directly and changes nothing, with or without a daemon. Prints one line per batch and record, in the order of the log. Damage ends it, with an error that says where.",
+      "Reads the pool's files directly and changes nothing, with or without a daemon. Prints one line per batch and record, in the order of the log, and says where garbage collection let a part of it go. Damage ends it, with an error that says where.",
     ],
     arguments: [],
     options: [
@@ -425,14 +425,14 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "varve log dump --pool /srv/pool", effect: "every record the pool holds" },
     ],
     exits: ["notFound", "corrupt"],
-    json: "one line per batch, {type: batch, segment, offset, incarnation, firstLsn, records, frameBytes, durableLsn, timeMicros, isMarker}, and per record, {type: record, lsn, timeMicros, kind, branch?, lba?, blocks?, references?, body?}",
+    json: "one line per batch, {type: batch, segment, offset, incarnation, firstLsn, records, frameBytes, durableLsn, timeMicros, isMarker}, and per record, {type: record, lsn, timeMicros, kind, branch?, lba?, blocks?, references?, place?, storedBytes?, body?}; {type: gap, segment, lsn} where what came before was let go",
     seeAlso: ["varve-log-cat(1)", "varve-check(1)"],
   },
   {
     name: "log cat",
     summary: "recover a volume's content from the log alone",
     description: [
-      "Reads the pool's files directly and changes nothing: replays the log and writes the volume, raw, to stdout. It needs neither index nor cache, so it works where the daemon doesn't. When stdout is an empty file, zeros stay holes in it.",
+      "Reads the pool's files directly and changes nothing: replays the log and writes the volume, raw, to stdout. It needs neither index nor cache, so it works where the daemon doesn't; where garbage collection let the beginning of the log go, it begins from the newest checkpoint. When stdout is an empty file, zeros stay holes in it.",
       "Damage ends it, with an error that says where, and what could be given nevertheless. With --salvage that is given: the content up to the place where the log broke, or, where a checkpoint knows more, all but the blocks whose own place is damaged or gone. What can't be read is zeros; stderr says up to which record and time the content goes, and lists these ranges, the first 20 of them.",
     ],
     arguments: [VOLUME],

@@ -45,23 +45,44 @@ export class KnownSegments {
   readonly numbers: readonly number[];
   /** Of those whose header can be read. */
   readonly #headers: ReadonlyMap<number, SegmentHeader>;
+  /** What is wrong with the other headers. */
+  readonly #problems: ReadonlyMap<number, string>;
 
-  private constructor(numbers: readonly number[], headers: ReadonlyMap<number, SegmentHeader>) {
+  private constructor(
+    numbers: readonly number[],
+    headers: ReadonlyMap<number, SegmentHeader>,
+    problems: ReadonlyMap<number, string>,
+  ) {
     this.numbers = numbers;
     this.#headers = headers;
+    this.#problems = problems;
   }
 
   /** Reads the headers of `first` and all later segments. Throws LOG_CORRUPT when `first` has none. */
   static async read(files: LogFiles, first: number): Promise<KnownSegments> {
-    const numbers = (await segmentNumbers(files.directory)).filter((number) => number >= first);
-    if (numbers[0] !== first) throw segmentCorrupt(first, "it is missing");
+    const known = await KnownSegments.#readFrom(files, first);
+    if (known.numbers[0] !== first) throw segmentCorrupt(first, "it is missing");
+    const problem = known.#problems.get(first);
+    if (problem !== undefined) throw segmentCorrupt(first, problem);
+    return known;
+  }
+
+  /** Reads the headers of all segments there are. */
+  static all(files: LogFiles): Promise<KnownSegments> {
+    return KnownSegments.#readFrom(files, 1);
+  }
+
+  static async #readFrom(files: LogFiles, first: number): Promise<KnownSegments> {
+    const all = await segmentNumbers(files.directory);
+    const numbers = all.filter((number) => number >= first);
     const headers = new Map<number, SegmentHeader>();
+    const problems = new Map<number, string>();
     for (const number of numbers) {
       const header = await withSegment(files, number, (reader) => reader.header());
-      if (typeof header !== "string") headers.set(number, header);
-      else if (number === first) throw segmentCorrupt(first, header);
+      if (typeof header === "string") problems.set(number, header);
+      else headers.set(number, header);
     }
-    return new KnownSegments(numbers, headers);
+    return new KnownSegments(numbers, headers, problems);
   }
 
   header(number: number): SegmentHeader | undefined {

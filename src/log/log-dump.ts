@@ -3,21 +3,24 @@
 // The log without the rest of Varve: tells what is in it, and gives back a volume's content, by reading nothing
 // but segments from the first on. This is the reader that the format promises (docs/format): no index, no
 // checkpoint, no daemon. It changes nothing on disk and stops at damage with what it has told so far.
+//
+// Where garbage collection has let segments go with their records, what is left is told, and each hole. What the volumes
+// hold then only checkpoints say (pool/salvage.ts).
 
 import { StorageError } from "../base/errors.ts";
-import type { Directory } from "../host/ports.ts";
+import type { Directory, Zstd } from "../host/ports.ts";
 import { BLOCK_BYTES, BlockMemory, shapeOf } from "../reduce/block-memory.ts";
+import { BATCH_FLAG, type BatchHeader } from "./batch.ts";
+import { brokenChain, ChainWalk } from "./chain-walk.ts";
+import type { KnownSegments, LogFiles } from "./known-segments.ts";
+import { isLetGo, readLogBegin } from "./log-begin.ts";
+import { homeOf } from "./moved-frame.ts";
 import { PLAIN_PAGE_BLOCKS, PlainMap } from "./plain-map.ts";
-import {
-  RECORD_KIND,
-  RECORD_NAME,
-  RELOCATED_HOME_AT,
-  RELOCATED_SLOT_BYTES,
-  type RecordCursor,
-} from "./record.ts";
-import { recoverLog } from "./recovery.ts";
+import { PlainMoves } from "./plain-moves.ts";
+import { RECORD_KIND, RECORD_NAME, type RecordCursor } from "./record.ts";
+import { type RecoveryOptions, recoverLog } from "./recovery.ts";
 import { formatReference, LOW_HOLE, LOW_ZERO } from "./reference.ts";
-import { LOG_BEGIN } from "./replay-start.ts";
+import { LOG_BEGIN, type ReplayStart } from "./replay-start.ts";
 import { giveContent } from "./volume-content.ts";
 
 /** Enough for reading; the budget of a pool is not needed. */
@@ -29,6 +32,12 @@ export interface LogSource {
 }
 
 export type DumpLine =
+  | {
+      /** Garbage collection let the segments go that stood here: the log goes on with this one. */
+      readonly type: "gap";
+      readonly segment: number;
+      readonly lsn: number;
+    }
   | {
       readonly type: "batch";
       readonly segment: number;
@@ -56,37 +65,72 @@ export type DumpLine =
       readonly body?: Readonly<Record<string, unknown>>;
     };
 
-/** Tells every batch and record from the beginning of the log. `after` is awaited after each batch. */
+/** Tells every batch and record that is there, from the beginning of the log. `after` is awaited after each batch. */
 export async function dumpLog(
   source: LogSource,
   onLine: (line: DumpLine) => void,
   after?: () => Promise<void> | undefined,
 ): Promise<void> {
   const memory = new BlockMemory(shapeOf(READER_MEMORY_BYTES));
-  await recoverLog({
-    memory,
-    directory: source.log,
-    poolId: source.poolId,
-    start: LOG_BEGIN,
-    isReadOnly: true,
-    onBatch: (segment, offset, header) => {
-      const { incarnation, firstLsn, frameBytes, durableLsn, recordedMicros } = header;
-      onLine({
-        type: "batch",
-        segment,
-        offset,
-        incarnation,
-        firstLsn,
-        records: header.recordCount,
-        frameBytes,
-        durableLsn,
-        timeMicros: recordedMicros,
-        isMarker: (header.flags & 1) !== 0,
-      });
-    },
+  const files: LogFiles = { memory, directory: source.log, poolId: source.poolId };
+  const teller: LogTeller = {
+    onBatch: (segment, offset, header) => onLine(batchLine(segment, offset, header)),
     onRecord: (cursor) => onLine(lineOf(memory, cursor)),
     ...(after === undefined ? {} : { afterBatch: after }),
-  });
+  };
+  const { known, stretches, highestLetGo } = await readLogBegin(files);
+  let start = LOG_BEGIN;
+  for (const stretch of stretches) {
+    if (stretch.missing === 0) continue;
+    // A hole that nobody made is damage: whoever reads on to it says so.
+    if (!isLetGo(stretch, highestLetGo)) break;
+    const { segmentNumber: end } = stretch.start;
+    if (known.numbers.includes(start.segmentNumber))
+      await tellStretch(files, { known, start, end }, teller);
+    start = stretch.start;
+    onLine({ type: "gap", segment: start.segmentNumber, lsn: start.nextLsn });
+  }
+  await recoverLog({ ...files, ...teller, start, isReadOnly: true });
+}
+
+type LogTeller = Pick<RecoveryOptions, "onRecord" | "afterBatch"> &
+  Required<Pick<RecoveryOptions, "onBatch">>;
+
+/** Tells what stands before the hole in front of segment `end`. Throws LOG_CORRUPT when it doesn't reach so far. */
+async function tellStretch(
+  files: LogFiles,
+  { known, start, end }: { known: KnownSegments; start: ReplayStart; end: number },
+  teller: LogTeller,
+): Promise<void> {
+  const { nextLsn, chain, recordedMicros } = start;
+  const { onRecord, onBatch, afterBatch } = teller;
+  const walk = new ChainWalk(files, known, { isFooterEnough: true });
+  const state = { nextLsn, chain, recordedMicros, durableLsn: known.durableLsn };
+  const logEnd = await walk.follow(start, state, (segment) => ({
+    verifyFromLsn: Number.POSITIVE_INFINITY,
+    wasDurable: () => Promise.resolve(true),
+    onRecord,
+    onBatch: (offset, header) => onBatch(segment, offset, header),
+    afterBatch,
+  }));
+  const last = known.numbers.findLast((number) => number < end);
+  if (logEnd.segmentNumber !== last) throw brokenChain(logEnd, state.nextLsn, known.durableLsn);
+}
+
+function batchLine(segment: number, offset: number, header: BatchHeader): DumpLine {
+  const { incarnation, firstLsn, recordCount, frameBytes, durableLsn } = header;
+  return {
+    type: "batch",
+    segment,
+    offset,
+    incarnation,
+    firstLsn,
+    records: recordCount,
+    frameBytes,
+    durableLsn,
+    timeMicros: header.recordedMicros,
+    isMarker: (header.flags & BATCH_FLAG.MARKER) !== 0,
+  };
 }
 
 function lineOf(memory: BlockMemory, cursor: RecordCursor): DumpLine {
@@ -125,10 +169,10 @@ function lineOf(memory: BlockMemory, cursor: RecordCursor): DumpLine {
 }
 
 /** Where the blocks of a relocated record were born, by slot. */
-function homesOf({ view }: BlockMemory, cursor: RecordCursor): string[] {
+function homesOf(memory: BlockMemory, cursor: RecordCursor): string[] {
   return Array.from({ length: cursor.slotCount }, (_, slot) => {
-    const at = cursor.referencesOffset + slot * RELOCATED_SLOT_BYTES + RELOCATED_HOME_AT;
-    return `${view.getUint32(at, true)}:${view.getUint32(at + 4, true) * 8}`;
+    const { segment, offset8 } = homeOf(memory, cursor, slot);
+    return `${segment}:${offset8 * 8}`;
   });
 }
 
@@ -144,10 +188,13 @@ export interface PlainVolume {
 export class PlainState {
   readonly volumes: Map<number, PlainVolume> = new Map();
   readonly branches: Map<number, PlainMap> = new Map();
-  readonly #isWanted: (branch: number, page: number) => boolean;
+  /** Where frames are that garbage collection moved. */
+  readonly moves: PlainMoves = new PlainMoves();
+  /** Only these pages' references are wanted, and where frames are is not; undefined: everything is. */
+  readonly #isWanted: ((branch: number, page: number) => boolean) | undefined;
 
-  /** Blocks written in pages that aren't wanted are left out. */
-  constructor(isWanted: (branch: number, page: number) => boolean = () => true) {
+  /** Blocks written in pages that aren't wanted are left out, and moves of frames. */
+  constructor(isWanted?: (branch: number, page: number) => boolean) {
     this.#isWanted = isWanted;
   }
 
@@ -157,7 +204,7 @@ export class PlainState {
       case RECORD_KIND.WROTE:
         for (let block = 0; block < cursor.blockCount; block++) {
           const page = Math.floor((cursor.lba + block) / PLAIN_PAGE_BLOCKS);
-          if (!this.#isWanted(cursor.branch, page)) continue;
+          if (this.#isWanted?.(cursor.branch, page) === false) continue;
           const at = cursor.referencesOffset + block * 8;
           map?.set(
             cursor.lba + block,
@@ -171,6 +218,9 @@ export class PlainState {
         return;
       case RECORD_KIND.TRIMMED:
         map?.fill(cursor.lba, cursor.blockCount, LOW_HOLE);
+        return;
+      case RECORD_KIND.RELOCATED:
+        if (this.#isWanted === undefined) this.moves.apply(memory, cursor);
         return;
       default:
         if (cursor.json !== undefined) this.#applyJson(cursor.kind, cursor.json);
@@ -218,6 +268,7 @@ export class PlainState {
 }
 
 export interface CatOptions extends LogSource {
+  readonly zstd: Zstd;
   readonly volume: string;
   /** Content in ascending order; what is never told is zeros. The bytes are valid during the call. */
   readonly onContent: (bytes: Uint8Array, offset: number) => Promise<void>;
@@ -225,7 +276,7 @@ export interface CatOptions extends LogSource {
 
 /** Gives back a volume's newest content from the log alone; returns its size. Throws VOLUME_NOT_FOUND, FRAME_CORRUPT. */
 export async function catVolume(options: CatOptions): Promise<number> {
-  const { log, poolId, onContent } = options;
+  const { log, poolId, zstd, onContent } = options;
   const memory = new BlockMemory(shapeOf(READER_MEMORY_BYTES));
   const state = new PlainState();
   await recoverLog({
@@ -238,6 +289,6 @@ export async function catVolume(options: CatOptions): Promise<number> {
   });
   const volume = state.volumeNamed(options.volume);
   const map = state.mapOf(volume);
-  await giveContent({ memory, log, volume, map, onContent });
+  await giveContent({ memory, log, zstd, volume, map, moves: state.moves, onContent });
   return volume.sizeBytes;
 }

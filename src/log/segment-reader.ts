@@ -164,10 +164,16 @@ export class SegmentReader {
       if (headerBytes === 0) return { end: at, reason: undefined };
       const header = parseBatchHeader(this.#memory, this.#address(at), headerBytes, this.#poolId);
       if (typeof header === "string") return { end: at, reason: header };
-      const misfit = continues(options.chain, header);
+      // A segment has batches of one life: what an earlier one wrote where it ended may lie in blocks used again.
+      const misfit =
+        header.incarnation === options.incarnation
+          ? continues(options.chain, header)
+          : `it is of incarnation ${header.incarnation}`;
       if (misfit !== undefined) {
-        // A place in a segment is written once: a whole batch of this life that doesn't continue it is no ghost.
-        if (header.incarnation === options.incarnation)
+        // A place in a segment is written once, so a whole batch of this life that doesn't continue it is no ghost; but one
+        // with an earlier LSN is: the file system gave the segment blocks of one that was dropped.
+        const isLater = header.firstLsn >= options.chain.nextLsn;
+        if (header.incarnation === options.incarnation && isLater)
           throw unreadable(this.number, header.firstLsn, `whole batch at ${at}: ${misfit}`);
         return { end: at, reason: misfit };
       }
@@ -259,7 +265,8 @@ export class SegmentReader {
     if (this.isRecords) {
       // Its frames were moved behind it, and that was durable before they were given up.
       const header = await this.header();
-      return typeof header === "string" ? 0 : header.firstLsn + 1;
+      if (typeof header === "object") return header.firstLsn + 1;
+      throw unreadable(this.number, 0, `its records: ${header}`);
     }
     for (let at = alignUp(from, 512); at < this.sizeBytes; at += 512) {
       const availableBytes = await this.#load(at, BATCH_HEADER_BYTES);
@@ -399,7 +406,8 @@ const CURSOR: RecordCursor = newRecordCursor();
 
 function unreadable(segmentNumber: number, lsn: number, what: string): StorageError {
   const code = what.includes("must be understood") ? "FORMAT_UNSUPPORTED" : "LOG_CORRUPT";
-  return new StorageError(code, `log: segment ${segmentName(segmentNumber)}, LSN ${lsn}: ${what}`, {
+  const place = lsn > 0 ? `, LSN ${lsn}` : "";
+  return new StorageError(code, `log: segment ${segmentName(segmentNumber)}${place}: ${what}`, {
     data: { segment: segmentNumber, lsn },
   });
 }

@@ -188,7 +188,7 @@ class Session {
 }
 
 async function sameByLogAlone(files: PoolFiles, volumes: readonly FlatVolume[]): Promise<void> {
-  const { root, log } = newHost(files);
+  const { root, log, zstd } = newHost(files);
   const report = await checkPool({ root, log, memoryBytes: 64 * MIB });
   equal(report.findings.length, 0, report.findings[0]?.message);
   const poolId = poolIdBytes(await readIdentity(root));
@@ -198,7 +198,7 @@ async function sameByLogAlone(files: PoolFiles, volumes: readonly FlatVolume[]):
       found.set(piece, offset);
       return Promise.resolve();
     };
-    equal(await catVolume({ log, poolId, volume: name, onContent }), bytes.length);
+    equal(await catVolume({ log, poolId, zstd, volume: name, onContent }), bytes.length);
     sameBytes(found, bytes, `cat ${name}`);
   }
 }

@@ -47,7 +47,7 @@ test("check and cat take a zeroed 16 TiB in their stride", async () => {
   equal(await rig.trim("a", 2 ** 42, 2 ** 41 + 4096), 0);
   await rig.pool.checkpoint();
   equal(await rig.trim("a", 2 ** 43 + 4096, 4096), 0);
-  const { root, log } = newHost(await rig.close());
+  const { root, log, zstd } = newHost(await rig.close());
   const report = await checkPool({ root, log, memoryBytes: 64 * MIB });
   deepEqual(report.findings, []);
   equal(report.checkpoints, 2);
@@ -58,7 +58,7 @@ test("check and cat take a zeroed 16 TiB in their stride", async () => {
     found.push(offset);
     return Promise.resolve();
   };
-  equal(await catVolume({ log, poolId, volume: "a", onContent }), 2 ** 45);
+  equal(await catVolume({ log, poolId, zstd, volume: "a", onContent }), 2 ** 45);
   deepEqual(found, [2 ** 43]);
 });
 

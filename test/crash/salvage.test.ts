@@ -8,7 +8,9 @@ import { suite, test } from "node:test";
 import { readCheckpoints } from "../../src/index/checkpoint-loader.ts";
 import { runName } from "../../src/index/run-file.ts";
 import { FileStore } from "../../src/log/file-store.ts";
-import { segmentNumberOf } from "../../src/log/segment.ts";
+import { readLogBegin } from "../../src/log/log-begin.ts";
+import { catVolume, type DumpLine, dumpLog } from "../../src/log/log-dump.ts";
+import { segmentName, segmentNumberOf } from "../../src/log/segment.ts";
 import { giveContent, type LostRange } from "../../src/log/volume-content.ts";
 import { poolIdBytes, readIdentity } from "../../src/pool/identity.ts";
 import { type Salvage, salvagePool } from "../../src/pool/salvage.ts";
@@ -52,8 +54,10 @@ async function salvage(files: PoolFiles): Promise<Given> {
   await giveContent({
     memory,
     log,
+    zstd: host.zstd,
     volume,
     map,
+    moves: found.state.moves,
     onContent: (bytes, offset) => Promise.resolve(content.set(bytes, offset)),
     onLost: (range) => lost.push(range),
   });
@@ -221,6 +225,151 @@ suite("what is given back", () => {
     match(given.damage?.message ?? "", /cut off before LSN \d+: a checkpoint/);
     equal(given.reach.nextLsn, cut.nextLsn);
   });
+});
+
+suite("what is given back after garbage was collected", () => {
+  /** Most of it is in every block: cold ones end up together in one frame. */
+  function alike(seed: number): Uint8Array {
+    const bytes = noise(1, BLOCK).slice();
+    bytes.set(noise(seed + 1000, BLOCK / 4));
+    return bytes;
+  }
+
+  interface Collected {
+    readonly files: PoolFiles;
+    readonly content: Uint8Array;
+  }
+
+  /** Blocks written several times, moved, and some written since the newest checkpoint. */
+  async function collected(everyWriteMicros: number | null): Promise<Collected> {
+    const rig = await PoolRig.create();
+    await rig.pool.setPolicy({ retention: { everyWriteMicros } });
+    await rig.pool.createVolume("a", MIB);
+    const content = new Uint8Array(MIB);
+    const write = async (block: number, seed: number): Promise<void> => {
+      content.set(alike(seed), block * BLOCK);
+      await rig.write("a", block * BLOCK, alike(seed));
+      if (seed % 5 === 0) await rig.flush("a");
+    };
+    for (let seed = 0; seed < 300; seed++) await write((seed * 7) % 100, seed);
+    await rig.pool.collect({ isDryRun: false });
+    for (let seed = 300; seed < 330; seed++) await write((seed * 3) % 110, seed);
+    await rig.pool.checkpoint();
+    for (let seed = 330; seed < 340; seed++) await write(seed - 250, seed);
+    await rig.flush("a");
+    return { files: rig.kill(), content };
+  }
+
+  function segmentsIn(files: PoolFiles): number[] {
+    return segmentNames(files).map(segmentNumberOf);
+  }
+
+  function withoutCheckpoints(files: PoolFiles): PoolFiles {
+    const names = [...files.log.keys()].filter((name) => /^checkpoint-|run$/.test(name));
+    return names.reduce(without, files);
+  }
+
+  test("the log gives all, from its beginning, where the records of gone segments stay", async () => {
+    const { files, content } = await collected(null);
+    ok([...files.log.keys()].filter((name) => name.endsWith(".rec")).length > 3);
+    ok(!segmentsIn(files).includes(1));
+    for (const each of [files, withoutCheckpoints(files)]) {
+      const given = await salvage(each);
+      sameBytes(given.content, content);
+      deepEqual([given.lost, given.damage, given.cutLsn], [[], undefined, undefined]);
+    }
+    const { root, log, zstd } = newHost(files);
+    const found = new Uint8Array(MIB);
+    const onContent = (bytes: Uint8Array, offset: number): Promise<void> =>
+      Promise.resolve(found.set(bytes, offset));
+    const poolId = poolIdBytes(await readIdentity(root));
+    await catVolume({ log, poolId, zstd, volume: "a", onContent });
+    sameBytes(found, content);
+  });
+
+  test("a log that begins late gives all from a checkpoint on", async () => {
+    const { files, content } = await collected(0);
+    ok(!segmentsIn(files).includes(1));
+    const given = await salvage(files);
+    sameBytes(given.content, content);
+    deepEqual([given.lost, given.damage], [[], undefined]);
+    ok(given.cutLsn !== undefined);
+  });
+
+  test("a log that begins late is told from where it begins, with what is gone", async () => {
+    const { files } = await collected(0);
+    const { root, log } = newHost(files);
+    const lines: DumpLine[] = [];
+    const poolId = poolIdBytes(await readIdentity(root));
+    await dumpLog({ log, poolId }, (line) => lines.push(line));
+    const [first] = lines;
+    ok(first?.type === "gap" && first.segment === segmentsIn(files)[0] && first.lsn > 1);
+    const records = lines.flatMap((line) => (line.type === "record" ? [line.lsn] : []));
+    ok(records.length > 50);
+    equal(records[0], first.lsn);
+    const shared = lines.find(
+      (line) => line.type === "record" && (line.references?.length ?? 0) > 9,
+    );
+    ok(shared?.type === "record" && shared.kind === "relocated" && shared.place !== undefined);
+  });
+
+  test("its older checkpoint gives what the newest one lost", async () => {
+    const { files, content } = await collected(0);
+    const run = [...files.log.keys()].filter((name) => name.endsWith(".run")).sort();
+    const given = await salvage(flipped(files, run.at(-1) as string, 4096 + 40));
+    sameBytes(given.content, content);
+    deepEqual([given.lost, given.damage], [[], undefined]);
+    const none = await salvagePool(await sourceOf(withoutCheckpoints(files)));
+    match(none.damage?.message ?? "", /^log: it begins at LSN \d+, and no checkpoint/);
+    equal(none.state.volumes.size, 0);
+  });
+
+  test("a damaged frame that blocks share loses all of them, and no others", async () => {
+    const { files, content } = await collected(null);
+    const { root, log } = newHost(files);
+    const lines: DumpLine[] = [];
+    const poolId = poolIdBytes(await readIdentity(root));
+    await dumpLog({ log, poolId }, (line) => lines.push(line));
+    const moved = lines.filter(
+      (line) => line.type === "record" && (line.references?.length ?? 0) > 9,
+    );
+    const [segment, offset] = ((moved.at(-1) as { place?: string }).place ?? "").split(":");
+    const broken = flipped(files, segmentName(Number(segment)), Number(offset) + 300);
+    const given = await salvage(broken);
+    const lost = new Set<number>();
+    for (const { start, end, reason } of given.lost) {
+      equal(reason, "wrong checksum");
+      for (let at = start; at < end; at += BLOCK) lost.add(at / BLOCK);
+    }
+    ok(lost.size > 0 && lost.size < 60, `${lost.size} blocks`);
+    const wanted = content.slice();
+    for (const block of lost) wanted.fill(0, block * BLOCK, (block + 1) * BLOCK);
+    sameBytes(given.content, wanted);
+    equal(given.damage, undefined);
+  });
+
+  test("a segment that nobody let go is missed, whatever was let go before it", async () => {
+    const { files } = await collected(0);
+    const numbers = segmentsIn(files);
+    const { cut } = await newestBody(files);
+    const letGo = await readLogBegin({
+      memory,
+      directory: newHost(files).log,
+      poolId: (await sourceOf(files)).poolId,
+    });
+    ok(letGo.lateStart !== undefined && letGo.highestLetGo > 1);
+    const missing = numbers.filter((number) => number >= cut.segmentNumber);
+    for (const number of missing.slice(0, -1)) {
+      ok(number > letGo.highestLetGo);
+      const found = await salvagePool(await sourceOf(without(files, segmentName(number))));
+      equal(found.damage?.code, "LOG_CORRUPT", `segment ${number}`);
+    }
+  });
+
+  async function sourceOf(files: PoolFiles): Promise<Parameters<typeof salvagePool>[0]> {
+    const { root, log } = newHost(files);
+    return { memory, log, poolId: poolIdBytes(await readIdentity(root)) };
+  }
 });
 
 async function newestBody(

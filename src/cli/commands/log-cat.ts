@@ -6,6 +6,7 @@
 
 import { EXIT_CODE, hasCode, StorageError } from "../../base/errors.ts";
 import { formatSize, formatTime } from "../../base/units.ts";
+import { createZstd } from "../../host/node/zstd.ts";
 import { READER_MEMORY_BYTES } from "../../log/log-dump.ts";
 import { giveContent, type LostRange } from "../../log/volume-content.ts";
 import { type Salvage, salvagePool } from "../../pool/salvage.ts";
@@ -28,6 +29,7 @@ export async function run(context: CommandContext): Promise<number | undefined> 
   if (found.damage !== undefined && !isSalvage) throw refusal(found.damage, name, found);
   const volume = found.state.volumeNamed(name);
   const map = found.state.mapOf(volume);
+  const { moves } = found.state;
   const lost = new LostRanges(isJson);
   if (isSalvage && !isJson) tellReach(output, name, found);
   const sink = contentOutput(output);
@@ -35,8 +37,10 @@ export async function run(context: CommandContext): Promise<number | undefined> 
     await giveContent({
       memory,
       log,
+      zstd: createZstd(),
       volume,
       map,
+      moves,
       onContent: (bytes, offset) => sink.write(bytes, offset),
       ...(isSalvage ? { onLost: (range) => lost.add(range) } : {}),
     });

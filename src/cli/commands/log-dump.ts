@@ -47,6 +47,8 @@ export async function run(context: CommandContext): Promise<undefined> {
 }
 
 function describe(line: DumpLine): string {
+  if (line.type === "gap")
+    return `segments before ${line.segment} were let go: the log goes on with #${line.lsn}`;
   const time = formatTime(line.timeMicros);
   if (line.type === "batch") {
     const what = line.isMarker ? "marker" : "batch";
@@ -59,6 +61,7 @@ function describe(line: DumpLine): string {
     const more = line.references.length > SHOWN_REFERENCES ? " …" : "";
     parts.push(`→ ${line.references.slice(0, SHOWN_REFERENCES).join(" ")}${more}`);
   }
+  if (line.place !== undefined) parts.push(`at ${line.place}, ${line.storedBytes} bytes`);
   if (line.body !== undefined) parts.push(JSON.stringify(line.body));
   return parts.join("  ");
 }
