@@ -6,18 +6,32 @@
 import { assert } from "../base/assert.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
 
+/** Where one piece ends and the next begins. */
+export const OUTSIDE_PIECE_BYTES: number = 1 << 20;
+
 /** XXH64 of bytes that aren't in the pool's memory, through staging, chained piece by piece. */
 export function hashOutside(memory: BlockMemory, source: Uint8Array): bigint {
-  const pieceBytes = 1 << 20;
-  const address = memory.staging.allocate(pieceBytes + 8);
-  assert(address >= 0, "staging always has room for a footer's checksum");
   let checksum = 0n;
-  for (let at = 0; at < source.length || at === 0; at += pieceBytes) {
-    const piece = source.subarray(at, Math.min(source.length, at + pieceBytes));
-    memory.view.setBigUint64(address, checksum, true);
-    memory.bytes.set(piece, address + 8);
-    checksum = memory.hash(address, piece.length + 8);
+  for (let at = 0; at < source.length || at === 0; at += OUTSIDE_PIECE_BYTES) {
+    const piece = source.subarray(at, Math.min(source.length, at + OUTSIDE_PIECE_BYTES));
+    const next = hashPiece(memory, checksum, piece);
+    assert(next !== undefined, "staging always has room for a footer's checksum");
+    checksum = next;
   }
-  memory.staging.release(address);
   return checksum;
+}
+
+/** The checksum behind one more piece; undefined while staging has no room for it. */
+export function hashPiece(
+  memory: BlockMemory,
+  checksum: bigint,
+  piece: Uint8Array,
+): bigint | undefined {
+  const address = memory.staging.allocate(piece.length + 8);
+  if (address < 0) return undefined;
+  memory.view.setBigUint64(address, checksum, true);
+  memory.bytes.set(piece, address + 8);
+  const next = memory.hash(address, piece.length + 8);
+  memory.staging.release(address);
+  return next;
 }
