@@ -57,6 +57,7 @@ const DUE_WRITTEN_SHARE = 0.1;
 const DUE_SEGMENTS_MIN = 4;
 /** What one reclaiming frees, as a part of the pool. */
 const RECLAIMED_SHARE = 0.02;
+const RECLAIMED_WORTH = 0.25;
 const CENSUS_AGE_MICROS = 10_000_000;
 
 export class Housekeeper {
@@ -139,9 +140,11 @@ export class Housekeeper {
     const { space, segmentBytes } = this.#options;
     const wantedBytes = Math.max(2 * segmentBytes, space.capacityBytes * RECLAIMED_SHARE);
     const options = { isDryRun: false, liveShareMax: 0.97, wantedBytes, isThorough: false };
+    const before = space.storedBytes;
     for (const isSettled of [false, true]) {
-      const { bytesFreed, bytesMoved } = await this.#run({ ...options, isSettled });
-      if (bytesFreed > bytesMoved) return true;
+      await this.#run({ ...options, isSettled });
+      // Less than that is what collecting itself leaves behind: it would go on for ever.
+      if (before - space.storedBytes >= segmentBytes * RECLAIMED_WORTH) return true;
     }
     return false;
   }
