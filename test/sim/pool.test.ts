@@ -13,7 +13,7 @@ import {
   type Trouble,
 } from "../../src/sim/life.ts";
 import type { PoolDriver } from "../../src/sim/pool-under-test.ts";
-import { poolDriver } from "./pool-driver.ts";
+import { collectingDriver, poolDriver } from "./pool-driver.ts";
 import { pump } from "./pump.ts";
 
 /** Simulated crashes in one run of all tests, at least so many in total and so many a second. */
@@ -52,6 +52,37 @@ for (const trouble of TROUBLES) {
       `seeds 1 to ${seed - 1}: ${crashCount} crashes, ${requestCount} requests, ${perSecond} crashes per CPU second`,
     );
     ok(perSecond >= CRASHES_PER_SECOND_MIN, `${perSecond} crashes per CPU second`);
+  });
+}
+
+for (const trouble of TROUBLES) {
+  test(`crashes by chance while garbage is collected, trouble ${trouble}`, async () => {
+    for (let seed = 1; seed <= 30; seed++)
+      await live(seed, { trouble, driver: collectingDriver() });
+  });
+}
+
+/** Each found a mistake of garbage collection, or of what reads after it. */
+const COLLECTING_SEEDS: readonly { seed: number; trouble: Trouble; claim: string }[] = [
+  { seed: 14, trouble: "none", claim: "one collection at a time drops a segment" },
+  {
+    seed: 242,
+    trouble: "none",
+    claim: "a segment may get blocks of a dropped one, with whole batches in them",
+  },
+  { seed: 48, trouble: "faults", claim: "a read that lies can't shorten the list of live frames" },
+  { seed: 422, trouble: "faults", claim: "a frame that moves alone keeps off the waiting group" },
+  {
+    seed: 251,
+    trouble: "sync",
+    claim: "a batch of an earlier life that continues the chain is a ghost",
+  },
+  { seed: 8, trouble: "full", claim: "a full pool without garbage refuses, and goes round no more" },
+];
+
+for (const { seed, trouble, claim } of COLLECTING_SEEDS) {
+  test(`collecting, seed ${seed}, trouble ${trouble}: ${claim}`, async () => {
+    await live(seed, { trouble, driver: collectingDriver() });
   });
 }
 
