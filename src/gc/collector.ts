@@ -20,11 +20,12 @@ import type { RunStore } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
 import { KnownSegments, type LogFiles, segmentCorrupt } from "../log/known-segments.ts";
 import type { LogWriter } from "../log/log-writer.ts";
-import { segmentName, segmentNumberOf } from "../log/segment.ts";
+import { recordsNumberOf, segmentName, segmentNumberOf } from "../log/segment.ts";
 import type { SegmentSet } from "../log/segment-set.ts";
 import type { SharedFrames } from "../log/shared-frame.ts";
 import { FrameMarks } from "./frame-marks.ts";
 import { FrameMover } from "./frame-mover.ts";
+import { type History, type ReferenceTaker, scanHistory } from "./history.ts";
 import { keepRecords } from "./kept-records.ts";
 import { scanReferences } from "./reference-scan.ts";
 import { readSegmentFrames, type SegmentFrames } from "./segment-frames.ts";
@@ -38,8 +39,8 @@ export interface CollectorOptions extends LogFiles {
   readonly segments: FileStore;
   readonly set: SegmentSet;
   readonly shared: SharedFrames;
-  /** All of history is kept: nothing is garbage, but frames may move. */
-  readonly keepsHistory: () => boolean;
+  /** What is promised of the past. With all of it nothing is garbage, but frames may move. */
+  readonly history: () => History;
   /** No recovery reads segments below this one. */
   readonly oldestCutSegment: () => number;
   readonly checkpoint: () => Promise<void>;
@@ -48,7 +49,7 @@ export interface CollectorOptions extends LogFiles {
   /** Appends and applies the tombstone, in one turn. */
   readonly appendDropped: (dropped: DroppedSegment) => Promise<void>;
   /** The file is gone, and so many bytes with it. */
-  readonly onDropped: (freedBytes: number) => void;
+  readonly onDropped: (dropped: { freedBytes: number; isSegment: boolean }) => void;
   /** Clients wait for space. */
   readonly isUrgent: () => boolean;
   /** Throws when the pool is closed or has stopped. */
@@ -137,12 +138,14 @@ export class Collector {
     };
     this.progress = { phase: "counting what is live", doneBytes: 0, totalBytes: 0 };
     try {
-      if (!options.isDryRun && !this.#options.keepsHistory()) await this.#options.forgetRemoved();
+      if (!options.isDryRun) await this.#options.forgetRemoved();
       const isSettled = options.isThorough || options.isSettled === true;
       if (isSettled && !options.isDryRun) await this.#settle();
-      const candidates = await this.#survey(collected);
+      const history = this.#options.history();
+      if (!options.isDryRun) await this.#removeOldRecords(history);
+      const candidates = await this.#survey(history, collected);
       const victims = this.#choose(candidates, options, collected);
-      if (!options.isDryRun) await this.#compact(victims, options, collected);
+      if (!options.isDryRun) await this.#compact(victims, { ...options, history }, collected);
     } finally {
       this.progress = undefined;
     }
@@ -170,9 +173,9 @@ export class Collector {
     await checkpoint();
   }
 
-  async #survey(collected: Collected): Promise<Candidate[]> {
-    const { directory, keepsHistory, oldestCutSegment } = this.#options;
-    const live = keepsHistory() ? undefined : await this.#liveFrames();
+  async #survey(history: History, collected: Collected): Promise<Candidate[]> {
+    const { directory, oldestCutSegment } = this.#options;
+    const live = history.kind === "all" ? undefined : await this.#liveFrames(history);
     const candidates: Candidate[] = [];
     const end = oldestCutSegment();
     for (const name of (await directory.list()).sort()) {
@@ -193,9 +196,10 @@ export class Collector {
   }
 
   /** Live frames by the segment that they are in now; estimated where there are many. */
-  async #liveFrames(): Promise<Map<number, number>> {
+  async #liveFrames(history: History): Promise<Map<number, number>> {
     const { relocations } = this.#options.index;
-    const survey = await this.survey();
+    const survey = new Survey();
+    await this.#scan(history, survey);
     const live = new Map<number, number>();
     for (const { homeSegment, homeOffset8 } of survey.frames()) {
       let resolved = relocations.resolve(homeSegment, homeOffset8);
@@ -207,6 +211,15 @@ export class Collector {
       live.set(place, (live.get(place) ?? 0) + survey.scale);
     }
     return live;
+  }
+
+  /** Visits everything that is still needed. */
+  async #scan(history: History, taker: ReferenceTaker): Promise<void> {
+    if (history.kind !== "since") return scanReferences(this.#options, taker);
+    const { log } = this.#options;
+    const endLsn = log.nextLsn;
+    await log.durable();
+    await scanHistory(this.#options, history.base, endLsn, taker);
   }
 
   async #factsOf(
@@ -252,7 +265,7 @@ export class Collector {
 
   async #compact(
     victims: readonly Candidate[],
-    options: CollectOptions,
+    options: CollectOptions & { readonly history: History },
     collected: Collected,
   ): Promise<void> {
     const totalBytes = victims.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
@@ -271,19 +284,20 @@ export class Collector {
   /** Nothing new refers to the victims: finds out what is live in them, exactly, moves it, and drops them. */
   async #compactJudged(
     victims: readonly Candidate[],
-    options: CollectOptions,
+    options: CollectOptions & { readonly history: History },
     collected: Collected,
   ): Promise<void> {
-    const { keepsHistory, index, log } = this.#options;
+    const { index, log } = this.#options;
+    const { history } = options;
     const all: SegmentFrames[] = [];
     for (const { number } of victims) {
       const frames = await this.#framesOf(number);
       if (frames !== undefined) all.push(frames);
     }
     let marks: FrameMarks | undefined;
-    if (!keepsHistory()) {
+    if (history.kind !== "all") {
       marks = new FrameMarks(all);
-      await scanReferences(this.#options, marks);
+      await this.#scan(history, marks);
     }
     // What made frames garbage must be as durable as their end.
     await log.durable();
@@ -301,7 +315,7 @@ export class Collector {
       let bytes = 0;
       for (const frames of all) {
         this.#options.checkStopped();
-        if (marks?.isAccounted(frames) === false || !(await this.#isWhole(frames))) {
+        if (marks?.isAccounted(frames) === false || !(await this.#isWhole(history, frames))) {
           this.#options.onProblem(frames.number, unaccounted(frames.number));
           continue;
         }
@@ -319,7 +333,7 @@ export class Collector {
         if (this.progress !== undefined) this.progress.doneBytes += frames.sizeBytes;
         if (bytes >= MOVED_BYTES_TOGETHER || frames === all[all.length - 1]) {
           await mover.finish();
-          await this.#drop(moved, collected);
+          await this.#drop(moved, history, collected);
           moved = [];
           bytes = 0;
         }
@@ -327,7 +341,7 @@ export class Collector {
           break;
       }
       await mover.finish();
-      await this.#drop(moved, collected);
+      await this.#drop(moved, history, collected);
     } finally {
       collected.bytesMoved += mover.movedBytes;
       mover.close();
@@ -335,12 +349,12 @@ export class Collector {
   }
 
   /** Whether the segment's records were read to their end: its footer says where that is, or the segment behind it. */
-  async #isWhole({ number, end, hasFooter }: SegmentFrames): Promise<boolean> {
+  async #isWhole(history: History, { number, end, hasFooter }: SegmentFrames): Promise<boolean> {
     if (hasFooter) return true;
     const known = await KnownSegments.read(this.#options, number);
     const successors = known.successorsOf(number);
     // Where the one behind it is gone, what refers to this one must do: all of it is accounted for.
-    if (successors.length === 0) return !this.#options.keepsHistory();
+    if (successors.length === 0) return !needsRecords(history, number);
     return successors.some(({ previousEnd }) => previousEnd === end);
   }
 
@@ -355,25 +369,32 @@ export class Collector {
   }
 
   /** Everything live of these segments is elsewhere: makes that durable, then lets them go. */
-  async #drop(dropped: readonly SegmentFrames[], collected: Collected): Promise<void> {
+  async #drop(
+    dropped: readonly SegmentFrames[],
+    history: History,
+    collected: Collected,
+  ): Promise<void> {
     if (dropped.length === 0) return;
     const { log, index, directory, segments, set, appendDropped, onDropped } = this.#options;
     await log.durable();
-    const keepsRecords = this.#options.keepsHistory();
     const freed: number[] = [];
     for (const frames of dropped) {
-      const keptBytes = keepsRecords ? await keepRecords(this.#options, segments, frames) : 0;
+      const keptBytes = needsRecords(history, frames.number)
+        ? await keepRecords(this.#options, segments, frames)
+        : 0;
       freed.push(frames.sizeBytes - keptBytes);
     }
-    if (keepsRecords) await directory.sync();
-    for (const [at, { number }] of dropped.entries())
+    await directory.sync();
+    for (const [at, { number }] of dropped.entries()) {
+      const keepsRecords = needsRecords(history, number);
       await appendDropped({ segment: number, keepsRecords, freedBytes: freed[at] as number });
+    }
     await log.durable();
     for (const [at, { number }] of dropped.entries()) {
       set.drop(number);
       await segments.forget(number);
       await directory.remove(segmentName(number));
-      onDropped(freed[at] as number);
+      onDropped({ freedBytes: freed[at] as number, isSegment: true });
       this.#facts.delete(number);
       this.#condensed.delete(number);
       collected.bytesFreed += freed[at] as number;
@@ -382,6 +403,21 @@ export class Collector {
     }
     await directory.sync();
     if (index.relocations.pendingCount > PENDING_MOVES_MAX) await this.#options.checkpoint();
+  }
+
+  /** Records that were kept for a history that isn't promised any more. */
+  async #removeOldRecords(history: History): Promise<void> {
+    const { directory, oldestCutSegment, onDropped } = this.#options;
+    const end = oldestCutSegment();
+    for (const name of await directory.list()) {
+      const number = recordsNumberOf(name);
+      if (number <= 0 || number >= end || needsRecords(history, number)) continue;
+      const file = await directory.open(name, "read");
+      const sizeBytes = await file.sizeBytes();
+      await file.close();
+      await directory.remove(name);
+      onDropped({ freedBytes: sizeBytes, isSegment: false });
+    }
   }
 
   /** Half of the time is the clients', when there are any who write; all of it is ours while they wait for space. */
@@ -396,6 +432,12 @@ export class Collector {
     this.#pacedLsn = log.changeCount;
     this.#pacedMicros = clock.monotoneMicros();
   }
+}
+
+/** Whether a promised moment may be reached only through the segment's records. */
+function needsRecords(history: History, segment: number): boolean {
+  if (history.kind === "since") return segment >= history.base.cut.segmentNumber;
+  return history.kind === "all";
 }
 
 function unaccounted(number: number): StorageError {

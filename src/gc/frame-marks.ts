@@ -6,14 +6,14 @@
 
 import { PAGE_BLOCKS } from "../index/page-directory.ts";
 import { offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
-import type { ReferenceVisitor } from "./reference-scan.ts";
+import type { ReferenceTaker } from "./history.ts";
 import type { SegmentFrames } from "./segment-frames.ts";
 
 /** Frames are at least 32 bytes long: no two begin in the same 32. */
 const OFFSET8_SHIFT = 2;
 const OFFSET8_MAX: number = 1 << 24;
 
-export class FrameMarks implements ReferenceVisitor {
+export class FrameMarks implements ReferenceTaker {
   /** For frames born in the segment. */
   readonly #born: Map<number, Uint8Array> = new Map();
   /** Segments that something refers to beyond their known end. */
@@ -35,7 +35,7 @@ export class FrameMarks implements ReferenceVisitor {
 
   page(_branch: number, words: Uint32Array, first: number): void {
     for (let word = first; word < first + PAGE_BLOCKS * 2; word += 2)
-      this.note(words[word] as number, words[word + 1] as number);
+      this.#mark(words[word] as number, words[word + 1] as number);
   }
 
   zeros(): void {
@@ -43,7 +43,11 @@ export class FrameMarks implements ReferenceVisitor {
   }
 
   /** Something refers to this. */
-  note(segment: number, low: number): void {
+  note(_branch: number, segment: number, low: number): void {
+    this.#mark(segment, low);
+  }
+
+  #mark(segment: number, low: number): void {
     if (segment === 0 || stateOf(low) !== REFERENCE_STATE.FRAME) return;
     if (segment !== this.#lastSegment) {
       this.#lastSegment = segment;

@@ -6,7 +6,7 @@
 
 import { PAGE_BLOCKS } from "../index/page-directory.ts";
 import { offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
-import type { ReferenceVisitor } from "./reference-scan.ts";
+import type { ReferenceTaker } from "./history.ts";
 
 export interface BranchCount {
   /** Blocks that have a frame. */
@@ -21,7 +21,7 @@ const NAMES_MAX: number = 1 << 20;
 const SHARED_BY_BRANCHES = -1;
 const OFFSET8_RANGE: number = 2 ** 24;
 
-export class Survey implements ReferenceVisitor {
+export class Survey implements ReferenceTaker {
   readonly #branches: Map<number, BranchCount> = new Map();
   /** Frame → the branch that refers to it, or SHARED_BY_BRANCHES; of those whose hash has no bits of the mask. */
   readonly #names: Map<number, number> = new Map();
@@ -43,6 +43,10 @@ export class Survey implements ReferenceVisitor {
       count.mappedCount += 1;
       this.#name(branch, words[word] as number, offset8Of(low));
     }
+  }
+
+  note(branch: number, segment: number, low: number): void {
+    if (stateOf(low) === REFERENCE_STATE.FRAME) this.#name(branch, segment, offset8Of(low));
   }
 
   zeros(branch: number, blockCount: number): void {

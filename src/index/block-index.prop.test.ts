@@ -78,7 +78,7 @@ class Rig {
         snapshotCatalog: () => ({}),
         forgetRun: (run) => this.files.forget(run),
       },
-      { sequence: 0, lastRun: 0, runs: [], cutSegments: [0, 0], previousRuns: [] },
+      { sequence: 0, lastRun: 0, runs: [], cutSegments: [0, 0], previousRuns: [], bases: [] },
       1,
     );
   }

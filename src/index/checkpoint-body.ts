@@ -43,6 +43,14 @@ export interface RunEntry {
   readonly sizeBytes: number;
 }
 
+/** A checkpoint that is kept for longer: what the volumes held at its cut, from where history goes on. */
+export interface HistoryBase {
+  readonly slot: CheckpointSlot;
+  readonly cut: ReplayStart;
+  /** All runs that it needs. */
+  readonly runs: readonly RunEntry[];
+}
+
 export interface CheckpointBody {
   readonly sequence: number;
   readonly cut: ReplayStart;
@@ -52,6 +60,9 @@ export interface CheckpointBody {
   readonly nodeCount: number;
   /** Runs that this checkpoint reads from, its own not included. */
   readonly runs: readonly RunEntry[];
+  /** Earlier checkpoints that history needs, oldest first; and whether it needs this one. */
+  readonly bases?: readonly HistoryBase[];
+  readonly isBase?: boolean;
   readonly roots: readonly ChunkRoot[];
   readonly relocations: readonly RelocationRoot[];
 }
@@ -133,28 +144,51 @@ export function decodeBody(bytes: Uint8Array): CheckpointBody | undefined {
 
 type BodyJson = Omit<CheckpointBody, "roots" | "relocations">;
 
+function numbersOf(cut: ReplayStart): number[] {
+  return [cut.segmentNumber, cut.offset, cut.nextLsn, cut.incarnation, cut.recordedMicros];
+}
+
+function numbersOfRun({ number, nodeCount, sizeBytes }: RunEntry): number[] {
+  return [number, nodeCount, sizeBytes];
+}
+
+/** JSON has no numbers of 64 bits: the chain is written as text. */
+function withChain(cut: ReplayStart): ReplayStart {
+  return { ...cut, chain: BigInt(cut.chain) };
+}
+
 function parseJson(bytes: Uint8Array): BodyJson | undefined {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     const value = JSON.parse(text) as BodyJson;
-    const { cut, catalog, runs } = value;
+    const { cut, catalog, runs, bases = [] } = value;
     const numbers = [
       value.sequence,
       value.nodeCount,
-      cut.segmentNumber,
-      cut.offset,
-      cut.nextLsn,
-      cut.incarnation,
-      cut.recordedMicros,
-      ...runs.flatMap((run) => [run.number, run.nodeCount, run.sizeBytes]),
+      ...numbersOf(cut),
+      ...runs.flatMap(numbersOfRun),
+      ...bases.flatMap(({ slot, cut, runs }) => [
+        ...[slot.sequence, slot.run, slot.bodyOffset, slot.bodyBytes, slot.nextLsn],
+        ...numbersOf(cut),
+        ...runs.flatMap(numbersOfRun),
+      ]),
     ];
     const isSane =
       numbers.every((number) => Number.isSafeInteger(number) && number >= 0) &&
-      /^0x[0-9a-f]{1,16}$/.test(String(cut.chain)) &&
+      [cut, ...bases.map((base) => base.cut)].every(({ chain }) =>
+        /^0x[0-9a-f]{1,16}$/.test(String(chain)),
+      ) &&
       typeof catalog === "object" &&
       catalog !== null &&
       !Array.isArray(catalog);
-    return isSane ? { ...value, cut: { ...cut, chain: BigInt(cut.chain) } } : undefined;
+    if (!isSane) return undefined;
+    return {
+      ...value,
+      cut: withChain(cut),
+      ...(value.bases === undefined
+        ? {}
+        : { bases: bases.map((base) => ({ ...base, cut: withChain(base.cut) })) }),
+    };
   } catch {
     return undefined; // no JSON, or not of this shape
   }

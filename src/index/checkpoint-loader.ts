@@ -73,7 +73,8 @@ export async function readCheckpoints(
   return { checkpoints, problems };
 }
 
-async function readBody(source: CheckpointSource, slot: CheckpointSlot): Promise<CheckpointBody> {
+/** Throws POOL_CORRUPT, DISK_IO. */
+export async function readBody(source: CheckpointSource, slot: CheckpointSlot): Promise<CheckpointBody> {
   const place = {
     kind: NODE_KIND.BODY,
     branch: 0,

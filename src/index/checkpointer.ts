@@ -20,6 +20,7 @@ import {
   type CheckpointSlot,
   type ChunkRoot,
   encodeBody,
+  type HistoryBase,
   type RelocationRoot,
   type RunEntry,
   writeSlot,
@@ -68,14 +69,26 @@ export interface CheckpointerOptions {
   readonly runs: RunStore;
   readonly clock: Clock;
   readonly poolId: Uint8Array;
+  /** Which checkpoints history needs; without it, none. */
+  readonly history?: HistoryPolicy;
   /** The pool's catalog at this instant; called in the same turn as the cut. */
   readonly snapshotCatalog: () => Readonly<Record<string, unknown>>;
   /** A run's file is about to be removed: close it. */
   readonly forgetRun: (run: number) => Promise<void>;
 }
 
+/** How far back history is kept, as far as checkpoints go. Times are recorded ones, µs. */
+export interface HistoryPolicy {
+  /** Whether a checkpoint that is cut now, behind the newest that is kept, should be kept as well. */
+  isBaseDue(newestMicros: number | undefined): boolean;
+  /** Whether the base is still needed; the one after it was cut then. */
+  isBaseNeeded(nextMicros: number | undefined): boolean;
+}
+
 /** What the last checkpoint left, from the log or from recovery. */
 export interface CheckpointState {
+  /** Checkpoints that history needs, oldest first. */
+  bases: readonly HistoryBase[];
   sequence: number;
   /** Highest run number in use or on disk. */
   lastRun: number;
@@ -141,6 +154,11 @@ export class Checkpointer {
     this.cutLsn = cutLsn;
   }
 
+  /** Earlier states of the volumes that history goes on from, oldest first. */
+  get bases(): readonly HistoryBase[] {
+    return this.#state.bases;
+  }
+
   /** No recovery begins in a segment below this one, whichever checkpoint it begins from. */
   get oldestCutSegment(): number {
     return Math.min(...this.#cutSegments);
@@ -152,8 +170,9 @@ export class Checkpointer {
 
   /** Bytes of the runs that either slot needs. */
   get storedBytes(): number {
-    const { runs, previousRuns } = this.#state;
-    const sizes = new Map([...previousRuns, ...runs].map((run) => [run.number, run.sizeBytes]));
+    const { runs, previousRuns, bases } = this.#state;
+    const all = [...previousRuns, ...runs, ...bases.flatMap((base) => base.runs)];
+    const sizes = new Map(all.map((run) => [run.number, run.sizeBytes]));
     return [...sizes.values()].reduce((sum, sizeBytes) => sum + sizeBytes, 0);
   }
 
@@ -440,7 +459,10 @@ export class Checkpointer {
     const sequence = this.#state.sequence + 1;
     const runs = this.#state.runs.filter((run) => (work.live.get(run.number) ?? 0) > 0);
     const nodeCount = work.writer.nodeCount;
+    const { isBase, bases } = this.#chooseBases(work.cut);
     const body = encodeBody({
+      ...(bases.length === 0 ? {} : { bases }),
+      ...(isBase ? { isBase } : {}),
       sequence,
       cut: work.cut,
       catalog: work.catalog,
@@ -467,11 +489,11 @@ export class Checkpointer {
     await writeSlot(memory, directory, poolId, slot);
     // Published: from here recovery begins at the cut.
     const used = [...runs, { number: work.writer.number, nodeCount, sizeBytes: written.sizeBytes }];
-    const obsolete = [...this.#state.runs, ...this.#state.previousRuns].map((run) => run.number);
-    const keep = new Set([
-      ...used.map((run) => run.number),
-      ...this.#state.runs.map((run) => run.number),
-    ]);
+    const { runs: oldRuns, previousRuns, bases: oldBases } = this.#state;
+    const obsolete = [...oldRuns, ...previousRuns, ...oldBases.flatMap((base) => base.runs)];
+    this.#state.bases = isBase ? [...bases, { slot, cut: work.cut, runs: used }] : bases;
+    const kept = [...used, ...oldRuns, ...this.#state.bases.flatMap((base) => base.runs)];
+    const keep = new Set(kept.map((run) => run.number));
     this.#state.previousRuns = this.#state.runs;
     this.#state.runs = used;
     this.#state.sequence = sequence;
@@ -480,7 +502,20 @@ export class Checkpointer {
     this.cutLsn = work.cut.nextLsn;
     this.#cutSegments = [work.cut.segmentNumber, this.#cutSegments[0]];
     this.#publish(work);
-    for (const run of new Set(obsolete)) if (!keep.has(run)) await this.#removeRun(run);
+    for (const run of new Set(obsolete.map(({ number }) => number)))
+      if (!keep.has(run)) await this.#removeRun(run);
+  }
+
+  /** The bases that history goes on needing, and whether this checkpoint is to be one. */
+  #chooseBases(cut: ReplayStart): { isBase: boolean; bases: readonly HistoryBase[] } {
+    const { history } = this.#options;
+    if (history === undefined) return { isBase: false, bases: [] };
+    let bases = this.#state.bases;
+    while (bases.length > 0 && !history.isBaseNeeded(bases[1]?.cut.recordedMicros))
+      bases = bases.slice(1);
+    const newest = bases[bases.length - 1]?.cut;
+    const isNew = newest?.nextLsn !== cut.nextLsn;
+    return { isBase: isNew && history.isBaseDue(newest?.recordedMicros), bases };
   }
 
   #roots(work: Work): ChunkRoot[] {

@@ -30,6 +30,7 @@ const NEW: CheckpointState = {
   runs: [],
   cutSegments: [0, 0],
   previousRuns: [],
+  bases: [],
 };
 
 interface Home {

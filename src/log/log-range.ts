@@ -6,9 +6,11 @@
 import { brokenChain, ChainWalk } from "./chain-walk.ts";
 import { KnownSegments, type LogFiles } from "./known-segments.ts";
 import type { RecordCursor } from "./record.ts";
-import { LOG_BEGIN } from "./replay-start.ts";
+import { LOG_BEGIN, type ReplayStart } from "./replay-start.ts";
 
 export interface LogRange extends LogFiles {
+  /** Left out: where every log begins. */
+  readonly start?: ReplayStart;
   /** The first record that isn't told; all before it must be durable. */
   readonly endLsn: number;
   readonly onRecord: (cursor: RecordCursor) => void;
@@ -18,9 +20,9 @@ export interface LogRange extends LogFiles {
 
 /** Tells the records before `endLsn`, in order. Throws LOG_CORRUPT when the log doesn't reach so far, DISK_IO. */
 export async function readLogUntil(range: LogRange): Promise<void> {
-  const { segmentNumber, nextLsn, chain, recordedMicros } = LOG_BEGIN;
-  const { endLsn } = range;
-  const known = await KnownSegments.read(range, segmentNumber);
+  const { endLsn, start = LOG_BEGIN } = range;
+  const { nextLsn, chain, recordedMicros } = start;
+  const known = await KnownSegments.read(range, start.segmentNumber);
   const walk = new ChainWalk(range, known, { isFooterEnough: true });
   const state = { nextLsn, chain, recordedMicros, durableLsn: endLsn };
   const visitor = {
@@ -31,6 +33,6 @@ export async function readLogUntil(range: LogRange): Promise<void> {
     },
     afterBatch: range.afterBatch,
   };
-  const end = await walk.follow(LOG_BEGIN, state, () => visitor, endLsn);
+  const end = await walk.follow(start, state, () => visitor, endLsn);
   if (state.nextLsn < endLsn) throw brokenChain(end, state.nextLsn, endLsn);
 }

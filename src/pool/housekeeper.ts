@@ -183,7 +183,7 @@ export class Housekeeper {
   }
 
   get #keepsAll(): boolean {
-    return this.#options.catalog().retention.everyWriteMicros !== 0;
+    return this.#options.catalog().retention.everyWriteMicros === null;
   }
 
   /** Collects when what is under way has ended. */
@@ -227,7 +227,9 @@ export class Housekeeper {
         what:
           everyWriteMicros === 0
             ? "live volumes"
-            : "retention: live volumes and every write before",
+            : everyWriteMicros === null
+              ? "retention: live volumes and every write ever"
+              : "retention: live volumes and every write of the window",
         bytes: Math.floor(collected.liveBytes),
       },
       {

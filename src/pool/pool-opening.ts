@@ -5,15 +5,21 @@
 // any budget. Nothing is written to the log here; runs that a crash left behind are removed once it goes on.
 
 import { hasCode } from "../base/errors.ts";
+import type { HistoryBase } from "../index/checkpoint-body.ts";
 import {
   type CheckpointSource,
   type LoadedCheckpoint,
   readCheckpoints,
   runsOf,
 } from "../index/checkpoint-loader.ts";
-import { Checkpointer, type CheckpointLog, type CheckpointState } from "../index/checkpointer.ts";
+import {
+  Checkpointer,
+  type CheckpointLog,
+  type CheckpointState,
+  type HistoryPolicy,
+} from "../index/checkpointer.ts";
 import { LeafRepair } from "../index/leaf-repair.ts";
-import { runNumberOf } from "../index/run-file.ts";
+import { runName, runNumberOf } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogPosition } from "../log/log-writer.ts";
 import { RECORD_KIND } from "../log/record.ts";
@@ -44,6 +50,8 @@ export interface PoolOpeningOptions {
   readonly onRebuilt: () => void;
 }
 
+const BASES_IN_WINDOW = 4;
+
 /** Bytes and number of the sealed segments. Checkpoints keep those of all before their cut's. */
 export class SealedSegments {
   bytes = 0;
@@ -55,9 +63,9 @@ export class SealedSegments {
   }
 
   /** One was dropped; what is kept of it counts on. */
-  remove(freedBytes: number): void {
+  remove(freedBytes: number, isSegment = true): void {
     this.bytes -= freedBytes;
-    this.count -= 1;
+    if (isSegment) this.count -= 1;
   }
 }
 
@@ -139,7 +147,8 @@ export class PoolOpening {
     // Without a checkpoint nothing says which they are; and a replay may have written runs of its own.
     if (this.#newest === undefined || this.#checkpointer.checkpointCount > 0) return;
     const { directory } = this.#source;
-    const needed = this.#checkpoints.flatMap(runsOf);
+    const bases = this.#checkpointer.bases.flatMap((base) => base.runs);
+    const needed = [...this.#checkpoints.flatMap(runsOf), ...bases];
     const kept = new Set(needed.map((run) => run.number));
     for (const name of await directory.list()) {
       const number = runNumberOf(name);
@@ -231,6 +240,7 @@ export class PoolOpening {
         log: standingAt(start, () => Promise.resolve()),
         runs,
         clock: host.clock,
+        history: this.#historyPolicy(),
         snapshotCatalog: () => ({
           ...content.catalog.toJson(),
           segmentBytes: this.sealed.bytes,
@@ -241,6 +251,21 @@ export class PoolOpening {
       state,
       start.nextLsn,
     );
+  }
+
+  /** A window of history needs a checkpoint from before it; four in a window keep what it holds too long below a quarter. */
+  #historyPolicy(): HistoryPolicy {
+    const { content, host } = this.#options;
+    const windowMicros = (): number => content.catalog.retention.everyWriteMicros ?? 0;
+    return {
+      // By the clock, not by the time of the last record: a pool at rest has none.
+      isBaseDue: (newestMicros) =>
+        windowMicros() > 0 &&
+        host.clock.wallMicros() - (newestMicros ?? 0) >= windowMicros() / BASES_IN_WINDOW,
+      isBaseNeeded: (nextMicros) =>
+        windowMicros() > 0 &&
+        (nextMicros === undefined || nextMicros > host.clock.wallMicros() - windowMicros()),
+    };
   }
 
   /** Damaged pages of the index come back from the log, and into a new run soon. */
@@ -275,7 +300,21 @@ function stateFrom(
     sequence: newest?.slot.sequence ?? 0,
     lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
     runs: newest === undefined ? [] : runsOf(newest),
+    bases: newest === undefined ? [] : basesOf(newest, names),
     cutSegments: [newest?.body.cut.segmentNumber ?? 0, previous?.body.cut.segmentNumber ?? 0],
-    previousRuns: previous === undefined ? [] : runsOf(previous),
+    // A slot that came back when the power went may name runs that were removed since.
+    previousRuns:
+      previous === undefined
+        ? []
+        : runsOf(previous).filter(({ number }) => names.includes(runName(number))),
   };
+}
+
+/** The checkpoints that history needs, as far as their runs are still there. */
+function basesOf(newest: LoadedCheckpoint, names: readonly string[]): readonly HistoryBase[] {
+  const { slot, body } = newest;
+  const own = { slot, cut: body.cut, runs: runsOf(newest) };
+  const bases = [...(body.bases ?? []), ...(body.isBase === true ? [own] : [])];
+  const there = new Set(names);
+  return bases.filter(({ runs }) => runs.every(({ number }) => there.has(runName(number))));
 }

@@ -12,6 +12,7 @@ import { assert } from "../base/assert.ts";
 import { hasCode, StorageError } from "../base/errors.ts";
 import { checkName } from "../base/names.ts";
 import { Collector, type DroppedSegment } from "../gc/collector.ts";
+import type { History } from "../gc/history.ts";
 import { BlockIndex } from "../index/block-index.ts";
 import type { Checkpointer } from "../index/checkpointer.ts";
 import { CHUNK_BLOCKS } from "../index/page-directory.ts";
@@ -551,12 +552,12 @@ export class Pool {
       segments: this.#segments,
       set,
       shared,
-      keepsHistory: () => this.#catalog.retention.everyWriteMicros !== 0,
+      history: () => this.#promisedHistory(),
       oldestCutSegment: () => this.#checkpointer.oldestCutSegment,
       checkpoint: () => this.#takeCheckpoint(),
       forgetRemoved: () => this.#forgetRemoved(),
       appendDropped: (dropped) => this.#appendDropped(dropped),
-      onDropped: (freedBytes) => this.#sealed.remove(freedBytes),
+      onDropped: ({ freedBytes, isSegment }) => this.#sealed.remove(freedBytes, isSegment),
       isUrgent: () => this.#housekeeper.isReclaiming,
       checkStopped: () => {
         const cause = this.#refusal();
@@ -577,10 +578,23 @@ export class Pool {
     });
   }
 
-  /** What removed volumes held is nobody's any more: a trim of all of it says so. */
+  /** From where on every moment is promised: the newest checkpoint kept for it that lies before the window. */
+  #promisedHistory(): History {
+    const windowMicros = this.#catalog.retention.everyWriteMicros;
+    if (windowMicros === 0) return { kind: "none" };
+    if (windowMicros === null) return { kind: "all" };
+    const begin = this.#host.clock.wallMicros() - windowMicros;
+    const base = this.#checkpointer.bases.findLast(({ cut }) => cut.recordedMicros <= begin);
+    return base === undefined ? { kind: "all" } : { kind: "since", base };
+  }
+
+  /** What removed volumes held is nobody's any more, once history lets go of it: a trim of all of it says so. */
   async #forgetRemoved(): Promise<void> {
+    const windowMicros = this.#catalog.retention.everyWriteMicros;
+    if (windowMicros === null) return;
+    const begin = this.#host.clock.wallMicros() - windowMicros;
     for (const volume of this.#catalog.volumes.values()) {
-      if (volume.removedMicros === undefined) continue;
+      if (volume.removedMicros === undefined || volume.removedMicros > begin) continue;
       const directory = this.#content.directoryOf(volume);
       if (!directory.chunks.some((chunk) => chunk !== undefined)) continue;
       const blockCount = directory.chunks.length * CHUNK_BLOCKS;
