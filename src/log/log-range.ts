@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reads the log from its beginning up to a record that is known to be durable, while it may be written behind that:
-// what a damaged page of the index is rebuilt from.
+// Reads the log up to a record that is known to be durable, while it may be written behind that: what a damaged page of
+// the index is rebuilt from.
 
 import { brokenChain, ChainWalk } from "./chain-walk.ts";
 import { KnownSegments, type LogFiles } from "./known-segments.ts";
 import type { RecordCursor } from "./record.ts";
-import { LOG_BEGIN, type ReplayStart } from "./replay-start.ts";
+import type { ReplayStart } from "./replay-start.ts";
 
 export interface LogRange extends LogFiles {
-  /** Left out: where every log begins. */
-  readonly start?: ReplayStart;
+  readonly start: ReplayStart;
   /** The first record that isn't told; all before it must be durable. */
   readonly endLsn: number;
   readonly onRecord: (cursor: RecordCursor) => void;
@@ -18,9 +17,9 @@ export interface LogRange extends LogFiles {
   readonly afterBatch: () => Promise<void> | undefined;
 }
 
-/** Tells the records before `endLsn`, in order. Throws LOG_CORRUPT when the log doesn't reach so far, DISK_IO. */
+/** Tells the records from `start` on, before `endLsn`, in order. Throws LOG_CORRUPT when the log doesn't reach so far, DISK_IO. */
 export async function readLogUntil(range: LogRange): Promise<void> {
-  const { endLsn, start = LOG_BEGIN } = range;
+  const { start, endLsn } = range;
   const { nextLsn, chain, recordedMicros } = start;
   const known = await KnownSegments.read(range, start.segmentNumber);
   const walk = new ChainWalk(range, known, { isFooterEnough: true });

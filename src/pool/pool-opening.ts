@@ -28,6 +28,7 @@ import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import { segmentName, segmentNumberOf } from "../log/segment.ts";
 import { SegmentReader } from "../log/segment-reader.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
+import { stateOfCatalog } from "./checkpoint-state.ts";
 import type { Damage } from "./damage.ts";
 import { type PoolIdentity, poolIdBytes } from "./identity.ts";
 import type { PoolContent } from "./pool-content.ts";
@@ -275,6 +276,7 @@ export class PoolOpening {
       log: this.#source,
       clock: host.clock,
       cutLsn: () => this.#checkpointer.cutLsn,
+      stateOf: stateOfCatalog,
       onDamaged: (leaf, cause) => damage.pageDamaged(leaf, cause),
       onRebuilt: (leaves) => {
         for (const leaf of leaves) content.index.markChanged(leaf);

@@ -245,7 +245,7 @@ test("a damaged page of the index is rebuilt from the log, for reads and for the
     await again.pool.checkpoint();
     const mended = await again.close();
     // What was damaged is in no run that is still in use.
-    const last = await PoolRig.open(mended);
+    const last = await PoolRig.open(mended, { isDedupRestored: false });
     const later: string[] = [];
     last.pool.onEvent(({ event }) => later.push(event));
     await expectAll(last);
@@ -266,4 +266,82 @@ test("a damaged page of the index with a damaged log behind it is an error, and 
   equal(await again.read("a", 0, BLOCK), EIO);
   sameBytes(await again.read("a", PAGE, BLOCK), noise(1, BLOCK), "page 1");
   await again.close();
+});
+
+/** A log whose beginning was let go. Between its two checkpoints pages 1 to 3 changed, and page 9 was cut off. */
+async function lateLog(): Promise<PoolFiles> {
+  const rig = await PoolRig.create();
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: 0 } });
+  await rig.pool.createVolume("a", 64 * MIB);
+  for (let round = 0; round < 3; round++)
+    for (let page = 0; page < 10; page++)
+      await rig.write("a", page * PAGE, noise(page + round * 10, 8 * BLOCK));
+  await rig.pool.collect({ isDryRun: false });
+  await rig.pool.checkpoint();
+  await rig.write("a", PAGE, noise(50, BLOCK));
+  await rig.trim("a", 2 * PAGE + BLOCK, BLOCK);
+  await rig.write("a", 3 * PAGE + BLOCK, noise(53, BLOCK));
+  await rig.pool.resizeVolume("a", 18 * MIB);
+  await rig.pool.resizeVolume("a", 64 * MIB);
+  await rig.write("a", 9 * PAGE + 5 * BLOCK, noise(59, BLOCK));
+  await rig.pool.checkpoint();
+  await rig.write("a", PAGE + 3 * BLOCK, noise(60, BLOCK));
+  await rig.flush("a");
+  ok(!rig.host.log.files().has("0000000000000001.seg"));
+  return rig.kill();
+}
+
+test("a log that begins late gives a damaged page with the older checkpoint's help", async () => {
+  const files = await lateLog();
+  const run = newestRun(files);
+  let damaged = files;
+  for (const leaf of nodesOf(files, run, 1)) damaged = flipped(damaged, run, leaf + 40);
+  const rig = await PoolRig.open(damaged);
+  const events: string[] = [];
+  rig.pool.onEvent(({ event }) => events.push(event));
+  const expectAll = async (rig: PoolRig): Promise<void> => {
+    for (let page = 0; page < 9; page++) {
+      const wanted = noise(page + 20, 8 * BLOCK).slice();
+      if (page === 1) {
+        wanted.set(noise(50, BLOCK));
+        wanted.set(noise(60, BLOCK), 3 * BLOCK);
+      }
+      if (page === 2) wanted.fill(0, BLOCK, 2 * BLOCK);
+      if (page === 3) wanted.set(noise(53, BLOCK), BLOCK);
+      sameBytes(await rig.read("a", page * PAGE, 8 * BLOCK), wanted, `page ${page}`);
+    }
+    const last = new Uint8Array(8 * BLOCK);
+    last.set(noise(59, BLOCK), 5 * BLOCK);
+    sameBytes(await rig.read("a", 9 * PAGE, 8 * BLOCK), last, "what was cut off");
+  };
+  await expectAll(rig);
+  equal(rig.pool.stats().damagedPageCount, 4);
+  ok(events.includes("index.pages-rebuilt"));
+  ok(!events.includes("request.failed"));
+  const again = await PoolRig.open(await rig.close());
+  await expectAll(again);
+  await again.close();
+});
+
+test("a damaged page that both checkpoints have, behind a log that begins late, is an error that says so", async () => {
+  const files = await lateLog();
+  // The newest run but one holds the pages that didn't change since.
+  const runs = [...files.log.keys()].filter((name) => name.endsWith(".run")).sort();
+  let damaged = files;
+  for (const run of runs.slice(0, -1))
+    for (const leaf of nodesOf(files, run, 1)) damaged = flipped(damaged, run, leaf + 40);
+  const rig = await PoolRig.open(damaged);
+  const causes: string[] = [];
+  rig.pool.onEvent(({ fields }) => causes.push(String(fields.message)));
+  equal(await rig.read("a", 5 * PAGE, BLOCK), EIO);
+  ok(
+    causes.some((cause) =>
+      /page 5 of branch 1: damaged, and not rebuilt, from the older checkpoint or the log's beginning: log: segment 0{15}1/.test(
+        cause,
+      ),
+    ),
+    causes.join("\n"),
+  );
+  sameBytes(await rig.read("a", PAGE, BLOCK), noise(50, BLOCK), "a page that did change");
+  rig.host.stop();
 });
