@@ -87,13 +87,13 @@ async function findHighestLetGo(files: LogFiles, known: KnownSegments): Promise<
   for (const number of known.numbers) {
     const header = known.header(number);
     if (header === undefined) continue;
-    const { nextLsn, chain, recordedMicros } = startOf(header);
+    const { nextLsn, chain, incarnation, recordedMicros } = startOf(header);
     const walk: WalkOptions = {
       from: SEGMENT_HEADER_BYTES,
       chain: { nextLsn, chain, recordedMicros, durableLsn: 0 },
       verifyFromLsn: Number.POSITIVE_INFINITY,
       wasDurable: () => Promise.resolve(true),
-      incarnation: -1,
+      incarnation,
       endsAt: () => false,
       onRecord,
     };

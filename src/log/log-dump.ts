@@ -190,6 +190,8 @@ export class PlainState {
   readonly branches: Map<number, PlainMap> = new Map();
   /** Where frames are that garbage collection moved. */
   readonly moves: PlainMoves = new PlainMoves();
+  /** Segments of which nothing is needed any more, by what was read: their frames are elsewhere, or nobody's. */
+  readonly dropped: Set<number> = new Set();
   /** Only these pages' references are wanted, and where frames are is not; undefined: everything is. */
   readonly #isWanted: ((branch: number, page: number) => boolean) | undefined;
 
@@ -242,6 +244,7 @@ export class PlainState {
   }
 
   #applyJson(kind: number, body: Readonly<Record<string, unknown>>): void {
+    if (kind === RECORD_KIND.SEGMENT_DROPPED) this.dropped.add(body.segment as number);
     const id = body.id as number;
     if (kind === RECORD_KIND.VOLUME_MADE) {
       this.volumes.set(id, {

@@ -408,7 +408,7 @@ function unreadable(segmentNumber: number, lsn: number, what: string): StorageEr
   const code = what.includes("must be understood") ? "FORMAT_UNSUPPORTED" : "LOG_CORRUPT";
   const place = lsn > 0 ? `, LSN ${lsn}` : "";
   return new StorageError(code, `log: segment ${segmentName(segmentNumber)}${place}: ${what}`, {
-    data: { segment: segmentNumber, lsn },
+    data: { segment: segmentNumber, lsn, problem: what },
   });
 }
 

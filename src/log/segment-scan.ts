@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Judges a segment by itself, for what a walk along the chain doesn't reach: its header, its footer, and, behind a
-// break of the chain, each batch and frame that is there. What was never written, or only in part when the power
-// went, is no damage: a page of nothing but zeros tells.
+// Judges a segment by itself, all of it that is there: its header, its footer, each batch and frame, and what stands
+// behind a place where the chain is broken. What was never written, or only in part when the power went, is no damage: a
+// page of nothing but zeros tells. Where only its records are left, these are judged.
 
 import type { DiskFile } from "../host/ports.ts";
-import { BATCH_ALIGN_BYTES, BATCH_HEADER_BYTES, parseBatchHeader } from "./batch.ts";
+import {
+  BATCH_ALIGN_BYTES,
+  BATCH_HEADER_BYTES,
+  type BatchHeader,
+  parseBatchHeader,
+} from "./batch.ts";
 import { type LogFiles, withSegment } from "./known-segments.ts";
 import { isDamage } from "./log-reach.ts";
 import { hashOutside } from "./outside-hash.ts";
+import type { RecordCursor } from "./record.ts";
 import {
+  recordsName,
   SEGMENT_HEADER_BYTES,
   SEGMENT_TRAILER_BYTES,
   type SegmentHeader,
@@ -17,7 +24,13 @@ import {
   TRAILER_CHECKSUM_AT,
   TRAILER_MAGIC,
 } from "./segment.ts";
-import type { ChainState, DamagedFrame, SegmentReader } from "./segment-reader.ts";
+import type {
+  ChainState,
+  DamagedFrame,
+  SegmentReader,
+  WalkOptions,
+  WalkResult,
+} from "./segment-reader.ts";
 
 const PAGE_BYTES = 4096;
 const WINDOW_BYTES = 1 << 20;
@@ -26,29 +39,33 @@ export interface SegmentEnds {
   readonly header: SegmentHeader | undefined;
   /** Where its batches end, by its footer. */
   readonly end: number | undefined;
+  /** Only its records are left. */
+  readonly isRecords: boolean;
   readonly problems: readonly string[];
 }
 
 /** Checks a segment's header and footer. Throws DISK_IO, FORMAT_UNSUPPORTED. */
 export function checkSegmentEnds(files: LogFiles, number: number): Promise<SegmentEnds> {
   return withBytes(files, number, async (reader, bytes) => {
+    const { isRecords } = reader;
     const problems: string[] = [];
     const header = await reader.header();
-    if (typeof header === "string" && !isBlank(await bytes.read(0, SEGMENT_HEADER_BYTES)))
-      problems.push(header);
+    const isUnwritten = isBlank(await bytes.read(0, SEGMENT_HEADER_BYTES)) && !isRecords;
+    if (typeof header === "string" && !isUnwritten) problems.push(header);
     const trailer = await reader.trailer();
     let end: number | undefined;
     if (typeof trailer === "string") {
       const isFooter = trailer !== "no footer" || (await bytes.hasMaimedTrailer());
-      if (isFooter) problems.push(`its footer can't be used: ${trailer}`);
+      if (isFooter || isRecords) problems.push(`its footer can't be used: ${trailer}`);
     } else {
       end = trailer.end;
-      const from = Math.ceil(end / PAGE_BYTES) * PAGE_BYTES;
+      const from = isRecords ? SEGMENT_HEADER_BYTES : Math.ceil(end / PAGE_BYTES) * PAGE_BYTES;
       const footer = await bytes.read(from, reader.sizeBytes - SEGMENT_TRAILER_BYTES - from);
-      if (hashOutside(files.memory, footer) !== trailer.checksum && !hasBlankPage(footer))
+      const isRight = hashOutside(files.memory, footer) === trailer.checksum;
+      if (!isRight && (isRecords || !hasBlankPage(footer)))
         problems.push("its footer can't be used: footer checksum is wrong");
     }
-    return { header: typeof header === "string" ? undefined : header, end, problems };
+    return { header: typeof header === "string" ? undefined : header, end, isRecords, problems };
   });
 }
 
@@ -56,55 +73,149 @@ export interface BatchScan {
   readonly from: number;
   /** Where the batches end, if that is known. */
   readonly end: number | undefined;
-  /** Bytes of the segment in which there is no whole batch, where there should be one. */
-  readonly onGap: (start: number, end: number) => void;
+  /** The segment's header, if it can be read: what its first batch continues. */
+  readonly header: SegmentHeader | undefined;
+  /** The checksum of its last batch, if that is known: what the next segment continues. */
+  readonly chainAtEnd?: bigint | undefined;
+  /** What is wrong with a place; frames are told apart. */
+  readonly onProblem: (problem: string, offset: number) => void;
   readonly onDamagedFrame: (frame: DamagedFrame) => void;
+  /** Told of each whole batch before its records. */
+  readonly onBatch?: (offset: number, header: BatchHeader) => void;
+  readonly onRecord?: (cursor: RecordCursor) => void;
+  /** Called after each batch; what it returns is awaited. */
+  readonly afterBatch?: (() => Promise<void> | undefined) | undefined;
 }
 
-/** Looks at every batch that is there, whatever it continues. Throws DISK_IO, FORMAT_UNSUPPORTED. */
+/** Looks at every batch that is there, and its frames; of records alone at each of these. Throws DISK_IO, FORMAT_UNSUPPORTED. */
 export function scanBatches(files: LogFiles, number: number, scan: BatchScan): Promise<void> {
   return withBytes(files, number, async (reader, bytes) => {
-    const end = Math.min(scan.end ?? reader.sizeBytes, reader.sizeBytes);
-    let gapStart = scan.from;
-    for (let from = scan.from; ; ) {
-      const found = await bytes.findBatch(from, end);
-      if (found === undefined) break;
-      const { at, start } = found;
-      if (at > gapStart) scan.onGap(gapStart, at);
-      gapStart = await walkFrom(reader, at, { start, end, scan });
-      from = Math.max(gapStart, at + BATCH_ALIGN_BYTES);
-    }
-    if (scan.end !== undefined && gapStart < scan.end) scan.onGap(gapStart, scan.end);
+    if (reader.isRecords) await scanRecords(reader, scan);
+    else await new SegmentScan(reader, bytes, scan).run();
   });
 }
 
-/** Walks along the chain from a batch; returns where that ends. */
-async function walkFrom(
-  reader: SegmentReader,
-  from: number,
-  { start, end, scan }: { start: ChainState; end: number; scan: BatchScan },
-): Promise<number> {
-  let walked = from;
-  try {
-    const result = await reader.walk({
-      from,
-      chain: start,
-      verifyFromLsn: 0,
-      wasDurable: () => Promise.resolve(true),
-      onDamagedFrame: scan.onDamagedFrame,
-      incarnation: -1,
-      endsAt: (offset) => offset >= end,
-      onRecord: () => undefined,
-      afterBatch: (offset) => {
-        walked = offset;
-        return undefined;
+/** Where a row of batches that continue each other begins. */
+interface RowStart {
+  readonly at: number;
+  readonly chain: ChainState;
+  readonly incarnation: number;
+}
+
+class SegmentScan {
+  readonly #reader: SegmentReader;
+  readonly #bytes: RawSegment;
+  readonly #scan: BatchScan;
+  readonly #end: number;
+  /** What was read and accepted ends here; undefined reason: nothing is wrong with that. */
+  #accepted: number;
+  #reason: string | undefined;
+
+  constructor(reader: SegmentReader, bytes: RawSegment, scan: BatchScan) {
+    this.#reader = reader;
+    this.#bytes = bytes;
+    this.#scan = scan;
+    this.#end = Math.min(scan.end ?? reader.sizeBytes, reader.sizeBytes);
+    this.#accepted = scan.from;
+  }
+
+  async run(): Promise<void> {
+    const { header, from, end, chainAtEnd } = this.#scan;
+    let chain: bigint | undefined;
+    if (header !== undefined && from === SEGMENT_HEADER_BYTES && from < this.#end)
+      chain = await this.#walkRow({ ...header, at: from, chain: beginOf(header) });
+    let next = this.#accepted;
+    for (;;) {
+      const row = await this.#bytes.findBatch(next, this.#end, header);
+      if (row === undefined) break;
+      chain = await this.#walkRow(row);
+      next = Math.max(this.#accepted, row.at + BATCH_ALIGN_BYTES);
+    }
+    if (end === undefined) return;
+    if (this.#accepted < end) this.#tellGap(end);
+    else if (chainAtEnd !== undefined && chain !== undefined && chain !== chainAtEnd)
+      this.#scan.onProblem("the next segment continues another batch than its last", end);
+  }
+
+  /** Returns the checksum of the last whole batch. */
+  async #walkRow(row: RowStart): Promise<bigint> {
+    const { at } = row;
+    const { end, reason } = await walkFrom(this.#reader, row, {
+      end: this.#end,
+      scan: this.#scan,
+      // What is wrong before a row is told before what is in it.
+      onFirst: () => {
+        if (at > this.#accepted) this.#tellGap(at);
+        else if (this.#reason !== undefined)
+          this.#scan.onProblem(`batch at ${at}: ${this.#reason}`, at);
       },
     });
-    return result.end;
+    if (end > at) this.#accepted = end;
+    if (end > at || this.#reason === undefined) this.#reason = reason;
+    return row.chain.chain;
+  }
+
+  #tellGap(end: number): void {
+    const why = this.#reason === undefined ? "" : `: ${this.#reason}`;
+    this.#scan.onProblem(`no whole batch from ${this.#accepted} to ${end}${why}`, this.#accepted);
+  }
+}
+
+function beginOf({ firstLsn: nextLsn, chain }: SegmentHeader): ChainState {
+  return { nextLsn, chain, recordedMicros: 0, durableLsn: 0 };
+}
+
+/** Walks along the chain from a batch; where that ends, and why. */
+async function walkFrom(
+  reader: SegmentReader,
+  { at: from, chain, incarnation }: RowStart,
+  { end, scan, onFirst }: { end: number; scan: BatchScan; onFirst: () => void },
+): Promise<WalkResult> {
+  let walked = from;
+  const walk: WalkOptions = {
+    from,
+    chain,
+    verifyFromLsn: 0,
+    wasDurable: () => Promise.resolve(true),
+    onDamagedFrame: scan.onDamagedFrame,
+    incarnation,
+    endsAt: (offset) => offset >= end,
+    onBatch: (offset, header) => {
+      if (offset === from) onFirst();
+      scan.onBatch?.(offset, header);
+    },
+    onRecord: (cursor) => scan.onRecord?.(cursor),
+    afterBatch: (offset) => {
+      walked = offset;
+      return scan.afterBatch?.();
+    },
+  };
+  try {
+    return await reader.walk(walk);
   } catch (error) {
     if (!isDamage(error)) throw error;
-    return walked;
+    const { problem } = error.data;
+    return { end: walked, reason: typeof problem === "string" ? problem : error.message };
   }
+}
+
+/** Of a segment whose records alone are left: all of them. */
+async function scanRecords(reader: SegmentReader, scan: BatchScan): Promise<void> {
+  const trailer = await reader.trailer();
+  if (typeof trailer === "string" || scan.header === undefined) return; // its ends say so
+  const { onBatch, onRecord, afterBatch } = scan;
+  const walked = await reader.walkFooter(trailer, {
+    from: SEGMENT_HEADER_BYTES,
+    chain: beginOf(scan.header),
+    verifyFromLsn: Number.POSITIVE_INFINITY,
+    wasDurable: () => Promise.resolve(true),
+    incarnation: scan.header.incarnation,
+    endsAt: () => false,
+    onRecord: (cursor) => onRecord?.(cursor),
+    ...(onBatch === undefined ? {} : { onBatch }),
+    afterBatch,
+  });
+  if (typeof walked === "string") scan.onProblem(walked, SEGMENT_HEADER_BYTES);
 }
 
 /** Opens a segment twice: as what it is, and as bytes. */
@@ -114,7 +225,8 @@ function withBytes<T>(
   work: (reader: SegmentReader, bytes: RawSegment) => Promise<T>,
 ): Promise<T> {
   return withSegment(files, number, async (reader) => {
-    const file = await files.directory.open(segmentName(number), "read");
+    const name = reader.isRecords ? recordsName(number) : segmentName(number);
+    const file = await files.directory.open(name, "read");
     try {
       return await work(reader, new RawSegment(files, file, reader.sizeBytes));
     } finally {
@@ -140,31 +252,40 @@ class RawSegment {
     return target.subarray(0, await this.#file.read(target, offset));
   }
 
-  /** The first place from `from` on where a batch begins, and what that continues. */
+  /**
+   * The first place from `from` on where a batch of this segment's life begins, and what that continues. Others were left
+   * there by segments that are gone: their blocks are used again.
+   */
   async findBatch(
     from: number,
     end: number,
-  ): Promise<{ at: number; start: ChainState } | undefined> {
+    segment: SegmentHeader | undefined,
+  ): Promise<RowStart | undefined> {
     const first = Math.ceil(from / BATCH_ALIGN_BYTES) * BATCH_ALIGN_BYTES;
     for (let windowStart = first; windowStart < end; windowStart += WINDOW_BYTES) {
       const window = await this.read(windowStart, Math.min(WINDOW_BYTES, end - windowStart));
-      for (let at = 0; at < window.length; at += BATCH_ALIGN_BYTES) {
-        const start = this.#chainOf(window.subarray(at, at + BATCH_HEADER_BYTES));
-        if (start !== undefined) return { at: windowStart + at, start };
+      for (let inWindow = 0; inWindow < window.length; inWindow += BATCH_ALIGN_BYTES) {
+        const header = this.#batchAt(window.subarray(inWindow, inWindow + BATCH_HEADER_BYTES));
+        if (header === undefined) continue;
+        const { incarnation, firstLsn: nextLsn, previousChecksum: chain } = header;
+        const isOurs =
+          segment === undefined ||
+          (incarnation === segment.incarnation && nextLsn >= segment.firstLsn);
+        const { recordedMicros, durableLsn } = header;
+        const state = { nextLsn, chain, recordedMicros, durableLsn };
+        if (isOurs) return { at: windowStart + inWindow, chain: state, incarnation };
       }
     }
     return undefined;
   }
 
-  #chainOf(bytes: Uint8Array): ChainState | undefined {
+  #batchAt(bytes: Uint8Array): BatchHeader | undefined {
     const { memory, poolId } = this.#files;
     const address = memory.staging.allocate(BATCH_HEADER_BYTES);
     try {
       memory.bytes.set(bytes, address);
       const header = parseBatchHeader(memory, address, bytes.length, poolId);
-      if (typeof header === "string") return undefined;
-      const { firstLsn: nextLsn, previousChecksum: chain, recordedMicros, durableLsn } = header;
-      return { nextLsn, chain, recordedMicros, durableLsn };
+      return typeof header === "string" ? undefined : header;
     } finally {
       memory.staging.release(address);
     }

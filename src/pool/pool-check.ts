@@ -1,32 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Offline verification: is everything in this pool what it says it is? Reads the whole log once (chain, checksums,
-// every frame), and, where its chain is broken, what lies behind that piece by piece; replays it into a plain map, and
-// compares that, block by block, with what the index gives: checkpoints, runs, directories, leaves. Two independent readings must agree, but where the log changed a block after
-// the checkpoint's cut: there the checkpoint has no say any more. So what came after it needs no memory of the index,
-// however much it is. Changes nothing; the caller holds the pool's lock. Findings are results, not exceptions.
+// Offline verification: is everything in this pool what it says it is? Reads the log along its chain into a plain state;
+// looks at all segments, batch by batch and frame by frame, also at those that the chain doesn't reach; compares the
+// state, block by block, with what the index gives: checkpoints, runs, directories, leaves, moved frames; and follows
+// every reference to its frame. Two independent readings must agree. Where garbage collection let the beginning of the
+// log go, the older checkpoint is one of them: with the records behind it, it must give the newer one.
+//
+// Changes nothing; the caller holds the pool's lock. Findings are results, not exceptions.
 
 import type { StorageError } from "../base/errors.ts";
 import type { Directory } from "../host/ports.ts";
-import { BlockIndex, NOT_LOADED } from "../index/block-index.ts";
-import { type CheckpointBody, readSlots, SLOT_NAMES } from "../index/checkpoint-body.ts";
+import { readSlots, SLOT_NAMES } from "../index/checkpoint-body.ts";
 import {
   type CheckpointSource,
   type LoadedCheckpoint,
   readCheckpoints,
   runsOf,
 } from "../index/checkpoint-loader.ts";
-import { type PageDirectory, ZERO_CHUNK } from "../index/page-directory.ts";
 import { runName } from "../index/run-file.ts";
 import { scanRun } from "../index/run-scan.ts";
+import type { BatchHeader } from "../log/batch.ts";
 import { FileStore } from "../log/file-store.ts";
-import { type LogFiles, segmentCorrupt } from "../log/known-segments.ts";
-import { PlainState, type PlainVolume } from "../log/log-dump.ts";
-import { isDamage, type LogReach, type LogReading, readLogReach } from "../log/log-reach.ts";
-import { PLAIN_CHUNK_PAGES, PLAIN_PAGE_BLOCKS, PlainMap } from "../log/plain-map.ts";
+import { segmentCorrupt } from "../log/known-segments.ts";
+import { type LogBegin, readLogBegin } from "../log/log-begin.ts";
+import { PlainState } from "../log/log-dump.ts";
+import { type LogReach, readLogReach } from "../log/log-reach.ts";
+import { PLAIN_PAGE_BLOCKS } from "../log/plain-map.ts";
+import { newPlainPlace } from "../log/plain-moves.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
-import { formatReference, LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
-import { LOG_BEGIN } from "../log/replay-start.ts";
+import { offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
+import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import {
   SEGMENT_HEADER_BYTES,
   type SegmentHeader,
@@ -35,19 +38,34 @@ import {
 } from "../log/segment.ts";
 import type { DamagedFrame } from "../log/segment-reader.ts";
 import { checkSegmentEnds, type SegmentEnds, scanBatches } from "../log/segment-scan.ts";
-import { BLOCK_BYTES, BlockMemory, shapeOf } from "../reduce/block-memory.ts";
+import { BlockMemory, shapeOf } from "../reduce/block-memory.ts";
+import { type CheckFinding, CheckFindings } from "./check-findings.ts";
+import { compareCheckpoint } from "./checkpoint-comparison.ts";
+import { readCheckpointState } from "./checkpoint-state.ts";
+import { isFrameAt } from "./frame-look.ts";
 import { poolIdBytes, readIdentity } from "./identity.ts";
-import { contradiction, PoolContent } from "./pool-content.ts";
-import { endsEarly } from "./salvage.ts";
+import { beginsLate } from "./salvage.ts";
+import { StoredFrames } from "./stored-frames.ts";
 
-export interface CheckFinding {
-  readonly code: string;
-  readonly message: string;
-  readonly data: Readonly<Record<string, unknown>>;
+/** What counting all references anew came to. */
+export interface ReferenceCount {
+  /** Blocks of volumes that refer to a frame. */
+  readonly references: number;
+  /** References that come to no frame, also, once a frame, of the history that is kept: findings. */
+  readonly danglingReferences: number;
+  /** Blocks of volumes whose frame is damaged. */
+  readonly damagedReferences: number;
+  readonly frames: number;
+  readonly frameBytes: number;
+  /** Frames that nothing refers to: garbage. */
+  readonly unreferencedFrames: number;
+  readonly unreferencedBytes: number;
 }
 
 export interface CheckReport {
   readonly poolId: string;
+  /** LSN of the first record that is there; after it, the log has no holes. */
+  readonly firstLsn: number;
   /** LSN behind the last record that could be read; where that is, and its time. */
   readonly lsn: number;
   readonly timeMicros: number;
@@ -61,6 +79,8 @@ export interface CheckReport {
   /** Blocks that hold something, compared with the log; of the checkpoint that has most of them. */
   readonly blocksCompared: number;
   readonly checkpoints: number;
+  /** Undefined where the log is broken: then nobody knows what all references are. */
+  readonly counted: ReferenceCount | undefined;
   /** "clean"; "broken", which is a finding; or why a crash left a torn tail, which is none. */
   readonly tail: string;
   readonly findings: readonly CheckFinding[];
@@ -71,156 +91,119 @@ export interface CheckOptions {
   readonly log: Directory;
   /** For a pool whose pool.json is lost: who it is by its segments, and the finding. */
   readonly found?: { readonly poolId: Uint8Array; readonly problem: StorageError } | undefined;
-  /** 64 MiB or more; plain maps take 8 bytes per mapped block, and per block changed since a checkpoint, besides. */
+  /**
+   * 64 MiB or more. Besides, plain maps take 8 bytes per mapped block, and per block changed since a checkpoint; 10 bytes
+   * per frame, and some 50 more if it was moved.
+   */
   readonly memoryBytes: number;
-  readonly onProgress?: (done: { readonly lsn: number }) => void;
+  readonly onProgress?: (done: { readonly segment: number }) => void;
 }
 
-/** A volume by the log and by a checkpoint. */
-interface Compared {
-  readonly volume: PlainVolume;
-  readonly directory: PageDirectory;
-  readonly map: PlainMap;
-  readonly changed: PlainMap;
+interface Suspect {
+  readonly segment: number;
+  readonly offset8: number;
+  /** Of the first that refers to it. */
+  readonly name: string;
+  readonly problem: string;
+  referenceCount: number;
 }
 
+/** So many frames that no batch tells of are looked for; all others count as gone. */
+const SUSPECTS_MAX = 10_000;
 /** Enough of a slot to see whether it was ever written. */
 const SLOT_BYTES_READ = 4096;
-const CHUNK_BLOCKS: number = PLAIN_CHUNK_PAGES * PLAIN_PAGE_BLOCKS;
-const FINDINGS_MAX = 1000;
 const OPEN_FILES_MAX = 64;
 
 export async function checkPool(options: CheckOptions): Promise<CheckReport> {
   const { found, root } = options;
   const poolId = found?.poolId ?? poolIdBytes(await readIdentity(root));
-  const report = await new PoolCheck(options, poolId).run();
-  return { poolId: Buffer.from(poolId).toString("hex"), ...report };
+  const check = new PoolCheck(options, poolId);
+  try {
+    return { poolId: Buffer.from(poolId).toString("hex"), ...(await check.run()) };
+  } finally {
+    await check.close();
+  }
 }
 
 class PoolCheck {
   readonly #options: CheckOptions;
-  readonly #files: LogFiles;
   readonly #memory: BlockMemory;
-  readonly #findings: CheckFinding[] = [];
-  readonly #messages: Set<string> = new Set();
+  readonly #runs: FileStore;
+  readonly #source: CheckpointSource;
+  readonly #findings: CheckFindings = new CheckFindings();
+  readonly #frames: StoredFrames = new StoredFrames();
+  /** Segments whose frames are there. */
+  #present: ReadonlySet<number> = new Set();
   #plain = new PlainState();
-  #blocksCompared = 0;
+  /** A segment has a hole where it should have none. */
+  #isBroken = false;
+  /** Frames that something refers to and of which no batch tells, by name; and references to more of them. */
+  readonly #suspects: Map<string, Suspect> = new Map();
+  #untoldCount = 0;
 
   constructor(options: CheckOptions, poolId: Uint8Array) {
+    const { log: directory, memoryBytes } = options;
     this.#options = options;
-    this.#memory = new BlockMemory(shapeOf(options.memoryBytes));
-    this.#files = { memory: this.#memory, directory: options.log, poolId };
+    this.#memory = new BlockMemory(shapeOf(memoryBytes));
+    this.#runs = new FileStore(directory, runName, OPEN_FILES_MAX);
+    this.#source = { memory: this.#memory, directory, poolId, runs: this.#runs };
   }
 
   async run(): Promise<Omit<CheckReport, "poolId">> {
-    if (this.#options.found !== undefined) this.#findError(this.#options.found.problem);
-    const reach = await this.#readLog();
-    await this.#scanSegments(reach);
-    const { count, newestLsn } = await this.#checkCheckpoints(reach);
-    const isClosed = newestLsn === reach.nextLsn;
+    const { found, log } = this.#options;
+    if (found !== undefined) this.#findings.addError(found.problem);
+    this.#present = new Set((await log.list()).map(segmentNumberOf).filter((each) => each > 0));
+    const begin = await readLogBegin(this.#source);
+    const checkpoints = await this.#readCheckpoints();
+    const reach = await this.#readLog(begin, checkpoints);
+    await this.#scanSegments(begin, reach);
+    const blocksCompared = await this.#compareCheckpoints(checkpoints, reach);
+    const counted = reach.damage === undefined ? await this.#countReferences(begin) : undefined;
+    const isClosed = (checkpoints[0]?.body.cut.nextLsn ?? 0) === reach.nextLsn;
+    const isLogWhole = reach.damage === undefined && !this.#isBroken;
     return {
+      firstLsn: (begin.lateStart ?? LOG_BEGIN).nextLsn,
       lsn: reach.nextLsn,
       timeMicros: reach.timeMicros,
       segment: reach.segmentNumber,
       offset: reach.offset,
-      closedMicros: isClosed ? reach.markedMicros : undefined,
-      isLogWhole: reach.damage === undefined,
+      closedMicros: isClosed && isLogWhole ? reach.markedMicros : undefined,
+      isLogWhole,
       volumes: this.#plain.volumes.size,
-      blocksCompared: this.#blocksCompared,
-      checkpoints: count,
-      tail: reach.damage === undefined ? (reach.tornReason ?? "clean") : "broken",
-      findings: this.#findings,
+      blocksCompared,
+      checkpoints: checkpoints.length,
+      counted,
+      tail: isLogWhole ? (reach.tornReason ?? "clean") : "broken",
+      findings: this.#findings.list,
     };
   }
 
-  /** Reads the log into the plain state, as far as it goes; a break is a finding. */
-  async #readLog(): Promise<LogReach> {
-    const reading: LogReading = {
-      ...this.#files,
-      start: LOG_BEGIN,
-      isEveryFrameVerified: true,
-      onBatch: (_segment, _offset, header) => this.#options.onProgress?.({ lsn: header.firstLsn }),
-      onDamagedFrame: (frame) => this.#findFrame(frame),
-      onRecord: (cursor) => this.#plain.apply(this.#memory, cursor),
-    };
-    const reach = await readLogReach(reading);
-    if (reach.damage === undefined) return reach;
-    this.#findError(reach.damage);
-    // A footer repeats a segment's records: with those, the log may go on behind a damaged batch.
-    const whole = this.#plain;
-    this.#plain = new PlainState();
-    const byFooters = await readLogReach({ ...reading, isEveryFrameVerified: false });
-    if (byFooters.nextLsn > reach.nextLsn) return { ...byFooters, damage: reach.damage };
-    this.#plain = whole;
-    return reach;
+  close(): Promise<void> {
+    return this.#runs.closeAll();
   }
 
-  /** Headers and footers of all segments; batches and frames of those that the chain doesn't reach. */
-  async #scanSegments(reach: LogReach): Promise<void> {
-    const { log } = this.#options;
-    const numbers = (await log.list()).map(segmentNumberOf).filter((number) => number > 0);
-    const ends = new Map<number, SegmentEnds>();
-    for (const number of numbers.sort((a, b) => a - b))
-      await this.#guarded(async () => {
-        const found = await checkSegmentEnds(this.#files, number);
-        ends.set(number, found);
-        for (const problem of found.problems) this.#findError(segmentCorrupt(number, problem));
-      });
-    const { damage } = reach;
-    if (damage === undefined) return;
-    // The damage may lie before the place that the footers have led to.
-    const broken = { number: Number(damage.data.segment), offset: Number(damage.data.offset) };
-    const isPlace = Number.isSafeInteger(broken.number) && Number.isSafeInteger(broken.offset);
-    const first = isPlace ? broken : { number: reach.segmentNumber, offset: reach.offset };
-    for (const number of numbers.filter((candidate) => candidate >= first.number)) {
-      const isSucceeded = (header: SegmentHeader | undefined): boolean =>
-        header?.previousNumber === number;
-      const successor = [...ends.values()].find(({ header }) => isSucceeded(header))?.header;
-      await this.#guarded(() =>
-        scanBatches(this.#files, number, {
-          from: number === first.number ? first.offset : SEGMENT_HEADER_BYTES,
-          end: successor?.previousEnd ?? ends.get(number)?.end,
-          onGap: (start, end) =>
-            this.#findError(
-              segmentCorrupt(number, `no whole batch from ${start} to ${end}`, { offset: start }),
-            ),
-          onDamagedFrame: (frame) => this.#findFrame(frame),
-        }),
-      );
-    }
-  }
-
-  /** Slots, all runs that they need, and what they say about blocks. */
-  async #checkCheckpoints(reach: LogReach): Promise<{ count: number; newestLsn: number }> {
-    const runs = new FileStore(this.#options.log, runName, OPEN_FILES_MAX);
-    const source = { ...this.#files, runs };
+  /** The checkpoints whose bodies can be read, newest first; and all of their runs are looked at. */
+  async #readCheckpoints(): Promise<readonly LoadedCheckpoint[]> {
     let checkpoints: readonly LoadedCheckpoint[] = [];
-    try {
-      await this.#guarded(async () => {
-        await this.#checkSlots();
-        const found = await readCheckpoints(source);
-        checkpoints = found.checkpoints;
-        for (const problem of found.problems) this.#find("POOL_CORRUPT", problem, {});
-      });
-      const needed = new Map(checkpoints.flatMap(runsOf).map((run) => [run.number, run]));
-      for (const run of needed.values())
-        await this.#guarded(() =>
-          scanRun(source, run, (problem) =>
-            this.#find("POOL_CORRUPT", problem, { run: run.number }),
-          ),
-        );
-      for (const { body } of checkpoints)
-        await this.#guarded(() => this.#compareCheckpoint(source, body, reach));
-    } finally {
-      await runs.closeAll();
-    }
-    const [newest] = checkpoints;
-    return { count: checkpoints.length, newestLsn: newest?.body.cut.nextLsn ?? 0 };
+    await this.#findings.guard(async () => {
+      await this.#checkSlots();
+      const found = await readCheckpoints(this.#source);
+      checkpoints = found.checkpoints;
+      for (const problem of found.problems) this.#findings.add("POOL_CORRUPT", problem, {});
+    });
+    const needed = new Map(checkpoints.flatMap(runsOf).map((run) => [run.number, run]));
+    for (const run of needed.values())
+      await this.#findings.guard(() =>
+        scanRun(this.#source, run, (problem) =>
+          this.#findings.add("POOL_CORRUPT", problem, { run: run.number }),
+        ),
+      );
+    return checkpoints;
   }
 
   /** A slot that is there must be whole: one that was never written is empty. */
   async #checkSlots(): Promise<void> {
-    const { directory, memory, poolId } = this.#files;
+    const { directory, memory, poolId } = this.#source;
     const names = await directory.list();
     const slots = await readSlots(memory, directory, poolId);
     for (const [parity, name] of SLOT_NAMES.entries()) {
@@ -230,121 +213,198 @@ class PoolCheck {
       await file.read(bytes, 0);
       await file.close();
       if (bytes.some((byte) => byte !== 0))
-        this.#find("POOL_CORRUPT", `index: ${name}: it is damaged`, { slot: name });
+        this.#findings.add("POOL_CORRUPT", `index: ${name}: it is damaged`, { slot: name });
     }
   }
 
-  /** A checkpoint must give what the log gives, where nothing changed since its cut. */
-  async #compareCheckpoint(
-    source: CheckpointSource & { readonly runs: FileStore },
-    body: CheckpointBody,
-    reach: LogReach,
-  ): Promise<void> {
-    const { cut } = body;
-    const content = new PoolContent(new BlockIndex(this.#memory, source.runs));
-    await content.load(source, body);
-    if (cut.nextLsn > reach.nextLsn) {
-      // Where the chain is broken that is known already.
-      if (reach.damage === undefined) this.#findError(endsEarly(reach, cut));
-      return;
-    }
-    const changed = new ChangedBlocks(content);
-    const tail = await readLogReach({
-      ...this.#files,
-      start: cut,
-      onRecord: (cursor) => changed.note(cursor),
+  /** Reads the log into the plain state, as far as it goes; a break is a finding. */
+  async #readLog(begin: LogBegin, checkpoints: readonly LoadedCheckpoint[]): Promise<LogReach> {
+    const start =
+      begin.lateStart === undefined ? LOG_BEGIN : await this.#baseOf(begin.lateStart, checkpoints);
+    const reach = await readLogReach({
+      ...this.#source,
+      start,
+      onRecord: (cursor) => this.#plain.apply(this.#memory, cursor),
     });
-    if (tail.damage !== undefined && reach.damage === undefined) this.#findError(tail.damage);
-    const before = this.#blocksCompared;
-    this.#blocksCompared = 0;
-    await this.#compare(content, changed);
-    this.#blocksCompared = Math.max(before, this.#blocksCompared);
+    if (reach.damage !== undefined) this.#findings.addError(reach.damage);
+    return reach;
   }
 
-  async #compare(content: PoolContent, changed: ChangedBlocks): Promise<void> {
-    const { index, catalog } = content;
-    for (const volume of this.#plain.volumes.values()) {
-      const kept = catalog.volumes.get(volume.id);
-      const isSame =
-        kept !== undefined &&
-        kept.name === volume.name &&
-        kept.sizeBytes === volume.sizeBytes &&
-        kept.branch === volume.branch;
-      if (!isSame)
-        this.#find(
-          "POOL_CORRUPT",
-          `volume "${volume.name}": the checkpoint's catalog differs from the log`,
-          { volume: volume.name },
+  /** The oldest checkpoint that is whole, or of which least is lost, becomes the plain state; where its records go on. */
+  async #baseOf(
+    lateStart: ReplayStart,
+    checkpoints: readonly LoadedCheckpoint[],
+  ): Promise<ReplayStart> {
+    let start: ReplayStart | undefined;
+    let fewestLost = Number.POSITIVE_INFINITY;
+    for (const { body } of [...checkpoints].reverse()) {
+      const read = fewestLost === 0 ? undefined : await readCheckpointState(this.#source, body);
+      if (read === undefined || read.lostNodes >= fewestLost) continue;
+      fewestLost = read.lostNodes;
+      this.#plain = read.state;
+      start = body.cut;
+    }
+    if (start === undefined) this.#findings.addError(beginsLate(lateStart));
+    return start ?? lateStart;
+  }
+
+  /** Headers and footers of all segments, and their batches and frames. */
+  async #scanSegments({ known }: LogBegin, reach: LogReach): Promise<void> {
+    const ends = new Map<number, SegmentEnds>();
+    for (const number of known.numbers)
+      await this.#findings.guard(async () => {
+        const found = await checkSegmentEnds(this.#source, number);
+        ends.set(number, found);
+        const prefix = found.isRecords ? "its records: " : "";
+        for (const problem of found.problems)
+          this.#findings.addError(segmentCorrupt(number, `${prefix}${problem}`));
+      });
+    for (const number of known.numbers) {
+      // What lies behind the end of a log that is whole was never part of it.
+      if (reach.damage === undefined && number > reach.segmentNumber) continue;
+      this.#options.onProgress?.({ segment: number });
+      const found = ends.get(number);
+      if (found !== undefined)
+        await this.#findings.guard(() =>
+          this.#scanSegment(number, found, { successor: successorOf(number, ends), reach }),
         );
-      const directory = index.branches.get(volume.branch);
-      const map = this.#plain.branches.get(volume.branch);
-      if (directory !== undefined && map !== undefined)
-        await this.#compareVolume(index, {
-          volume,
-          directory,
-          map,
-          changed: changed.of(volume.branch),
-        });
     }
   }
 
-  async #compareVolume(index: BlockIndex, pair: Compared): Promise<void> {
-    const { directory, map, changed } = pair;
-    const chunks = new Set([...map.chunkNumbers(), ...directory.chunks.keys()]);
-    for (const chunk of chunks) {
-      if (changed.constantOfChunk(chunk) === CHANGED) continue;
-      const constant = map.constantOfChunk(chunk);
-      if (constant === undefined || constantOfChunk(directory, chunk) !== constant)
-        await this.#compareChunk(index, pair, chunk);
-      else if (constant !== LOW_HOLE) {
-        const endBlock = Math.ceil(pair.volume.sizeBytes / BLOCK_BYTES);
-        const rest = endBlock - chunk * CHUNK_BLOCKS;
-        this.#blocksCompared += Math.max(0, Math.min(CHUNK_BLOCKS, rest));
+  async #scanSegment(
+    number: number,
+    { header, end, isRecords }: SegmentEnds,
+    { successor, reach }: { successor: SegmentHeader | undefined; reach: LogReach },
+  ): Promise<void> {
+    const isLast = number === reach.segmentNumber && reach.damage === undefined;
+    // In front of a hole, a footer may repeat what a crash tore: nobody is left who says where the batches end.
+    const isBeforeHole = successor === undefined && !isLast && reach.damage === undefined;
+    const knownEnd = isLast ? reach.offset : (successor?.previousEnd ?? end);
+    if (!isRecords) this.#frames.beginSegment(number);
+    await scanBatches(this.#source, number, {
+      from: SEGMENT_HEADER_BYTES,
+      end: isBeforeHole ? undefined : knownEnd,
+      header,
+      chainAtEnd: successor?.chain,
+      onProblem: (problem, offset) => {
+        this.#isBroken = true;
+        const prefix = isRecords ? "its records: " : "";
+        this.#findings.addError(segmentCorrupt(number, `${prefix}${problem}`, { offset }));
+      },
+      onDamagedFrame: (frame) => {
+        this.#frames.noteDamaged(frame);
+        this.#findFrame(frame);
+      },
+      ...(isRecords ? {} : this.#noting(number)),
+    });
+    if (!isRecords) this.#frames.endSegment();
+  }
+
+  #noting(number: number): {
+    onBatch: (offset: number, header: BatchHeader) => void;
+    onRecord: (cursor: RecordCursor) => void;
+  } {
+    return {
+      onBatch: (offset, header) => this.#frames.beginBatch(offset, header),
+      onRecord: (cursor) => this.#frames.note(this.#memory, number, cursor),
+    };
+  }
+
+  async #compareCheckpoints(
+    checkpoints: readonly LoadedCheckpoint[],
+    reach: LogReach,
+  ): Promise<number> {
+    let blocksCompared = 0;
+    for (const { body } of checkpoints)
+      await this.#findings.guard(async () => {
+        const compared = await compareCheckpoint({
+          source: this.#source,
+          body,
+          plain: this.#plain,
+          reach,
+          isThere: (segment) => this.#present.has(segment),
+          findings: this.#findings,
+        });
+        blocksCompared = Math.max(blocksCompared, compared);
+      });
+    return blocksCompared;
+  }
+
+  /** Follows every reference to its frame: of all volumes, and of all records where all of history is kept. */
+  async #countReferences(begin: LogBegin): Promise<ReferenceCount> {
+    const counts = { references: 0, damagedReferences: 0 };
+    for (const volume of this.#plain.volumes.values()) {
+      const map = this.#plain.mapOf(volume);
+      for (const number of map.pageNumbers()) {
+        const page = map.page(number) as Uint32Array;
+        for (let block = 0; block < PLAIN_PAGE_BLOCKS; block++) {
+          const segment = page[block * 2] as number;
+          const low = page[block * 2 + 1] as number;
+          if (stateOf(low) !== REFERENCE_STATE.FRAME) continue;
+          counts.references += 1;
+          const lba = number * PLAIN_PAGE_BLOCKS + block;
+          this.#follow(segment, low, () => `volume "${volume.name}", block ${lba}`);
+          if (this.#frames.isDamaged) counts.damagedReferences += 1;
+        }
       }
     }
+    if (begin.lateStart === undefined) await this.#followHistory();
+    const danglingReferences = await this.#findDangling();
+    return { ...counts, danglingReferences, ...this.#frames.counts };
   }
 
-  async #compareChunk(index: BlockIndex, pair: Compared, chunk: number): Promise<void> {
-    for (let at = 0; at < PLAIN_CHUNK_PAGES; at++) {
-      const page = chunk * PLAIN_CHUNK_PAGES + at;
-      await this.#guarded(async () => {
-        const first = page * PLAIN_PAGE_BLOCKS;
-        if (index.lookup(pair.directory, first) === NOT_LOADED)
-          await index.load(pair.directory, first);
-        this.#comparePage(index, pair, page);
-      });
-    }
+  /** While nothing was let go, every record's references come to a frame. */
+  async #followHistory(): Promise<void> {
+    const { view } = this.#memory;
+    const onRecord = ({ kind, lsn, blockCount, referencesOffset }: RecordCursor): void => {
+      if (kind !== RECORD_KIND.WROTE) return;
+      for (let block = 0; block < blockCount; block++) {
+        const segment = view.getUint32(referencesOffset + block * 8, true);
+        const low = view.getUint32(referencesOffset + block * 8 + 4, true);
+        // What volumes refer to was followed before.
+        const isFrame = stateOf(low) === REFERENCE_STATE.FRAME;
+        if (isFrame && !this.#suspects.has(`${segment}:${offset8Of(low) * 8}`))
+          this.#follow(segment, low, () => `log: LSN ${lsn}, block ${block} of it`);
+      }
+    };
+    await readLogReach({ ...this.#source, start: LOG_BEGIN, onRecord });
   }
 
-  /** The page is in memory. */
-  #comparePage(index: BlockIndex, pair: Compared, page: number): void {
-    const { volume, directory, map, changed } = pair;
-    const wanted = map.page(page);
-    const since = changed.page(page);
-    for (let block = 0; block < PLAIN_PAGE_BLOCKS; block++) {
-      if (since?.[block * 2 + 1] === CHANGED) continue;
-      const lba = page * PLAIN_PAGE_BLOCKS + block;
-      const low = index.lookup(directory, lba);
-      const wantedLow = wanted?.[block * 2 + 1] ?? LOW_HOLE;
-      const wantedSegment = wanted?.[block * 2] ?? 0;
-      if (low !== LOW_HOLE || wantedLow !== LOW_HOLE) this.#blocksCompared += 1;
-      if (low === wantedLow && index.foundSegment === wantedSegment) continue;
-      const message = `volume "${volume.name}", block ${lba}: the index has ${formatReference(index.foundSegment, low)}, the log ${formatReference(wantedSegment, wantedLow)}`;
-      this.#find("POOL_CORRUPT", message, { volume: volume.name, lba });
-    }
+  /** Goes to the reference's frame; where no batch tells of one, it is looked for later. */
+  #follow(segment: number, low: number, nameOf: () => string): void {
+    const offset8 = offset8Of(low);
+    const problem = this.#frames.reach(segment, offset8, this.#plain.moves);
+    if (problem === undefined) return;
+    const frame = `${segment}:${offset8 * 8}`;
+    const known = this.#suspects.get(frame);
+    if (known !== undefined) known.referenceCount += 1;
+    else if (this.#suspects.size >= SUSPECTS_MAX) this.#untoldCount += 1;
+    else
+      this.#suspects.set(frame, { segment, offset8, name: nameOf(), problem, referenceCount: 1 });
   }
 
-  async #guarded(work: () => Promise<void>): Promise<void> {
+  /** Those that are in a damaged batch may be whole themselves. Counts the references to the others. */
+  async #findDangling(): Promise<number> {
+    const segments = new FileStore(this.#source.directory, segmentName, OPEN_FILES_MAX);
+    const parts = { memory: this.#memory, segments };
+    const place = newPlainPlace();
+    let dangling = this.#untoldCount;
     try {
-      await work();
-    } catch (error) {
-      if (!isDamage(error)) throw error;
-      this.#findError(error);
+      for (const [frame, { name, segment, offset8, problem, referenceCount }] of this.#suspects) {
+        if (!this.#plain.moves.find(segment, offset8, place))
+          Object.assign(place, { segment, offset8, isShared: false });
+        const isThere =
+          this.#present.has(place.segment) && (await isFrameAt(parts, { segment, offset8 }, place));
+        if (isThere) continue;
+        dangling += referenceCount;
+        const others = referenceCount > 1 ? ` (and ${referenceCount - 1} more)` : "";
+        const message = `${name}${others}: its frame ${frame} is gone: ${problem}`;
+        this.#findings.add("POOL_CORRUPT", message, { frame, references: referenceCount });
+      }
+    } finally {
+      await segments.closeAll();
     }
-  }
-
-  #findError({ code, message, data }: StorageError): void {
-    this.#find(code, message, data);
+    return dangling;
   }
 
   #findFrame({ segmentNumber, offset, lsn, branch, lba, homes, problem }: DamagedFrame): void {
@@ -353,7 +413,7 @@ class PoolCheck {
     if (branch === undefined) {
       const born = (homes ?? []).map(({ segment, offset8 }) => `${segment}:${offset8 * 8}`);
       const message = `${what}; it holds what was born at ${born.join(", ")}, since LSN ${lsn}`;
-      this.#find("FRAME_CORRUPT", message, { ...data, homes: born });
+      this.#findings.add("FRAME_CORRUPT", message, { ...data, homes: born });
       return;
     }
     const volume = [...this.#plain.volumes.values()].find(
@@ -361,58 +421,14 @@ class PoolCheck {
     );
     const name = volume?.name ?? `of branch ${branch}`;
     const message = `${what}; it holds block ${lba} of volume "${name}" as of LSN ${lsn}`;
-    this.#find("FRAME_CORRUPT", message, { ...data, volume: name, lba });
-  }
-
-  #find(code: string, message: string, data: Readonly<Record<string, unknown>>): void {
-    // What several readings meet is found once.
-    if (this.#messages.has(message) || this.#findings.length >= FINDINGS_MAX) return;
-    this.#messages.add(message);
-    this.#findings.push({ code, message, data });
+    this.#findings.add("FRAME_CORRUPT", message, { ...data, volume: name, lba });
   }
 }
 
-/** The mark of a changed block. */
-const CHANGED = LOW_ZERO;
-
-/** What records behind a checkpoint's cut changed: its blocks, which are marked, and its catalog. */
-class ChangedBlocks {
-  readonly #content: PoolContent;
-  readonly #maps: Map<number, PlainMap> = new Map();
-
-  constructor(content: PoolContent) {
-    this.#content = content;
-  }
-
-  of(branch: number): PlainMap {
-    const map = this.#maps.get(branch) ?? new PlainMap();
-    this.#maps.set(branch, map);
-    return map;
-  }
-
-  /** Throws LOG_CORRUPT when the record contradicts the catalog. */
-  note(cursor: RecordCursor): void {
-    const { kind, lsn, branch, lba, blockCount, json, timeMicros } = cursor;
-    const { catalog } = this.#content;
-    const isRange = kind === RECORD_KIND.ZEROED || kind === RECORD_KIND.TRIMMED;
-    if (kind === RECORD_KIND.WROTE || isRange) {
-      if (!catalog.branches.has(branch)) throw contradiction(lsn, `branch ${branch} doesn't exist`);
-      this.of(branch).fill(lba, blockCount, CHANGED);
-      return;
-    }
-    if (json === undefined) return;
-    const volume = catalog.volumes.get(json.id as number);
-    const oldEnd = Math.ceil((volume?.sizeBytes ?? 0) / BLOCK_BYTES);
-    if (!catalog.apply(kind, json, timeMicros)) throw contradiction(lsn, JSON.stringify(json));
-    if (kind !== RECORD_KIND.VOLUME_RESIZED || volume === undefined) return;
-    const end = Math.ceil((json.sizeBytes as number) / BLOCK_BYTES);
-    if (end < oldEnd) this.of(volume.branch).fill(end, oldEnd - end, CHANGED);
-  }
-}
-
-/** The low word that all blocks of a chunk have in the index, where that is plain; undefined: look at each. */
-function constantOfChunk(directory: PageDirectory, chunkIndex: number): number | undefined {
-  const chunk = directory.chunks[chunkIndex];
-  if (chunk === undefined) return LOW_HOLE;
-  return chunk === ZERO_CHUNK ? LOW_ZERO : undefined;
+/** The header of the segment that continues this one. */
+function successorOf(
+  number: number,
+  ends: ReadonlyMap<number, SegmentEnds>,
+): SegmentHeader | undefined {
+  return [...ends.values()].find(({ header }) => header?.previousNumber === number)?.header;
 }
