@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a check has found: each contradiction once, whoever meets it, and not without end.
+// What a check has found: each contradiction once, whoever meets it, and not without end. The report is for people and
+// for programs: a code that says what to do, a sentence, and where.
 
 import type { StorageError } from "../base/errors.ts";
 import { isDamage } from "../log/log-reach.ts";
