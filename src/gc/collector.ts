@@ -28,7 +28,7 @@ import { FrameMover } from "./frame-mover.ts";
 import { type History, type ReferenceTaker, scanHistory } from "./history.ts";
 import { keepRecords } from "./kept-records.ts";
 import { scanReferences } from "./reference-scan.ts";
-import { readSegmentFrames, type SegmentFrames } from "./segment-frames.ts";
+import { FrameSizes, readSegmentFrames, type SegmentFrames } from "./segment-frames.ts";
 import { Survey } from "./survey.ts";
 
 export interface CollectorOptions extends LogFiles {
@@ -61,6 +61,8 @@ export interface DroppedSegment {
   readonly segment: number;
   readonly keepsRecords: boolean;
   readonly freedBytes: number;
+  /** Only its records were left. */
+  readonly isRecords?: boolean;
 }
 
 export interface CollectOptions {
@@ -159,8 +161,15 @@ export class Collector {
     return survey;
   }
 
+  /** What the frames of a sealed segment take; undefined where that can't be read. */
+  async frameSizes(segment: number): Promise<FrameSizes | undefined> {
+    if (segment >= this.#options.log.segmentNumber) return undefined;
+    const frames = await this.#framesOf(segment);
+    return frames === undefined ? undefined : new FrameSizes(frames);
+  }
+
   /** Bytes on disk of an average frame of the segment, as far as it is known. */
-  async frameBytes(segment: number): Promise<number> {
+  async averageFrameBytes(segment: number): Promise<number> {
     const facts = await this.#factsOf(segment);
     return facts === undefined || facts.frameCount === 0 ? 0 : facts.sizeBytes / facts.frameCount;
   }
@@ -407,16 +416,24 @@ export class Collector {
 
   /** Records that were kept for a history that isn't promised any more. */
   async #removeOldRecords(history: History): Promise<void> {
-    const { directory, oldestCutSegment, onDropped } = this.#options;
+    const { log, directory, oldestCutSegment, appendDropped, onDropped } = this.#options;
     const end = oldestCutSegment();
+    const old: { name: string; freedBytes: number }[] = [];
     for (const name of await directory.list()) {
-      const number = recordsNumberOf(name);
-      if (number <= 0 || number >= end || needsRecords(history, number)) continue;
+      const segment = recordsNumberOf(name);
+      if (segment <= 0 || segment >= end || needsRecords(history, segment)) continue;
       const file = await directory.open(name, "read");
-      const sizeBytes = await file.sizeBytes();
+      const freedBytes = await file.sizeBytes();
       await file.close();
+      // The hole that it leaves is told from a loss by this record.
+      await appendDropped({ segment, keepsRecords: false, freedBytes, isRecords: true });
+      old.push({ name, freedBytes });
+    }
+    if (old.length === 0) return;
+    await log.durable();
+    for (const { name, freedBytes } of old) {
       await directory.remove(name);
-      onDropped({ freedBytes: sizeBytes, isSegment: false });
+      onDropped({ freedBytes, isSegment: false });
     }
   }
 

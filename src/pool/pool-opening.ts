@@ -25,7 +25,7 @@ import type { LogPosition } from "../log/log-writer.ts";
 import { RECORD_KIND } from "../log/record.ts";
 import { type RecoveryResult, recoverLog } from "../log/recovery.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
-import { segmentName, segmentNumberOf } from "../log/segment.ts";
+import { recordsName, segmentName, segmentNumberOf } from "../log/segment.ts";
 import { SegmentReader } from "../log/segment-reader.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
 import { stateOfCatalog } from "./checkpoint-state.ts";
@@ -164,9 +164,10 @@ export class PoolOpening {
     if (dropped.length === 0) return;
     const { directory } = this.#source;
     const names = new Set(await directory.list());
-    for (const { segment, freedBytes } of dropped) {
-      if (typeof freedBytes === "number") this.sealed.remove(freedBytes);
-      const name = segmentName(segment as number);
+    for (const { segment, freedBytes, isRecords } of dropped) {
+      const isSegment = isRecords !== true;
+      if (typeof freedBytes === "number") this.sealed.remove(freedBytes, isSegment);
+      const name = (isSegment ? segmentName : recordsName)(segment as number);
       // One whose file was left by an earlier crash was dropped once more.
       if (names.delete(name)) await directory.remove(name);
     }
