@@ -161,9 +161,11 @@ export class Collector {
     return survey;
   }
 
-  /** What the frames of a sealed segment take; undefined where that can't be read. */
-  async frameSizes(segment: number): Promise<FrameSizes | undefined> {
-    if (segment >= this.#options.log.segmentNumber) return undefined;
+  /** What the frames of a segment take; undefined where that can't be read. */
+  async frameSizes(segment: number): Promise<Pick<FrameSizes, "bytesOf"> | undefined> {
+    const { log } = this.#options;
+    if (segment === log.segmentNumber) return { bytesOf: (offset8) => log.openFrameBytes(offset8) };
+    if (segment > log.segmentNumber) return undefined;
     const frames = await this.#framesOf(segment);
     return frames === undefined ? undefined : new FrameSizes(frames);
   }

@@ -3,7 +3,7 @@
 // What frames a segment holds, by its own records: those that were born in it, and those that garbage collection moved
 // into it, with the names that the rest of the pool knows them by.
 
-import type { BatchHeader } from "../log/batch.ts";
+import { BATCH_HEADER_BYTES, type BatchHeader } from "../log/batch.ts";
 import type { LogFiles } from "../log/known-segments.ts";
 import { segmentCorrupt, withSegment } from "../log/known-segments.ts";
 import {
@@ -116,4 +116,40 @@ function ascending(offsets: readonly number[]): Uint32Array {
   for (const offset of sorted)
     if (count === 0 || sorted[count - 1] !== offset) sorted[count++] = offset;
   return sorted.slice(0, count);
+}
+
+/** Bytes on disk of each frame: of a shared one, per block. */
+export class FrameSizes {
+  readonly #offsets: Uint32Array;
+  readonly #bytes: Float64Array;
+
+  constructor({ born, moved, batches }: SegmentFrames) {
+    const slots = new Map(moved.map(({ offset8, homes }) => [offset8, homes.length / 2]));
+    this.#offsets = Uint32Array.from([...born, ...slots.keys()]).sort();
+    this.#bytes = new Float64Array(this.#offsets.length);
+    let batch = 0;
+    for (const [at, offset8] of this.#offsets.entries()) {
+      // Frames lie one behind the other: each ends where the next begins, or the frames of its batch end.
+      while (endOf(batches[batch]) <= offset8 * 8 && batch < batches.length - 1) batch += 1;
+      const next = (this.#offsets[at + 1] ?? Number.POSITIVE_INFINITY) * 8;
+      const end = Math.min(next, endOf(batches[batch]));
+      this.#bytes[at] = Math.max(0, end - offset8 * 8) / (slots.get(offset8) ?? 1);
+    }
+  }
+
+  /** 0: there is no such frame. */
+  bytesOf(offset8: number): number {
+    let low = 0;
+    let high = this.#offsets.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#offsets[middle] as number) < offset8) low = middle + 1;
+      else high = middle;
+    }
+    return this.#offsets[low] === offset8 ? (this.#bytes[low] as number) : 0;
+  }
+}
+
+function endOf(batch: BatchPlace | undefined): number {
+  return batch === undefined ? 0 : batch.offset + BATCH_HEADER_BYTES + batch.frameBytes;
 }

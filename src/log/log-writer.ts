@@ -451,6 +451,22 @@ export class LogWriter {
     return 0;
   }
 
+  /** Bytes that a frame takes in the segment being written; 0: there is no such frame. */
+  openFrameBytes(offset8: number): number {
+    const { tableAddress, frameCount } = this.#segment as OpenSegment;
+    const { view } = this.#memory;
+    let low = 0;
+    let high = frameCount;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (view.getUint32(tableAddress + middle * FRAME_ROW_BYTES, true) < offset8) low = middle + 1;
+      else high = middle;
+    }
+    const row = tableAddress + low * FRAME_ROW_BYTES;
+    if (low === frameCount || view.getUint32(row, true) !== offset8) return 0;
+    return FRAME_HEADER_BYTES + Math.ceil(view.getUint32(row + 4, true) / 8) * 8;
+  }
+
   /** The log will be closed soon: from now on a full disk is waited out only for a while. */
   beginClose(): void {
     const endMicros = this.#options.clock.monotoneMicros() + CLOSING_SPACE_MICROS;

@@ -12,6 +12,7 @@ import type { Collected, CollectOptions, Collector } from "../gc/collector.ts";
 import type { Survey } from "../gc/survey.ts";
 import type { Clock } from "../host/ports.ts";
 import { RELOCATION, type RelocationIndex } from "../index/relocation-index.ts";
+import { offset8Of } from "../log/reference.ts";
 import { BLOCK_BYTES } from "../reduce/block-memory.ts";
 import type { Catalog } from "./catalog.ts";
 import type {
@@ -45,7 +46,6 @@ export interface CensusFigures {
   readonly volumes: ReadonlyMap<number, VolumeSpace>;
 }
 
-const KEEPING_ALL = 1;
 /** A segment is compacted in the background when less of it is live: the fuller the pool, the more. */
 const DUE = [
   { usedShare: 0.9, liveShareMax: 0.9 },
@@ -58,6 +58,8 @@ const DUE_SEGMENTS_MIN = 4;
 /** What one reclaiming frees, as a part of the pool. */
 const RECLAIMED_SHARE = 0.02;
 const RECLAIMED_WORTH = 0.25;
+/** Of so many segments the census reads what each frame takes; of more it knows the average. */
+const EXACT_SEGMENTS_MAX = 256;
 const CENSUS_AGE_MICROS = 10_000_000;
 
 export class Housekeeper {
@@ -262,7 +264,7 @@ export class Housekeeper {
       });
     }
     const timeMicros = Math.floor(clock.wallMicros());
-    const isSampled = survey.scale > KEEPING_ALL;
+    const isSampled = survey.scale > 1;
     this.#figures = {
       census: { timeMicros, isSampled, liveBytes: Math.round(liveBytes) },
       volumes,
@@ -271,29 +273,50 @@ export class Housekeeper {
 
   /** By branch: frames that it refers to first, and what they take on the disk. */
   async #frameSizes(survey: Survey): Promise<Map<number, typeof NOTHING>> {
-    const { collector, relocations } = this.#options;
     const sizes = new Map<number, typeof NOTHING>();
-    const frameBytes = new Map<number, number>();
+    const places = await this.#framesByPlace(survey);
+    const isExact = places.size <= EXACT_SEGMENTS_MAX;
+    const { collector } = this.#options;
+    for (const [segment, frames] of places) {
+      const exact = isExact ? await collector.frameSizes(segment) : undefined;
+      const average = exact === undefined ? await collector.averageFrameBytes(segment) : 0;
+      for (const { offset8, firstBranch, isUnique } of frames) {
+        const bytes = exact?.bytesOf(offset8) || average || BLOCK_BYTES;
+        const size = sizes.get(firstBranch) ?? { ...NOTHING };
+        size.firstCount += survey.scale;
+        size.firstBytes += bytes * survey.scale;
+        if (isUnique) size.uniqueBytes += bytes * survey.scale;
+        sizes.set(firstBranch, size);
+      }
+    }
+    return sizes;
+  }
+
+  /** The counted frames by the segment that they are in now. */
+  async #framesByPlace(survey: Survey): Promise<Map<number, CountedFrame[]>> {
+    const { relocations } = this.#options;
+    const places = new Map<number, CountedFrame[]>();
     for (const { homeSegment, homeOffset8, firstBranch, branch } of survey.frames()) {
       let resolved = relocations.resolve(homeSegment, homeOffset8);
       while (resolved === RELOCATION.NOT_LOADED) {
         await relocations.load(homeSegment, homeOffset8);
         resolved = relocations.resolve(homeSegment, homeOffset8);
       }
-      const place = resolved === RELOCATION.FOUND ? relocations.foundSegment : homeSegment;
-      let bytes = frameBytes.get(place);
-      if (bytes === undefined) {
-        bytes = (await collector.frameBytes(place)) || BLOCK_BYTES;
-        frameBytes.set(place, bytes);
-      }
-      const size = sizes.get(firstBranch) ?? { ...NOTHING };
-      size.firstCount += survey.scale;
-      size.firstBytes += bytes * survey.scale;
-      if (branch >= 0) size.uniqueBytes += bytes * survey.scale;
-      sizes.set(firstBranch, size);
+      const isHome = resolved !== RELOCATION.FOUND;
+      const segment = isHome ? homeSegment : relocations.foundSegment;
+      const offset8 = isHome ? homeOffset8 : offset8Of(relocations.foundLow);
+      const frames = places.get(segment) ?? [];
+      frames.push({ offset8, firstBranch, isUnique: branch >= 0 });
+      places.set(segment, frames);
     }
-    return sizes;
+    return places;
   }
+}
+
+interface CountedFrame {
+  readonly offset8: number;
+  readonly firstBranch: number;
+  readonly isUnique: boolean;
 }
 
 const NOTHING = { firstCount: 0, firstBytes: 0, uniqueBytes: 0 };
