@@ -118,14 +118,14 @@ function ascending(offsets: readonly number[]): Uint32Array {
   return sorted.slice(0, count);
 }
 
-/** Bytes on disk of each frame: of a shared one, per block. */
+/** Bytes on disk of each frame. */
 export class FrameSizes {
   readonly #offsets: Uint32Array;
   readonly #bytes: Float64Array;
 
   constructor({ born, moved, batches }: SegmentFrames) {
-    const slots = new Map(moved.map(({ offset8, homes }) => [offset8, homes.length / 2]));
-    this.#offsets = Uint32Array.from([...born, ...slots.keys()]).sort();
+    const places = moved.map(({ offset8 }) => offset8);
+    this.#offsets = Uint32Array.from([...born, ...places]).sort();
     this.#bytes = new Float64Array(this.#offsets.length);
     let batch = 0;
     for (const [at, offset8] of this.#offsets.entries()) {
@@ -133,7 +133,7 @@ export class FrameSizes {
       while (endOf(batches[batch]) <= offset8 * 8 && batch < batches.length - 1) batch += 1;
       const next = (this.#offsets[at + 1] ?? Number.POSITIVE_INFINITY) * 8;
       const end = Math.min(next, endOf(batches[batch]));
-      this.#bytes[at] = Math.max(0, end - offset8 * 8) / (slots.get(offset8) ?? 1);
+      this.#bytes[at] = Math.max(0, end - offset8 * 8);
     }
   }
 

@@ -33,5 +33,13 @@ test("the census tells noise from text, shared from unique, and zeros from holes
   equal(compression.savedBytes, texty.compressionSavedBytes);
   equal(zero.savedBytes, MIB);
   ok(census.liveBytes < rig.pool.stats().storedBytes);
+  rig.host.clock.wallOffsetMicros += 60_000_000;
+  await rig.pool.collect({ isDryRun: false });
+  await rig.pool.refreshCensus();
+  const after = rig.pool.stats();
+  ok(after.census !== undefined && after.census.liveBytes < census.liveBytes);
+  const [, noiseAfter, textAfter] = after.volumes;
+  equal(noiseAfter?.uniqueBytes, 192 * (BLOCK + 24), "noise was moved as it is");
+  ok((textAfter?.compressionSavedBytes ?? 0) > texty.compressionSavedBytes);
   await rig.close();
 });

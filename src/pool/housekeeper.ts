@@ -275,13 +275,17 @@ export class Housekeeper {
   async #frameSizes(survey: Survey): Promise<Map<number, typeof NOTHING>> {
     const sizes = new Map<number, typeof NOTHING>();
     const places = await this.#framesByPlace(survey);
-    const isExact = places.size <= EXACT_SEGMENTS_MAX;
+    const isExact = places.size <= EXACT_SEGMENTS_MAX && survey.scale === 1;
     const { collector } = this.#options;
     for (const [segment, frames] of places) {
       const exact = isExact ? await collector.frameSizes(segment) : undefined;
       const average = exact === undefined ? await collector.averageFrameBytes(segment) : 0;
+      const sharers = new Map<number, number>();
+      for (const { offset8 } of frames) sharers.set(offset8, (sharers.get(offset8) ?? 0) + 1);
       for (const { offset8, firstBranch, isUnique } of frames) {
-        const bytes = exact?.bytesOf(offset8) || average || BLOCK_BYTES;
+        // A frame of several blocks belongs to those of them that are needed, in equal parts.
+        const part = (exact?.bytesOf(offset8) ?? 0) / (sharers.get(offset8) ?? 1);
+        const bytes = part || average || BLOCK_BYTES;
         const size = sizes.get(firstBranch) ?? { ...NOTHING };
         size.firstCount += survey.scale;
         size.firstBytes += bytes * survey.scale;
