@@ -36,8 +36,14 @@ export function poolDriver(settings: Partial<PoolSettings> = {}): PoolDriver {
   };
 }
 
-/** A pool that keeps no history: garbage is collected when it is due, and at every other checkpoint that is asked for. */
-export function collectingDriver(settings: Partial<PoolSettings> = {}): PoolDriver {
+/**
+ * A pool in which garbage is collected when it is due, and at every other checkpoint that is asked for. It keeps no
+ * history, unless a window is given: µs, or null for all.
+ */
+export function collectingDriver(
+  settings: Partial<PoolSettings> = {},
+  everyWriteMicros: number | null = 0,
+): PoolDriver {
   const all = { ...SIM_SETTINGS, ...settings };
   return {
     name: "collecting pool",
@@ -46,8 +52,8 @@ export function collectingDriver(settings: Partial<PoolSettings> = {}): PoolDriv
     start: async (host) => {
       const pool = await openOrCreate(host, all);
       const { retention } = pool.policy;
-      if (retention.everyWriteMicros !== 0)
-        await pool.setPolicy({ retention: { everyWriteMicros: 0 } });
+      if (retention.everyWriteMicros !== everyWriteMicros)
+        await pool.setPolicy({ retention: { everyWriteMicros } });
       return new PoolAdapter(pool, host, { isCollecting: true });
     },
   };

@@ -62,6 +62,18 @@ for (const trouble of TROUBLES) {
   });
 }
 
+for (const [history, everyWriteMicros] of [
+  ["half a second of history", 500_000],
+  ["all of history", null],
+] as const) {
+  test(`crashes by chance while garbage is collected, with ${history}`, async () => {
+    for (let seed = 1; seed <= 24; seed++) {
+      const trouble = TROUBLES[seed % TROUBLES.length] as Trouble;
+      await live(seed, { trouble, driver: collectingDriver({}, everyWriteMicros) });
+    }
+  });
+}
+
 /** Each found a mistake of garbage collection, or of what reads after it. */
 const COLLECTING_SEEDS: readonly { seed: number; trouble: Trouble; claim: string }[] = [
   { seed: 14, trouble: "none", claim: "one collection at a time drops a segment" },

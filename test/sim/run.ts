@@ -8,7 +8,7 @@
 //   npm run sim -- --seconds=60             as many as fit, from a seed drawn from the clock
 //   --trouble=none|faults|sync|full   the disk works, fails now and then, forgets after a failed datasync,
 //                                   is too small (default: all in turn)
-//   --ack=written|memory|durable --cycles=20 --overlaps=yes|no --store=pool|collecting|reference --keep-going
+//   --ack=written|memory|durable --cycles=20 --overlaps=yes|no --store=pool|collecting|window|archive|reference --keep-going
 //   --scenario=NAME              one of the named scenarios (--scenario=list shows them)
 
 import { parseArgs } from "node:util";
@@ -18,6 +18,9 @@ import { collectingDriver, poolDriver } from "./pool-driver.ts";
 import { pump } from "./pump.ts";
 import { referenceDriver } from "./reference-store.ts";
 import { SCENARIOS } from "./scenarios.ts";
+
+/** Longer than a life between two crashes, shorter than all of them. */
+const WINDOW_MICROS = 500_000;
 
 const { values } = parseArgs({
   options: {
@@ -104,5 +107,13 @@ async function runScenario(): Promise<number> {
 function chooseDriver(): PoolDriver {
   const ack = values.ack as PoolDriver["ack"];
   if (values.store === "reference") return referenceDriver(undefined, ack);
-  return values.store === "collecting" ? collectingDriver({ ack }) : poolDriver({ ack });
+  const windows: Readonly<Record<string, number | null>> = {
+    collecting: 0,
+    window: WINDOW_MICROS,
+    archive: null,
+  };
+  const everyWriteMicros = windows[values.store];
+  return everyWriteMicros === undefined
+    ? poolDriver({ ack })
+    : collectingDriver({ ack }, everyWriteMicros);
 }
