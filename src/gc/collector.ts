@@ -381,19 +381,26 @@ export class Collector {
 
   /** Everything live of these segments is elsewhere: makes that durable, then lets them go. */
   async #drop(
-    dropped: readonly SegmentFrames[],
+    emptied: readonly SegmentFrames[],
     history: History,
     collected: Collected,
   ): Promise<void> {
-    if (dropped.length === 0) return;
+    if (emptied.length === 0) return;
     const { log, index, directory, segments, set, appendDropped, onDropped } = this.#options;
     await log.durable();
     const freed: number[] = [];
-    for (const frames of dropped) {
-      const keptBytes = needsRecords(history, frames.number)
-        ? await keepRecords(this.#options, segments, frames)
-        : 0;
-      freed.push(frames.sizeBytes - keptBytes);
+    const dropped: SegmentFrames[] = [];
+    for (const frames of emptied) {
+      try {
+        const keptBytes = needsRecords(history, frames.number)
+          ? await keepRecords(this.#options, segments, frames)
+          : 0;
+        dropped.push(frames);
+        freed.push(frames.sizeBytes - keptBytes);
+      } catch (error) {
+        if (!(error instanceof StorageError) || error.kind !== "corrupt") throw error;
+        this.#options.onProblem(frames.number, error);
+      }
     }
     await directory.sync();
     for (const [at, { number }] of dropped.entries()) {

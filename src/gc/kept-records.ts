@@ -10,6 +10,7 @@ import { type LogFiles, segmentCorrupt } from "../log/known-segments.ts";
 import { hashOutside } from "../log/outside-hash.ts";
 import {
   META_PREFIX_BYTES,
+  parseSegmentHeader,
   putSegmentTrailer,
   recordsName,
   SEGMENT_HEADER_BYTES,
@@ -37,22 +38,13 @@ export async function keepRecords(
   );
   const usedBytes = SEGMENT_HEADER_BYTES + metaBytes + SEGMENT_TRAILER_BYTES;
   const bytes = new Uint8Array(Math.ceil(usedBytes / PAGE_BYTES) * PAGE_BYTES);
-  const view = new DataView(bytes.buffer);
   await segments.read(number, bytes.subarray(0, SEGMENT_HEADER_BYTES), 0);
-  let at = SEGMENT_HEADER_BYTES;
-  for (const { offset, frameBytes, recordBytes } of batches) {
-    view.setUint32(at, offset, true);
-    view.setUint32(at + 4, BATCH_HEADER_BYTES + recordBytes, true);
-    at += META_PREFIX_BYTES;
-    await segments.read(number, bytes.subarray(at, at + BATCH_HEADER_BYTES), offset);
-    at += BATCH_HEADER_BYTES;
-    const records = bytes.subarray(at, at + recordBytes);
-    await segments.read(number, records, offset + BATCH_HEADER_BYTES + frameBytes);
-    at += recordBytes;
-    // The only copy is made from these bytes.
-    const batch = bytes.subarray(at - recordBytes - BATCH_HEADER_BYTES, at);
-    if (!(await isSound(files, batch))) throw segmentCorrupt(number, `batch at ${offset}: damaged`);
-  }
+  const metas = bytes.subarray(SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES + metaBytes);
+  if (frames.hasFooter) await segments.read(number, metas, frames.metasOffset);
+  else await readMetas(segments, frames, metas);
+  // The only copy is made from these bytes.
+  await checkHeader(files, number, bytes.subarray(0, SEGMENT_HEADER_BYTES));
+  await checkMetas(files, frames, metas);
   const trailerAt = bytes.length - SEGMENT_TRAILER_BYTES;
   const { memory } = files;
   const trailer = memory.scratchAddress + 8192;
@@ -79,15 +71,58 @@ export async function keepRecords(
   return bytes.length;
 }
 
-/** Whether a batch's header and records are what was written. */
-async function isSound(files: KeptRecordsFiles, batch: Uint8Array): Promise<boolean> {
+/** Gathers headers and records from the batches themselves. */
+async function readMetas(
+  segments: FileStore,
+  { number, batches }: SegmentFrames,
+  metas: Uint8Array,
+): Promise<void> {
+  const view = new DataView(metas.buffer, metas.byteOffset, metas.byteLength);
+  let at = 0;
+  for (const { offset, frameBytes, recordBytes } of batches) {
+    view.setUint32(at, offset, true);
+    view.setUint32(at + 4, BATCH_HEADER_BYTES + recordBytes, true);
+    at += META_PREFIX_BYTES;
+    await segments.read(number, metas.subarray(at, at + BATCH_HEADER_BYTES), offset);
+    at += BATCH_HEADER_BYTES;
+    const records = metas.subarray(at, at + recordBytes);
+    await segments.read(number, records, offset + BATCH_HEADER_BYTES + frameBytes);
+    at += recordBytes;
+  }
+}
+
+async function checkHeader(
+  files: KeptRecordsFiles,
+  number: number,
+  page: Uint8Array,
+): Promise<void> {
   const { memory, poolId } = files;
-  const address = await stagingPiece(files, batch.length);
-  memory.bytes.set(batch, address);
-  const header = parseBatchHeader(memory, address, batch.length, poolId);
-  const records = address + BATCH_HEADER_BYTES;
-  const isRight =
-    typeof header !== "string" && recordsMatch(memory, address, records, header.recordBytes);
+  const address = await stagingPiece(files, page.length);
+  memory.bytes.set(page, address);
+  const header = parseSegmentHeader(memory, address, page.length, poolId);
   memory.staging.release(address);
-  return isRight;
+  if (typeof header === "string") throw segmentCorrupt(number, header);
+}
+
+async function checkMetas(
+  files: KeptRecordsFiles,
+  { number, batches }: SegmentFrames,
+  metas: Uint8Array,
+): Promise<void> {
+  const { memory, poolId } = files;
+  let at = META_PREFIX_BYTES;
+  for (const { offset, recordBytes } of batches) {
+    const batch = metas.subarray(at, at + BATCH_HEADER_BYTES + recordBytes);
+    const address = await stagingPiece(files, batch.length);
+    memory.bytes.set(batch, address);
+    const header = parseBatchHeader(memory, address, batch.length, poolId);
+    const records = address + BATCH_HEADER_BYTES;
+    const isRight =
+      typeof header !== "string" &&
+      header.recordBytes === recordBytes &&
+      recordsMatch(memory, address, records, recordBytes);
+    memory.staging.release(address);
+    if (!isRight) throw segmentCorrupt(number, `batch at ${offset}: its records are damaged`);
+    at += batch.length + META_PREFIX_BYTES;
+  }
 }

@@ -13,7 +13,9 @@ import {
   type RecordCursor,
 } from "../log/record.ts";
 import { offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
-import { SEGMENT_HEADER_BYTES } from "../log/segment.ts";
+import { SEGMENT_HEADER_BYTES, type SegmentTrailer } from "../log/segment.ts";
+
+const PAGE_BYTES = 4096;
 
 /** A frame that was moved here. */
 export interface MovedHere {
@@ -31,6 +33,8 @@ export interface SegmentFrames {
   readonly end: number;
   /** Else its batches were read one by one, as far as they are whole. */
   readonly hasFooter: boolean;
+  /** Where the footer repeats the batches' headers and records. */
+  readonly metasOffset: number;
   /** Of frames that were born here: offset / 8, ascending. */
   readonly born: Uint32Array;
   /** Ascending. */
@@ -82,11 +86,16 @@ export function readSegmentFrames(files: LogFiles, number: number): Promise<Segm
       sizeBytes: reader.sizeBytes,
       end: walked.end,
       hasFooter: typeof trailer !== "string",
+      metasOffset: typeof trailer === "string" ? 0 : metasOffset(trailer),
       born: ascending(born),
       moved: moved.sort((a, b) => a.offset8 - b.offset8),
       batches,
     };
   });
+}
+
+function metasOffset({ end, rowBytes }: SegmentTrailer): number {
+  return Math.ceil(end / PAGE_BYTES) * PAGE_BYTES + rowBytes;
 }
 
 function noteBorn(view: DataView, cursor: RecordCursor, number: number, born: number[]): void {
