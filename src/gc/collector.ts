@@ -18,7 +18,12 @@ import type { BlockIndex } from "../index/block-index.ts";
 import { RELOCATION } from "../index/relocation-index.ts";
 import type { RunStore } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
-import { KnownSegments, type LogFiles, segmentCorrupt } from "../log/known-segments.ts";
+import {
+  KnownSegments,
+  type LogFiles,
+  segmentCorrupt,
+  withSegment,
+} from "../log/known-segments.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import { recordsNumberOf, segmentName, segmentNumberOf } from "../log/segment.ts";
 import type { SegmentSet } from "../log/segment-set.ts";
@@ -100,6 +105,17 @@ interface Candidate {
   readonly sizeBytes: number;
   /** Estimated. */
   readonly liveShare: number;
+  /** All of it is cold data that was compressed together. */
+  readonly isCondensed: boolean;
+}
+
+/** What is known of a sealed segment. */
+interface SegmentFacts {
+  readonly sizeBytes: number;
+  /** Blocks in its frames; not exact: its frames. */
+  readonly frameCount: number;
+  readonly isExact: boolean;
+  readonly isCondensed: boolean;
 }
 
 /** Bitmaps and names of so many segments are held at once. */
@@ -114,10 +130,7 @@ const HOT_SEGMENTS = 8;
 export class Collector {
   readonly #options: CollectorOptions;
   /** What is known of sealed segments, which don't change. */
-  readonly #facts: Map<number, { readonly sizeBytes: number; readonly frameCount: number }> =
-    new Map();
-  /** Segments whose data doesn't shrink, or is compressed together already. */
-  readonly #condensed: Set<number> = new Set();
+  readonly #facts: Map<number, SegmentFacts> = new Map();
   progress: CollectProgress | undefined;
   #pacedLsn = 0;
   #pacedMicros = 0;
@@ -145,7 +158,7 @@ export class Collector {
       if (isSettled && !options.isDryRun) await this.#settle();
       const history = this.#options.history();
       if (!options.isDryRun) await this.#removeOldRecords(history);
-      const candidates = await this.#survey(history, collected);
+      const candidates = await this.#survey(history, options, collected);
       const victims = this.#choose(candidates, options, collected);
       if (!options.isDryRun) await this.#compact(victims, { ...options, history }, collected);
     } finally {
@@ -172,7 +185,7 @@ export class Collector {
 
   /** Bytes on disk of an average frame of the segment, as far as it is known. */
   async averageFrameBytes(segment: number): Promise<number> {
-    const facts = await this.#factsOf(segment);
+    const facts = await this.#factsOf(segment, true);
     return facts === undefined || facts.frameCount === 0 ? 0 : facts.sizeBytes / facts.frameCount;
   }
 
@@ -184,7 +197,11 @@ export class Collector {
     await checkpoint();
   }
 
-  async #survey(history: History, collected: Collected): Promise<Candidate[]> {
+  async #survey(
+    history: History,
+    { isThorough }: CollectOptions,
+    collected: Collected,
+  ): Promise<Candidate[]> {
     const { directory, oldestCutSegment } = this.#options;
     const live = history.kind === "all" ? undefined : await this.#liveFrames(history);
     const candidates: Candidate[] = [];
@@ -192,15 +209,17 @@ export class Collector {
     for (const name of (await directory.list()).sort()) {
       const number = segmentNumberOf(name);
       if (number <= 0) continue;
-      const facts = await this.#factsOf(number);
+      let facts = await this.#factsOf(number, isThorough);
       if (facts === undefined) continue;
-      const { sizeBytes, frameCount } = facts;
+      if ((live?.get(number) ?? 0) > facts.frameCount) facts = await this.#factsOf(number, true);
+      if (facts === undefined) continue;
+      const { sizeBytes, frameCount, isCondensed } = facts;
       const liveCount = live === undefined ? frameCount : (live.get(number) ?? 0);
       const liveShare = frameCount === 0 ? 0 : Math.min(1, liveCount / frameCount);
       collected.segmentsExamined += 1;
       collected.liveBytes += sizeBytes * liveShare;
       collected.garbageBytes += sizeBytes * (1 - liveShare);
-      if (number < end) candidates.push({ number, sizeBytes, liveShare });
+      if (number < end) candidates.push({ number, sizeBytes, liveShare, isCondensed });
       else collected.keptGarbageBytes += sizeBytes * (1 - liveShare);
     }
     return candidates;
@@ -233,18 +252,17 @@ export class Collector {
     await scanHistory(this.#options, history.base, endLsn, taker);
   }
 
-  async #factsOf(
-    number: number,
-  ): Promise<{ readonly sizeBytes: number; readonly frameCount: number } | undefined> {
+  /**
+   * What is known of a segment; undefined while it is written, or where it can't be read. A footer tells at once how many
+   * frames there are; how many blocks are in them, if some are shared, only the records do: `isExact`.
+   */
+  async #factsOf(number: number, isExact: boolean): Promise<SegmentFacts | undefined> {
     const known = this.#facts.get(number);
-    if (known !== undefined) return known;
-    if (number >= this.#options.log.segmentNumber) return undefined; // it is being written
+    if (known !== undefined && (known.isExact || !isExact)) return known;
+    if (number >= this.#options.log.segmentNumber) return undefined;
     try {
-      const { sizeBytes, born, moved } = await readSegmentFrames(this.#options, number);
-      const movedCount = moved.reduce((sum, { homes }) => sum + homes.length / 2, 0);
-      const facts = { sizeBytes, frameCount: born.length + movedCount };
-      if (moved.length > 0 && born.length === 0 && moved.some(({ isShared }) => isShared))
-        this.#condensed.add(number);
+      const quick = isExact ? undefined : await this.#factsByFooter(number);
+      const facts = quick ?? (await this.#factsByRecords(number));
       this.#facts.set(number, facts);
       return facts;
     } catch (error) {
@@ -252,6 +270,22 @@ export class Collector {
       this.#options.onProblem(number, error);
       return undefined;
     }
+  }
+
+  #factsByFooter(number: number): Promise<SegmentFacts | undefined> {
+    return withSegment(this.#options, number, async (reader) => {
+      const trailer = await reader.trailer();
+      if (typeof trailer === "string") return undefined;
+      const { frameCount } = trailer;
+      return { sizeBytes: reader.sizeBytes, frameCount, isExact: false, isCondensed: false };
+    });
+  }
+
+  async #factsByRecords(number: number): Promise<SegmentFacts> {
+    const { sizeBytes, born, moved } = await readSegmentFrames(this.#options, number);
+    const movedCount = moved.reduce((sum, { homes }) => sum + homes.length / 2, 0);
+    const isCondensed = born.length === 0 && moved.some(({ isShared }) => isShared);
+    return { sizeBytes, frameCount: born.length + movedCount, isExact: true, isCondensed };
   }
 
   /** The segments with most garbage first, until enough would be freed. */
@@ -264,8 +298,8 @@ export class Collector {
     const victims: Candidate[] = [];
     let freed = 0;
     for (const candidate of [...candidates].sort((a, b) => a.liveShare - b.liveShare)) {
-      const { number, sizeBytes, liveShare } = candidate;
-      const isWorth = liveShare <= liveShareMax || (isThorough && !this.#condensed.has(number));
+      const { sizeBytes, liveShare, isCondensed } = candidate;
+      const isWorth = liveShare <= liveShareMax || (isThorough && !isCondensed);
       if (isWorth && freed < wantedBytes) {
         victims.push(candidate);
         freed += sizeBytes * (1 - liveShare);
@@ -414,7 +448,6 @@ export class Collector {
       await directory.remove(segmentName(number));
       onDropped({ freedBytes: freed[at] as number, isSegment: true });
       this.#facts.delete(number);
-      this.#condensed.delete(number);
       collected.bytesFreed += freed[at] as number;
       collected.segmentsFreed += 1;
       collected.segmentsCompacted += 1;
