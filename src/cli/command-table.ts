@@ -452,7 +452,7 @@ export const COMMANDS: readonly CommandRow[] = [
     name: "check",
     summary: "verify a pool offline",
     description: [
-      "Reads all of the pool and verifies every invariant: the chain of batches, checksums, the index against the log. Changes nothing. A pool that a daemon has open is refused, because it changes meanwhile.",
+      "Reads all of the pool and verifies every invariant: the chain of batches, checksums, the index against the log, and that every reference, also of the history that is promised, comes to its frame. Changes nothing. A pool that a daemon has open is refused, because it changes meanwhile.",
       "Damage doesn't end it: what lies behind a break of the log is looked at piece by piece, and all runs node by node. A clean close leaves a mark, and the result says when it was. A log whose end was cut off looks like one that a crash ended: then the result says up to which record the pool is sound, and that nothing is known of what may have come behind.",
     ],
     arguments: [],
@@ -460,13 +460,13 @@ export const COMMANDS: readonly CommandRow[] = [
       {
         name: "memory",
         value: "SIZE",
-        help: "Memory to work in, besides 8 bytes per block that is mapped",
+        help: "Memory to work in, besides 8 bytes per block that is mapped, 10 per frame, and 50 per frame that was moved",
         standard: "256M",
       },
     ],
     examples: [{ command: "varve check --pool /srv/pool", effect: "what is wrong, if anything" }],
     exits: ["notFound", "conflict", "corrupt"],
-    json: "{isSound, poolId, lsn, timeMicros, segment, offset, closedMicros?, isLogWhole, volumes, blocksCompared, checkpoints, tail, findings: [{code, message, data}]}; lsn is the first that wasn't read",
+    json: "{isSound, poolId, firstLsn, lsn, timeMicros, segment, offset, closedMicros?, isLogWhole, volumes, blocksCompared, checkpoints, counted?: {references, danglingReferences, damagedReferences, frames, frameBytes, unreferencedFrames, unreferencedBytes}, tail, findings: [{code, message, data}]}; lsn is the first that wasn't read",
     seeAlso: ["varve-log-dump(1)"],
   },
   {

@@ -9,23 +9,23 @@
 // Changes nothing; the caller holds the pool's lock. Findings are results, not exceptions.
 
 import type { StorageError } from "../base/errors.ts";
-import type { Directory } from "../host/ports.ts";
+import type { Directory, Zstd } from "../host/ports.ts";
 import { readSlots, SLOT_NAMES } from "../index/checkpoint-body.ts";
 import {
   type CheckpointSource,
   type LoadedCheckpoint,
+  readBody,
   readCheckpoints,
   runsOf,
 } from "../index/checkpoint-loader.ts";
 import { runName } from "../index/run-file.ts";
 import { scanRun } from "../index/run-scan.ts";
-import type { BatchHeader } from "../log/batch.ts";
 import { FileStore } from "../log/file-store.ts";
 import { segmentCorrupt } from "../log/known-segments.ts";
 import { type LogBegin, readLogBegin } from "../log/log-begin.ts";
 import { PlainState } from "../log/log-dump.ts";
 import { type LogReach, readLogReach } from "../log/log-reach.ts";
-import { PLAIN_PAGE_BLOCKS } from "../log/plain-map.ts";
+import { PLAIN_PAGE_BLOCKS, type PlainMap } from "../log/plain-map.ts";
 import { newPlainPlace } from "../log/plain-moves.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
 import { offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
@@ -37,12 +37,18 @@ import {
   segmentNumberOf,
 } from "../log/segment.ts";
 import type { DamagedFrame } from "../log/segment-reader.ts";
-import { checkSegmentEnds, type SegmentEnds, scanBatches } from "../log/segment-scan.ts";
+import {
+  type BatchScan,
+  checkSegmentEnds,
+  type SegmentEnds,
+  scanBatches,
+} from "../log/segment-scan.ts";
 import { BlockMemory, shapeOf } from "../reduce/block-memory.ts";
+import { Catalog } from "./catalog.ts";
 import { type CheckFinding, CheckFindings } from "./check-findings.ts";
 import { compareCheckpoint } from "./checkpoint-comparison.ts";
 import { readCheckpointState } from "./checkpoint-state.ts";
-import { isFrameAt } from "./frame-look.ts";
+import { isFrameAt, SharedLook } from "./frame-look.ts";
 import { poolIdBytes, readIdentity } from "./identity.ts";
 import { beginsLate } from "./salvage.ts";
 import { StoredFrames } from "./stored-frames.ts";
@@ -89,6 +95,7 @@ export interface CheckReport {
 export interface CheckOptions {
   readonly root: Directory;
   readonly log: Directory;
+  readonly zstd: Zstd;
   /** For a pool whose pool.json is lost: who it is by its segments, and the finding. */
   readonly found?: { readonly poolId: Uint8Array; readonly problem: StorageError } | undefined;
   /**
@@ -97,6 +104,13 @@ export interface CheckOptions {
    */
   readonly memoryBytes: number;
   readonly onProgress?: (done: { readonly segment: number }) => void;
+}
+
+/** What the check has found out when references are followed. */
+interface Found {
+  readonly begin: LogBegin;
+  readonly newest: LoadedCheckpoint | undefined;
+  readonly reach: LogReach;
 }
 
 interface Suspect {
@@ -129,12 +143,16 @@ class PoolCheck {
   readonly #options: CheckOptions;
   readonly #memory: BlockMemory;
   readonly #runs: FileStore;
+  readonly #segments: FileStore;
+  readonly #look: SharedLook;
   readonly #source: CheckpointSource;
   readonly #findings: CheckFindings = new CheckFindings();
   readonly #frames: StoredFrames = new StoredFrames();
   /** Segments whose frames are there. */
   #present: ReadonlySet<number> = new Set();
   #plain = new PlainState();
+  /** How far back every write is kept, in the end; 0: history isn't kept, null: for ever. */
+  #windowMicros: number | null = null;
   /** A segment has a hole where it should have none. */
   #isBroken = false;
   /** Frames that something refers to and of which no batch tells, by name; and references to more of them. */
@@ -142,10 +160,12 @@ class PoolCheck {
   #untoldCount = 0;
 
   constructor(options: CheckOptions, poolId: Uint8Array) {
-    const { log: directory, memoryBytes } = options;
+    const { log: directory, memoryBytes, zstd } = options;
     this.#options = options;
     this.#memory = new BlockMemory(shapeOf(memoryBytes));
     this.#runs = new FileStore(directory, runName, OPEN_FILES_MAX);
+    this.#segments = new FileStore(directory, segmentName, OPEN_FILES_MAX);
+    this.#look = new SharedLook({ memory: this.#memory, segments: this.#segments }, zstd);
     this.#source = { memory: this.#memory, directory, poolId, runs: this.#runs };
   }
 
@@ -158,7 +178,10 @@ class PoolCheck {
     const reach = await this.#readLog(begin, checkpoints);
     await this.#scanSegments(begin, reach);
     const blocksCompared = await this.#compareCheckpoints(checkpoints, reach);
-    const counted = reach.damage === undefined ? await this.#countReferences(begin) : undefined;
+    const counted =
+      reach.damage === undefined
+        ? await this.#countReferences({ begin, newest: checkpoints[0], reach })
+        : undefined;
     const isClosed = (checkpoints[0]?.body.cut.nextLsn ?? 0) === reach.nextLsn;
     const isLogWhole = reach.damage === undefined && !this.#isBroken;
     return {
@@ -178,8 +201,9 @@ class PoolCheck {
     };
   }
 
-  close(): Promise<void> {
-    return this.#runs.closeAll();
+  async close(): Promise<void> {
+    await this.#segments.closeAll();
+    await this.#runs.closeAll();
   }
 
   /** The checkpoints whose bodies can be read, newest first; and all of their runs are looked at. */
@@ -191,7 +215,9 @@ class PoolCheck {
       checkpoints = found.checkpoints;
       for (const problem of found.problems) this.#findings.add("POOL_CORRUPT", problem, {});
     });
-    const needed = new Map(checkpoints.flatMap(runsOf).map((run) => [run.number, run]));
+    const bases = checkpoints.flatMap(({ body }) => body.bases ?? []);
+    const runs = [...checkpoints.flatMap(runsOf), ...bases.flatMap((base) => base.runs)];
+    const needed = new Map(runs.map((run) => [run.number, run]));
     for (const run of needed.values())
       await this.#findings.guard(() =>
         scanRun(this.#source, run, (problem) =>
@@ -224,7 +250,11 @@ class PoolCheck {
     const reach = await readLogReach({
       ...this.#source,
       start,
-      onRecord: (cursor) => this.#plain.apply(this.#memory, cursor),
+      onRecord: (cursor) => {
+        this.#plain.apply(this.#memory, cursor);
+        if (cursor.kind === RECORD_KIND.RETENTION_SET)
+          this.#windowMicros = windowOf(cursor.json ?? {});
+      },
     });
     if (reach.damage !== undefined) this.#findings.addError(reach.damage);
     return reach;
@@ -242,6 +272,7 @@ class PoolCheck {
       if (read === undefined || read.lostNodes >= fewestLost) continue;
       fewestLost = read.lostNodes;
       this.#plain = read.state;
+      this.#windowMicros = Catalog.fromJson(body.catalog).retention.everyWriteMicros;
       start = body.cut;
     }
     if (start === undefined) this.#findings.addError(beginsLate(lateStart));
@@ -300,13 +331,21 @@ class PoolCheck {
     if (!isRecords) this.#frames.endSegment();
   }
 
-  #noting(number: number): {
-    onBatch: (offset: number, header: BatchHeader) => void;
-    onRecord: (cursor: RecordCursor) => void;
-  } {
+  /** What is noted of a segment's frames as its batches are told. */
+  #noting(number: number): Pick<BatchScan, "onBatch" | "onRecord" | "afterBatch"> {
+    const onProblem = (offset: number, problem: string): void => {
+      const message = `log: segment ${segmentName(number)}, frame at ${offset}: ${problem}`;
+      this.#findings.add("FRAME_CORRUPT", message, { segment: number, offset });
+    };
     return {
       onBatch: (offset, header) => this.#frames.beginBatch(offset, header),
-      onRecord: (cursor) => this.#frames.note(this.#memory, number, cursor),
+      onRecord: (cursor) => {
+        this.#frames.note(this.#memory, number, cursor);
+        const { kind, isShared, placeSegment } = cursor;
+        if (kind === RECORD_KIND.RELOCATED && isShared && placeSegment === number)
+          this.#look.note(cursor);
+      },
+      afterBatch: () => (this.#look.hasWork ? this.#look.look(onProblem) : undefined),
     };
   }
 
@@ -330,31 +369,54 @@ class PoolCheck {
     return blocksCompared;
   }
 
-  /** Follows every reference to its frame: of all volumes, and of all records where all of history is kept. */
-  async #countReferences(begin: LogBegin): Promise<ReferenceCount> {
+  /** Follows every reference to its frame: of all volumes, and of the history that is promised. */
+  async #countReferences(found: Found): Promise<ReferenceCount> {
     const counts = { references: 0, damagedReferences: 0 };
+    const onFollowed = (): void => {
+      counts.references += 1;
+      if (this.#frames.isDamaged) counts.damagedReferences += 1;
+    };
     for (const volume of this.#plain.volumes.values()) {
-      const map = this.#plain.mapOf(volume);
-      for (const number of map.pageNumbers()) {
-        const page = map.page(number) as Uint32Array;
-        for (let block = 0; block < PLAIN_PAGE_BLOCKS; block++) {
-          const segment = page[block * 2] as number;
-          const low = page[block * 2 + 1] as number;
-          if (stateOf(low) !== REFERENCE_STATE.FRAME) continue;
-          counts.references += 1;
-          const lba = number * PLAIN_PAGE_BLOCKS + block;
-          this.#follow(segment, low, () => `volume "${volume.name}", block ${lba}`);
-          if (this.#frames.isDamaged) counts.damagedReferences += 1;
-        }
-      }
+      const nameOf = (lba: number): string => `volume "${volume.name}", block ${lba}`;
+      this.#followMap(this.#plain.mapOf(volume), nameOf, onFollowed);
     }
-    if (begin.lateStart === undefined) await this.#followHistory();
+    await this.#findings.guard(() => this.#followHistory(found));
     const danglingReferences = await this.#findDangling();
     return { ...counts, danglingReferences, ...this.#frames.counts };
   }
 
-  /** While nothing was let go, every record's references come to a frame. */
-  async #followHistory(): Promise<void> {
+  #followMap(map: PlainMap, nameOf: (lba: number) => string, onFollowed: () => void): void {
+    for (const number of map.pageNumbers()) {
+      const page = map.page(number) as Uint32Array;
+      for (let block = 0; block < PLAIN_PAGE_BLOCKS; block++) {
+        const low = page[block * 2 + 1] as number;
+        if (stateOf(low) !== REFERENCE_STATE.FRAME) continue;
+        const lba = number * PLAIN_PAGE_BLOCKS + block;
+        this.#follow(page[block * 2] as number, low, () => nameOf(lba));
+        onFollowed();
+      }
+    }
+  }
+
+  /** What volumes held where the promise begins, and all that was written since. */
+  async #followHistory({ begin, newest, reach }: Found): Promise<void> {
+    if (this.#windowMicros === 0) return;
+    const beginMicros = reach.timeMicros - (this.#windowMicros ?? Number.POSITIVE_INFINITY);
+    // Garbage collection began from this one or from an earlier one.
+    const base = newest?.body.bases?.findLast(({ cut }) => cut.recordedMicros <= beginMicros);
+    if (base !== undefined && base.cut.nextLsn >= (begin.lateStart?.nextLsn ?? 0)) {
+      const body = await readBody(this.#source, base.slot);
+      const held = await readCheckpointState(this.#source, body);
+      for (const volume of held?.state.volumes.values() ?? []) {
+        const nameOf = (lba: number): string =>
+          `volume "${volume.name}", block ${lba} as of LSN ${base.cut.nextLsn}`;
+        this.#followMap(held?.state.mapOf(volume) as PlainMap, nameOf, () => undefined);
+      }
+      await this.#followRecords(base.cut);
+    } else if (begin.lateStart === undefined) await this.#followRecords(LOG_BEGIN);
+  }
+
+  async #followRecords(start: ReplayStart): Promise<void> {
     const { view } = this.#memory;
     const onRecord = ({ kind, lsn, blockCount, referencesOffset }: RecordCursor): void => {
       if (kind !== RECORD_KIND.WROTE) return;
@@ -362,12 +424,15 @@ class PoolCheck {
         const segment = view.getUint32(referencesOffset + block * 8, true);
         const low = view.getUint32(referencesOffset + block * 8 + 4, true);
         // What volumes refer to was followed before.
-        const isFrame = stateOf(low) === REFERENCE_STATE.FRAME;
-        if (isFrame && !this.#suspects.has(`${segment}:${offset8Of(low) * 8}`))
+        if (stateOf(low) === REFERENCE_STATE.FRAME && !this.#isSuspect(segment, low))
           this.#follow(segment, low, () => `log: LSN ${lsn}, block ${block} of it`);
       }
     };
-    await readLogReach({ ...this.#source, start: LOG_BEGIN, onRecord });
+    await readLogReach({ ...this.#source, start, onRecord });
+  }
+
+  #isSuspect(segment: number, low: number): boolean {
+    return this.#suspects.size > 0 && this.#suspects.has(`${segment}:${offset8Of(low) * 8}`);
   }
 
   /** Goes to the reference's frame; where no batch tells of one, it is looked for later. */
@@ -385,24 +450,27 @@ class PoolCheck {
 
   /** Those that are in a damaged batch may be whole themselves. Counts the references to the others. */
   async #findDangling(): Promise<number> {
-    const segments = new FileStore(this.#source.directory, segmentName, OPEN_FILES_MAX);
-    const parts = { memory: this.#memory, segments };
+    const parts = { memory: this.#memory, segments: this.#segments };
     const place = newPlainPlace();
+    // What a missing segment takes along is one finding.
+    const gone = new Map<string, Suspect & { readonly frame: string }>();
+    for (const [frame, suspect] of this.#suspects) {
+      const { segment, offset8, problem } = suspect;
+      if (!this.#plain.moves.find(segment, offset8, place))
+        Object.assign(place, { segment, offset8, isShared: false });
+      const isPresent = this.#present.has(place.segment);
+      if (isPresent && (await isFrameAt(parts, { segment, offset8 }, place))) continue;
+      const key = isPresent ? frame : problem;
+      const first = gone.get(key);
+      if (first === undefined) gone.set(key, { ...suspect, frame });
+      else first.referenceCount += suspect.referenceCount;
+    }
     let dangling = this.#untoldCount;
-    try {
-      for (const [frame, { name, segment, offset8, problem, referenceCount }] of this.#suspects) {
-        if (!this.#plain.moves.find(segment, offset8, place))
-          Object.assign(place, { segment, offset8, isShared: false });
-        const isThere =
-          this.#present.has(place.segment) && (await isFrameAt(parts, { segment, offset8 }, place));
-        if (isThere) continue;
-        dangling += referenceCount;
-        const others = referenceCount > 1 ? ` (and ${referenceCount - 1} more)` : "";
-        const message = `${name}${others}: its frame ${frame} is gone: ${problem}`;
-        this.#findings.add("POOL_CORRUPT", message, { frame, references: referenceCount });
-      }
-    } finally {
-      await segments.closeAll();
+    for (const { frame, name, problem, referenceCount: references } of gone.values()) {
+      dangling += references;
+      const others = references > 1 ? ` (one of ${references} such references)` : "";
+      const message = `${name}: its frame ${frame} is gone: ${problem}${others}`;
+      this.#findings.add("POOL_CORRUPT", message, { frame, references });
     }
     return dangling;
   }
@@ -423,6 +491,10 @@ class PoolCheck {
     const message = `${what}; it holds block ${lba} of volume "${name}" as of LSN ${lsn}`;
     this.#findings.add("FRAME_CORRUPT", message, { ...data, volume: name, lba });
   }
+}
+
+function windowOf({ everyWriteMicros }: Readonly<Record<string, unknown>>): number | null {
+  return typeof everyWriteMicros === "number" ? everyWriteMicros : null;
 }
 
 /** The header of the segment that continues this one. */

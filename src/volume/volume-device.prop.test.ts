@@ -189,7 +189,7 @@ class Session {
 
 async function sameByLogAlone(files: PoolFiles, volumes: readonly FlatVolume[]): Promise<void> {
   const { root, log, zstd } = newHost(files);
-  const report = await checkPool({ root, log, memoryBytes: 64 * MIB });
+  const report = await checkPool({ root, log, zstd, memoryBytes: 64 * MIB });
   equal(report.findings.length, 0, report.findings[0]?.message);
   const poolId = poolIdBytes(await readIdentity(root));
   for (const { name, bytes } of volumes) {

@@ -3,7 +3,7 @@
 // Moves frames of a pool as garbage collection does, where and when a test wants it: each alone, or many into one;
 // and takes away the segments that they came from, with or without their records.
 
-import { newRecordCursor, parseRecord } from "../../src/log/record.ts";
+import { newRecordCursor, parseRecord, type RecordCursor } from "../../src/log/record.ts";
 import { offset8Of, REFERENCE_STATE, stateOf } from "../../src/log/reference.ts";
 import { segmentName } from "../../src/log/segment.ts";
 import { SharedFrames } from "../../src/log/shared-frame.ts";
@@ -29,27 +29,46 @@ export function homeOfBlock({ pool }: PoolRig, lba: number): Home {
   return { lba, segment: pool.index.foundSegment, offset8: offset8Of(low) };
 }
 
+/** What a faulty collector might do. */
+export interface Fault {
+  /** What the index is told of each move, if not what the log is; null: nothing. */
+  readonly tell?: null | ((cursor: RecordCursor) => void);
+  /** The blocks that are stored, if not those that are named. */
+  readonly stored?: readonly number[];
+}
+
 /** Each of these blocks' frames gets a place of its own. Homes must still be there. */
-export async function moveAlone(rig: PoolRig, lbas: readonly number[]): Promise<void> {
+export async function moveAlone(
+  rig: PoolRig,
+  lbas: readonly number[],
+  fault: Fault = {},
+): Promise<void> {
   const files = rig.host.log.files();
   for (const home of lbas.map((lba) => homeOfBlock(rig, lba)))
-    await append(rig, [{ home, frame: frameAtHome(files, home) }], false);
+    await append(rig, [{ home, frame: frameAtHome(files, home) }], { isShared: false, fault });
 }
 
 /** All of these blocks share one new frame. Homes must still be there. */
-export async function moveShared(rig: PoolRig, lbas: readonly number[]): Promise<void> {
+export async function moveShared(
+  rig: PoolRig,
+  lbas: readonly number[],
+  fault: Fault = {},
+): Promise<void> {
   const files = rig.host.log.files();
-  const homes = lbas.map((lba) => homeOfBlock(rig, lba));
-  await append(
-    rig,
-    homes.map((home) => ({ home, frame: frameAtHome(files, home) })),
-    true,
-  );
+  const moved = lbas.map((lba, slot) => {
+    const home = homeOfBlock(rig, lba);
+    const other = homeOfBlock(rig, fault.stored?.[slot] ?? lba);
+    const content = blockOf(rig, other, frameAtHome(files, other));
+    return { home, frame: frameAtHome(files, home), content };
+  });
+  await append(rig, moved, { isShared: true, fault });
 }
 
 interface Moved {
   readonly home: Home;
   readonly frame: Uint8Array;
+  /** What is stored of it, where it shares a frame. */
+  readonly content?: Uint8Array;
 }
 
 function frameAtHome(
@@ -61,16 +80,20 @@ function frameAtHome(
   return bytes.slice(offset8 * 8, offset8 * 8 + RAW_FRAME_BYTES);
 }
 
-async function append(rig: PoolRig, moved: readonly Moved[], isShared: boolean): Promise<void> {
+async function append(
+  rig: PoolRig,
+  moved: readonly Moved[],
+  { isShared, fault }: { readonly isShared: boolean; readonly fault: Fault },
+): Promise<void> {
   const { log, memory, index } = rig.pool;
   const { bytes, view } = memory;
   const slotsAddress = memory.staging.allocate(64 * SLOT_BYTES);
   const content = new Uint8Array(moved.length * BLOCK_BYTES);
-  for (const [slot, { home, frame }] of moved.entries()) {
+  for (const [slot, { home, frame, content: own }] of moved.entries()) {
     bytes.set(frame.subarray(0, 8), slotsAddress + slot * SLOT_BYTES);
     view.setUint32(slotsAddress + slot * SLOT_BYTES + 8, home.segment, true);
     view.setUint32(slotsAddress + slot * SLOT_BYTES + 12, home.offset8, true);
-    content.set(blockOf(rig, home, frame), slot * BLOCK_BYTES);
+    content.set(own ?? new Uint8Array(0), slot * BLOCK_BYTES);
   }
   const shared = new SharedFrames(memory, SIM_ZSTD);
   const stored = await SIM_ZSTD.compress(content);
@@ -90,7 +113,8 @@ async function append(rig: PoolRig, moved: readonly Moved[], isShared: boolean):
     );
     const cursor = newRecordCursor();
     parseRecord(view, record.address, record.address + record.lengthBytes, cursor);
-    index.relocations.apply(cursor);
+    fault.tell?.(cursor);
+    if (fault.tell !== null) index.relocations.apply(cursor);
   });
   memory.staging.release(slotsAddress);
 }

@@ -33,8 +33,8 @@ test("a pool opens with less memory than its newest changes were made with", asy
 });
 
 test("check compares a checkpoint with more changes behind it than its memory holds", async () => {
-  const { root, log } = newHost(await manyChanges());
-  const report = await checkPool({ root, log, memoryBytes: 64 * MIB });
+  const { root, log, zstd } = newHost(await manyChanges());
+  const report = await checkPool({ root, log, zstd, memoryBytes: 64 * MIB });
   deepEqual(report.findings, []);
 });
 
@@ -48,7 +48,7 @@ test("check and cat take a zeroed 16 TiB in their stride", async () => {
   await rig.pool.checkpoint();
   equal(await rig.trim("a", 2 ** 43 + 4096, 4096), 0);
   const { root, log, zstd } = newHost(await rig.close());
-  const report = await checkPool({ root, log, memoryBytes: 64 * MIB });
+  const report = await checkPool({ root, log, zstd, memoryBytes: 64 * MIB });
   deepEqual(report.findings, []);
   equal(report.checkpoints, 2);
   const poolId = poolIdBytes(await readIdentity(root));
@@ -130,8 +130,8 @@ test("check finds where a checkpoint differs from the log, but for what changed 
   await rig.pool.resizeVolume("a", 1999 * BLOCK);
   await rig.pool.createVolume("b", MIB);
   await rig.write("b", 0, noise(2, BLOCK));
-  const { root, log } = newHost(rig.kill());
-  const { findings } = await checkPool({ root, log, memoryBytes: 64 * MIB });
+  const { root, log, zstd } = newHost(rig.kill());
+  const { findings } = await checkPool({ root, log, zstd, memoryBytes: 64 * MIB });
   deepEqual(
     findings.map(({ data }) => data),
     [

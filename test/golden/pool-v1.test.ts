@@ -85,8 +85,8 @@ test("the kept pool opens, has its volumes and their content, and goes on from t
 });
 
 test("the kept pool is sound, by the log and by both of its checkpoints", async () => {
-  const { root, log } = newHost(KEPT);
-  const report = await checkPool({ root, log, memoryBytes: 64 * MIB });
+  const { root, log, zstd } = newHost(KEPT);
+  const report = await checkPool({ root, log, zstd, memoryBytes: 64 * MIB });
   deepEqual(report.findings, []);
   equal(report.checkpoints, 2);
   equal(report.volumes, 3);

@@ -5,6 +5,7 @@
 
 import { EXIT_CODE, StorageError } from "../../base/errors.ts";
 import { formatSize, formatTime } from "../../base/units.ts";
+import { createZstd } from "../../host/node/zstd.ts";
 import { type CheckReport, checkPool } from "../../pool/pool-check.ts";
 import type { CommandContext } from "../command.ts";
 import { lockOfflinePool, openOfflinePool } from "../offline-pool.ts";
@@ -29,7 +30,7 @@ export async function run(context: CommandContext): Promise<number | undefined> 
   const found = problem === undefined ? undefined : { poolId, problem };
   const lock = await lockOfflinePool(path);
   try {
-    const report = await checkPool({ root, log, found, memoryBytes });
+    const report = await checkPool({ root, log, zstd: createZstd(), found, memoryBytes });
     const isSound = report.findings.length === 0;
     if (context.isJson) output.json({ isSound, ...report });
     else print(path, report, output);
@@ -42,19 +43,36 @@ export async function run(context: CommandContext): Promise<number | undefined> 
 function print(path: string, report: CheckReport, output: Output): void {
   for (const { code, message } of report.findings) output.line(`${message} [${code}]`);
   const { checkpoints, blocksCompared, segment, offset, isLogWhole, tail, volumes } = report;
+  const { firstLsn } = report;
   const size = formatSize(blocksCompared * BLOCK_BYTES);
   const torn = tail === "clean" ? "" : `; it ends at a torn batch: ${tail}`;
+  const from = firstLsn === 1 ? "" : `from #${firstLsn} `;
   const end = isLogWhole ? torn : "; broken there, though it went on";
   output.facts([
     ["pool", `${path} (${report.poolId})`],
     ["result", resultOf(report)],
-    ["log", `read ${upTo(report)}, segment ${segment}, offset ${offset}${end}`],
+    ["log", `read ${from}${upTo(report)}, segment ${segment}, offset ${offset}${end}`],
     ["volumes", isLogWhole ? String(volumes) : `${volumes}, ${upTo(report)}`],
     [
       "index",
       `${counted(checkpoints, "checkpoint")}, ${counted(blocksCompared, "block")} (${size}) compared`,
     ],
+    ["frames", framesOf(report)],
   ]);
+}
+
+/** What following every reference came to. */
+function framesOf({ counted: count }: CheckReport): string {
+  if (count === undefined) return "not counted: the log is broken";
+  const { references, frames, frameBytes, danglingReferences, damagedReferences } = count;
+  const { unreferencedFrames, unreferencedBytes } = count;
+  const parts = [
+    `${frames} (${formatSize(frameBytes)}) for ${counted(references, "block")}`,
+    `${unreferencedFrames} (${formatSize(unreferencedBytes)}) needed by nothing`,
+  ];
+  if (damagedReferences > 0) parts.push(`${counted(damagedReferences, "block")} in damaged ones`);
+  if (danglingReferences > 0) parts.push(`${counted(danglingReferences, "reference")} to none`);
+  return parts.join("; ");
 }
 
 function resultOf(report: CheckReport): string {
