@@ -138,7 +138,8 @@ test("a pool counts the blocks that its readers find damaged, and names their vo
     for (let at = 20_000; at < 60_000; at += 8192) damaged[at] = ~(damaged[at] as number);
     log.set(name, damaged);
   }
-  const again = await PoolRig.open({ root: files.root, log }, { segmentBytes: 4 << 20 });
+  const settings = { segmentBytes: 4 << 20, isDedupRestored: false };
+  const again = await PoolRig.open({ root: files.root, log }, settings);
   again.host.clock.isFrozen = true;
   const told: unknown[] = [];
   again.pool.onEvent(({ event, fields }) => told.push([event, fields.volume, fields.suppressed]));

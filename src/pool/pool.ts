@@ -36,6 +36,7 @@ import { BlockReducer, type Reduction } from "../reduce/block-reducer.ts";
 import { DedupIndex } from "../reduce/dedup-index.ts";
 import { BlockStore } from "../volume/block-store.ts";
 import { PromisedRequest } from "../volume/device-request.ts";
+import { FingerprintLists, type FingerprintListsOptions } from "../volume/fingerprint-lists.ts";
 import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
 import {
@@ -46,6 +47,7 @@ import {
   type VolumeRecord,
 } from "./catalog.ts";
 import { Damage } from "./damage.ts";
+import { DedupRestore } from "./dedup-restore.ts";
 import { Housekeeper } from "./housekeeper.ts";
 import {
   newIdentity,
@@ -122,6 +124,9 @@ export class Pool {
   log!: LogWriter;
   blocks!: BlockStore;
   reducer!: BlockReducer;
+  lists!: FingerprintLists;
+  /** Fills the deduplication index again. */
+  dedupRestore!: DedupRestore;
   #checkpointer!: Checkpointer;
   #sealed!: SealedSegments;
   #space!: SpaceGuard;
@@ -363,7 +368,7 @@ export class Pool {
         isIndexSampled: this.dedup.isThinned,
         indexEvictionCount: this.dedup.evictionCount,
         hitCount: this.#reduced((reduction) => reduction.duplicateCount),
-        prefetchedHitCount: this.dedup.prefetchedHitCount,
+        prefetchedHitCount: this.reducer.listedCount,
         missCount: this.#reduced((reduction) => reduction.missCount),
         staleCount: this.reducer.staleCount,
       },
@@ -422,6 +427,7 @@ export class Pool {
     this.#isClosing = true;
     this.log.beginClose();
     await this.#housekeeper.close();
+    await this.dedupRestore.stop();
     if (this.log.stopCause === undefined && this.log.nextLsn > this.#checkpointer.cutLsn) {
       await this.#takeCheckpoint().catch((error: unknown) => this.#checkpointFailed(error));
     }
@@ -515,18 +521,22 @@ export class Pool {
     this.log = await this.#space.orWithoutReserve(() => this.#openLog(position));
     this.#checkpointer.log = this.log;
     await opening.removeStrayRuns();
-    const segments = new SegmentSet(await opening.segmentNumbers());
+    const numbers = await opening.segmentNumbers();
+    const segments = new SegmentSet(numbers);
+    const places = new FramePlaces(this.index.relocations, segments);
     const shared = new SharedFrames(this.memory, this.#host.zstd);
     this.blocks = new BlockStore({
       memory: this.memory,
       slots: this.index.slots,
       log: this.log,
       segments: this.#segments,
-      places: new FramePlaces(this.index.relocations, segments),
+      places,
       shared,
       clock: this.#host.clock,
     });
     this.reducer = new BlockReducer(this.memory, this.dedup, this.blocks);
+    this.dedupRestore = this.#makeDedupRestore(position, numbers, segments);
+    this.lists = this.#makeLists(places);
     this.#housekeeper = this.#makeHousekeeper(segments, shared);
     await this.#space.start();
     for (const volume of this.#catalog.volumes.values()) this.#addDevice(volume);
@@ -537,6 +547,39 @@ export class Pool {
     );
     if (this.#identity.log === "new")
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
+    if (this.#settings.isDedupRestored !== false) this.dedupRestore.begin();
+  }
+
+  /** What segments are read with for the deduplication index. */
+  get #fingerprints(): Omit<FingerprintListsOptions, "places" | "endOf"> {
+    return {
+      memory: this.memory,
+      directory: this.#host.log,
+      poolId: poolIdBytes(this.#identity),
+      clock: this.#host.clock,
+      index: this.dedup,
+      reducer: this.reducer,
+      openSegment: () => this.log.segmentNumber,
+    };
+  }
+
+  #makeDedupRestore(begin: LogPosition, numbers: number[], set: SegmentSet): DedupRestore {
+    return new DedupRestore({
+      ...this.#fingerprints,
+      begin,
+      numbers,
+      set,
+      activity: () => this.log.changeCount + this.blocks.hitCount + this.blocks.missCount,
+      tell: (level, event, fields) => this.#tell(level, event, fields),
+    });
+  }
+
+  #makeLists(places: FramePlaces): FingerprintLists {
+    return new FingerprintLists({
+      ...this.#fingerprints,
+      places,
+      endOf: (header) => this.dedupRestore.endOf(header),
+    });
   }
 
   #makeHousekeeper(set: SegmentSet, shared: SharedFrames): Housekeeper {
@@ -796,6 +839,7 @@ export class Pool {
 
   #stopped(cause: StorageError): void {
     this.#tell("error", "pool.stopped", { code: cause.code, message: cause.message });
+    void this.dedupRestore?.stop();
     this.#offerRoom();
   }
 

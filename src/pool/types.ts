@@ -15,6 +15,8 @@ export interface PoolSettings {
   readonly memoryBytes: number;
   /** Of that, for the deduplication index; 0: an eighth. At least 1 MiB, at most half. */
   readonly dedupMemoryBytes?: number;
+  /** After a start, what is stored is read into the deduplication index again, in the background; default true. */
+  readonly isDedupRestored?: boolean;
   /**
    * Limit on what the pool stores, at least 256 MiB; 0 = as much as the file system has. It goes before what was set
    * on the pool; undefined: what was set on it, else as much as the file system has.

@@ -37,8 +37,10 @@ export interface ChangeTarget {
   admitsBlocks(blockCount: number, address: number): boolean;
   /** Waits for space that garbage collection frees; false: there is no garbage. */
   reclaim(): Promise<boolean>;
-  /** Reads what blocks are to be compared with, so that the comparison needn't wait. */
-  fetchTwins(blockCount: number, address: number): Promise<void>;
+  /** Reads where blocks may be stored already, and what they are to be compared with: then storing them needn't wait. */
+  fetchTwins(lba: number, blockCount: number, address: number): Promise<void>;
+  /** When it has changed, more may be found than before. */
+  readonly listCount: number;
   hasRoom(blockCount: number): boolean;
   room(blockCount: number): Promise<void>;
   /** Reads blocks one behind the other to `target`; their references, two numbers each. */
@@ -61,6 +63,8 @@ interface Pending {
   buffer: number;
   references: readonly number[];
   prepared: Promise<void>;
+  /** Lists of fingerprints that had been read when it was prepared. */
+  readonly listCount: number;
   readonly done: Promise<void>;
   readonly end: () => void;
 }
@@ -101,13 +105,14 @@ export class ChangeQueue {
       buffer: 0,
       references: [],
       prepared: Promise.resolve(),
+      listCount: this.#target.listCount,
       done,
       end,
     };
     if (pending.edges.length > 0) pending.prepared = this.#prepare(pending);
     else if (kind === "write" && lengthBytes > 0) {
       const blockCount = Math.min(lengthBytes, WRITE_BYTES_MAX) / BLOCK_BYTES;
-      pending.prepared = this.#target.fetchTwins(blockCount, request.address);
+      pending.prepared = this.#target.fetchTwins(pending.lba, blockCount, request.address);
     }
     pending.prepared.catch(() => undefined); // told when its turn comes
     this.#queue.push(pending);
@@ -172,7 +177,8 @@ export class ChangeQueue {
       const blockCount = Math.ceil((at + lengthBytes) / BLOCK_BYTES) - lba;
       const address = request.address + (at - request.offsetBytes);
       const isWhole = pending.edges.length === 0;
-      if (isWhole && at > request.offsetBytes) await target.fetchTwins(blockCount, address);
+      const isPrepared = at === request.offsetBytes && pending.listCount === target.listCount;
+      if (isWhole && !isPrepared) await target.fetchTwins(lba, blockCount, address);
       const hasSpace = (): boolean =>
         isWhole ? target.admitsBlocks(blockCount, address) : target.hasSpace(blockCount);
       while (!hasSpace()) if (!(await target.reclaim())) throw poolFull();

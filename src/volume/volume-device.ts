@@ -33,6 +33,7 @@ import { type BlockReducer, Reduction } from "../reduce/block-reducer.ts";
 import { type BlockStore, Wanted } from "./block-store.ts";
 import { ChangeQueue, type ChangeTarget, WRITE_BYTES_MAX } from "./change-queue.ts";
 import type { DeviceRequest } from "./device-request.ts";
+import type { FingerprintLists } from "./fingerprint-lists.ts";
 
 export interface DeviceExtentSink {
   add(lengthBytes: number, flags: number): boolean;
@@ -45,6 +46,7 @@ export interface DevicePool {
   readonly log: LogWriter;
   readonly blocks: BlockStore;
   readonly reducer: BlockReducer;
+  readonly lists: FingerprintLists;
   readonly isAckedWhenDurable: boolean;
   readonly isAckedAtOnce: boolean;
   /** Frees space that nothing needs any more; false: there is none. */
@@ -75,6 +77,8 @@ export interface DeviceCounters {
 const READ_NOW_BYTES_MAX: number = 4 * BLOCK_BYTES;
 const FLAG_HOLE = 1;
 const FLAG_ZERO = 2;
+/** A write waits for no more lists of fingerprints: its blocks would come from as many places. */
+const LISTS_PER_WRITE_MAX = 4;
 /** A block-status answer looks at so many blocks, pages and chunks: the client asks on from where it ended. */
 const STATUS_STEPS_MAX = 1 << 20;
 /** And never further than 1 TiB: some clients ask for everything up to the end, over and over. */
@@ -89,6 +93,10 @@ export class VolumeDevice implements ChangeTarget {
   sizeBytes: number;
   isReadOnly: boolean;
   readonly reduction: Reduction = new Reduction();
+  /** Of the last write: the last frame that was found for it (0, 0: none), and the block behind it. */
+  #trailSegment = 0;
+  #trailLow = 0;
+  #trailEnd = 0;
   readonly canMultiConnect = true;
   readonly extraContexts: readonly string[] = [];
   readonly counters: DeviceCounters = {
@@ -208,13 +216,15 @@ export class VolumeDevice implements ChangeTarget {
     if (!this.#changes.isEmpty || lengthBytes > WRITE_BYTES_MAX) return false;
     if (((offsetBytes | lengthBytes) & (BLOCK_BYTES - 1)) !== 0) return false;
     if (this.isReadOnly || offsetBytes + lengthBytes > this.sizeBytes) return false;
+    const lba = offsetBytes / BLOCK_BYTES;
     const blockCount = lengthBytes / BLOCK_BYTES;
     const { reducer } = this.#pool;
     // Making room may let others write: it comes before the plan, which is theirs to use too.
     if (!this.#pool.hasRoom(blockCount)) return false;
     reducer.examine(request.address, blockCount, this.reduction, false);
-    if (reducer.unknownCount > 0 || !this.#admitsPlanned()) return false;
-    this.#appendPlanned(offsetBytes / BLOCK_BYTES, blockCount, request.address);
+    if (reducer.unknownCount > 0 || this.#wantedList(lba, blockCount) !== 0) return false;
+    if (!this.#admitsPlanned()) return false;
+    this.#appendPlanned(lba, blockCount, request.address);
     this.counters.writeCount += 1;
     this.counters.writeBytes += lengthBytes;
     this.acknowledge(request);
@@ -316,14 +326,43 @@ export class VolumeDevice implements ChangeTarget {
     log.appendWrote({ branch: this.#directory.branch, lba, blockCount }, address, reducer);
     reducer.packed(log.packed, this.reduction);
     index.applyWrote(this.#directory, { lba, blockCount }, log.referencesAddress);
+    this.#trailSegment = reducer.hitSegment;
+    this.#trailLow = reducer.hitLow;
+    this.#trailEnd = lba + blockCount;
   }
 
-  /** Reads into the cache what the blocks at `address` are to be compared with. */
-  async fetchTwins(blockCount: number, address: number): Promise<void> {
-    const { reducer, blocks, memory } = this.#pool;
-    reducer.examine(address, blockCount, this.reduction, false);
-    if (reducer.unknownCount === 0) return;
-    const references = reducer.duplicates(blockCount);
+  get listCount(): number {
+    return this.#pool.lists.readCount;
+  }
+
+  /** The segment whose list should be read before what was planned is stored, or 0. */
+  #wantedList(lba: number, blockCount: number): number {
+    const isNext = lba === this.#trailEnd && this.reduction.isDeduplicated;
+    return isNext
+      ? this.#pool.lists.wanted(blockCount, this.#trailSegment, this.#trailLow)
+      : this.#pool.lists.wanted(blockCount, 0, 0);
+  }
+
+  async fetchTwins(lba: number, blockCount: number, address: number): Promise<void> {
+    const { reducer, lists } = this.#pool;
+    const read: number[] = [];
+    for (;;) {
+      reducer.examine(address, blockCount, this.reduction, false);
+      if (reducer.unknownCount > 0) {
+        await this.#fill(reducer.duplicates(blockCount));
+        reducer.examine(address, blockCount, this.reduction, true);
+      }
+      if (read.length === LISTS_PER_WRITE_MAX) return;
+      const segment = this.#wantedList(lba, blockCount);
+      // One that was pushed out by the next would only push that out again.
+      if (segment === 0 || read.includes(segment)) return;
+      await lists.read(segment);
+      read.push(segment);
+    }
+  }
+
+  async #fill(references: readonly number[]): Promise<void> {
+    const { blocks, memory } = this.#pool;
     const buffer = await memory.operations.acquire((references.length / 2) * BLOCK_BYTES);
     try {
       await blocks.fill(references, buffer);
