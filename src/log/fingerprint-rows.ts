@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Rows of fingerprints on their way to whoever wants them: all at one time are of frames born in one segment, and none
-// stays in staging memory while somebody else has a turn. Who adds rows counts steps, and after some thousand of them
-// the others have theirs.
+// stays in staging memory while somebody else has a turn. The others have theirs after some thousand steps, which whoever
+// adds rows counts; or after half a millisecond, when steps are slow: an index that is filled for the first time
+// gets its memory from the system page by page.
 
+import type { Clock } from "../host/ports.ts";
 import { type BlockMemory, FRAME_ROW_BYTES } from "../reduce/block-memory.ts";
 
 /** `count` rows as in a segment's footer, of frames born in `segment`; they are at `address` during the call. */
@@ -11,15 +13,17 @@ export type OnRows = (address: number, count: number, segment: number) => void;
 
 export interface FingerprintRowsOptions {
   readonly memory: BlockMemory;
-  /** Called after at most about half a millisecond of work, and awaited. Throws to end the work. */
+  readonly clock: Clock;
+  /** Called after about half a millisecond of work, and awaited. Throws to end the work. */
   readonly pause: () => Promise<void>;
   readonly onRows: OnRows;
 }
 
-const ROWS_MAX = 4096;
+const ROWS_MAX = 512;
 const ROW_WORDS: number = FRAME_ROW_BYTES / 4;
 /** Records or rows looked at: 20 to 100 ns each. */
 const STEPS_PER_TURN = 8192;
+const TURN_MICROS = 500;
 /** What it takes to hand on rows, few or many. */
 const FLUSH_STEPS = 16;
 
@@ -28,8 +32,9 @@ export class FingerprintRows {
   readonly #rows: Uint32Array = new Uint32Array(ROWS_MAX * ROW_WORDS);
   #count = 0;
   #segment = 0;
-  /** Since the others had their turn. */
+  /** Since the others had their turn, which ended then. */
   steps = 0;
+  #turnMicros = 0;
   /** Rows that were handed on. */
   doneCount = 0;
 
@@ -42,6 +47,7 @@ export class FingerprintRows {
     this.#segment = 0;
     this.steps = 0;
     this.doneCount = 0;
+    this.#turnMicros = this.#options.clock.monotoneMicros();
   }
 
   /** Whether `flush` must come before a row of a frame born in `segment`. */
@@ -77,11 +83,14 @@ export class FingerprintRows {
       this.#count = 0;
     }
     this.#segment = next;
-    if (this.isTurnOver) await this.pause();
+    const { clock } = this.#options;
+    if (this.isTurnOver || clock.monotoneMicros() - this.#turnMicros > TURN_MICROS)
+      await this.pause();
   }
 
   async pause(): Promise<void> {
     this.steps = 0;
     await this.#options.pause();
+    this.#turnMicros = this.#options.clock.monotoneMicros();
   }
 }

@@ -5,7 +5,7 @@
 
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { before, suite, test } from "node:test";
-import { BLOCK, noise, PoolRig, turn } from "../../test/crash/memory-rig.ts";
+import { BLOCK, newHost, noise, PoolRig, turn } from "../../test/crash/memory-rig.ts";
 import { homeOfBlock, moveAlone, moveShared } from "../../test/crash/moved-frames.ts";
 import { StorageError } from "../base/errors.ts";
 import { BlockMemory, shapeOf } from "../reduce/block-memory.ts";
@@ -23,6 +23,7 @@ import { FingerprintReader, type FingerprintReading } from "./segment-fingerprin
 
 const MIB = 1 << 20;
 const memory = new BlockMemory({ ...shapeOf(24 << 20), slotCount: 1024 });
+const { clock } = newHost();
 const ALL = (): number => Number.POSITIVE_INFINITY;
 
 interface Read {
@@ -61,6 +62,7 @@ async function read(
   const freeBytes = memory.staging.freeBytes;
   const reader = new FingerprintReader({
     memory,
+    clock,
     directory,
     poolId,
     pause: async () => {
@@ -261,6 +263,7 @@ suite("fingerprints of a segment", () => {
       let rowCount = 0;
       const reader = new FingerprintReader({
         memory,
+        clock,
         directory: new MemoryDirectory("log", log),
         poolId,
         pause: turn,
@@ -282,6 +285,7 @@ suite("fingerprints of a segment", () => {
     const directory = new MemoryDirectory("log", files);
     const reader = new FingerprintReader({
       memory,
+      clock,
       directory,
       poolId,
       pause: () => Promise.reject(new StorageError("POOL_STOPPED", "enough")),

@@ -170,7 +170,7 @@ export class FingerprintReader {
         checksum = next;
         at = end;
       }
-      await this.#options.pause();
+      await this.#rows.pause();
     }
     return checksum;
   }
@@ -234,7 +234,7 @@ export class FingerprintReader {
 
   /** Loads the batch at an offset, with records that are right; a sentence when there is none. */
   async #batchAt(offset: number): Promise<BatchHeader | string> {
-    const { memory, poolId, pause } = this.#options;
+    const { memory, poolId } = this.#options;
     if (!this.#has(offset, BATCH_HEADER_BYTES)) await this.#loadWindow(offset);
     const parsedAt = memory.scratchAddress + PARSED_IN_SCRATCH;
     const copyHeader = (target: number): number => {
@@ -251,7 +251,7 @@ export class FingerprintReader {
     if (!this.#has(offset, usedBytes)) return "cut off";
     let staging = memory.staging.allocate(BATCH_HEADER_BYTES + batch.recordBytes);
     for (; staging < 0; staging = memory.staging.allocate(BATCH_HEADER_BYTES + batch.recordBytes))
-      await pause();
+      await this.#rows.pause();
     copyHeader(staging);
     const recordsAt = offset - this.#start + BATCH_HEADER_BYTES + batch.frameBytes;
     const records = this.#bytes.subarray(recordsAt, recordsAt + batch.recordBytes);
