@@ -141,6 +141,24 @@ test("what the log didn't accept is not found: nobody made it durable", async ()
   await last.close();
 });
 
+test("what a killed process hadn't made durable is found, and as durable as any once somebody flushes", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 4 * MIB);
+  const content = noise(1, 40 * BLOCK);
+  for (let at = 0; at < content.length; at += 4 * BLOCK)
+    await rig.write("a", at, content.subarray(at, at + 4 * BLOCK));
+  const host = rig.host.restart(); // with the page cache as it was
+  const again = await PoolRig.open({ root: new Map(), log: new Map() }, {}, host);
+  await restored(again);
+  const before = again.pool.stats().frameBytes;
+  await again.write("a", 2 * MIB, content);
+  equal(again.pool.stats().frameBytes, before);
+  await again.flush("a");
+  const last = await PoolRig.open(again.cutPower());
+  sameBytes(await last.read("a", 2 * MIB, content.length), content);
+  await last.close();
+});
+
 /** The segments of which frames are told when the index is filled, after these files are gone. */
 async function toldSegments(files: PoolFiles, removed: readonly string[]): Promise<number[]> {
   const rig = await PoolRig.open(files, { isDedupRestored: false });
