@@ -103,7 +103,7 @@ export class DedupRestore {
     if (earlier.some((number) => !set.has(number)))
       for (let number = openSegment() - 1; number >= begin.segmentNumber; number--)
         if (!this.#isStopped) await this.#restore(number, true);
-    if (this.#isStopped) return;
+    if (this.#isStopped || this.#frameCount + this.#problemCount === 0) return;
     tell("info", "dedup.restored", {
       segments: this.segmentCount,
       frames: this.#frameCount,
