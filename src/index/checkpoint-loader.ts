@@ -74,7 +74,10 @@ export async function readCheckpoints(
 }
 
 /** Throws POOL_CORRUPT, DISK_IO. */
-export async function readBody(source: CheckpointSource, slot: CheckpointSlot): Promise<CheckpointBody> {
+export async function readBody(
+  source: CheckpointSource,
+  slot: CheckpointSlot,
+): Promise<CheckpointBody> {
   const place = {
     kind: NODE_KIND.BODY,
     branch: 0,

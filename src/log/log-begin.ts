@@ -48,7 +48,7 @@ export function isLetGo({ missing }: LogStretch, highestLetGo: number): boolean 
 }
 
 /** The segment that the record says is let go with its records; 0: none. */
-export function letGoBy({ kind, json }: RecordCursor): number {
+function letGoBy({ kind, json }: RecordCursor): number {
   if (kind !== RECORD_KIND.SEGMENT_DROPPED || json?.keepsRecords !== false) return 0;
   return typeof json.segment === "number" ? json.segment : 0;
 }
@@ -66,7 +66,7 @@ function stretchesOf(known: KnownSegments): LogStretch[] {
 }
 
 /** The beginning of a segment, as a place to read the log from. */
-export function startOf({ number, firstLsn, chain, incarnation }: SegmentHeader): ReplayStart {
+function startOf({ number, firstLsn, chain, incarnation }: SegmentHeader): ReplayStart {
   const offset = SEGMENT_HEADER_BYTES;
   return {
     segmentNumber: number,

@@ -28,7 +28,7 @@ export interface Relocations {
   load(homeSegment: number, homeOffset8: number): Promise<void>;
 }
 
-export const RESOLVED = { NOT_LOADED: -1, AT_HOME: 0, FOUND: 1 } as const;
+const RESOLVED = { NOT_LOADED: -1, AT_HOME: 0, FOUND: 1 } as const;
 
 export class FramePlaces {
   readonly #relocations: Relocations;

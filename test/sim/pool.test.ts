@@ -89,7 +89,11 @@ const COLLECTING_SEEDS: readonly { seed: number; trouble: Trouble; claim: string
     trouble: "sync",
     claim: "a batch of an earlier life that continues the chain is a ghost",
   },
-  { seed: 8, trouble: "full", claim: "a full pool without garbage refuses, and goes round no more" },
+  {
+    seed: 8,
+    trouble: "full",
+    claim: "a full pool without garbage refuses, and goes round no more",
+  },
 ];
 
 for (const { seed, trouble, claim } of COLLECTING_SEEDS) {
