@@ -32,7 +32,7 @@ export const SUITES: readonly Suite[] = [
   { name: "unit", folders: ["src", "scripts"], timeoutSeconds: 120, isShared: true },
   { name: "tidy", folders: ["test/tidy"], timeoutSeconds: 60, isShared: true },
   { name: "conformance", folders: ["test/conformance"], timeoutSeconds: 120 },
-  { name: "sim", folders: ["test/sim"], timeoutSeconds: 420 },
+  { name: "sim", folders: ["test/sim"], timeoutSeconds: 600 },
   {
     name: "crash",
     folders: ["test/crash"],
