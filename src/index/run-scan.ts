@@ -25,7 +25,7 @@ const WINDOW_BYTES: number = 1 << 20;
 export async function scanRun(
   source: CheckpointSource,
   run: { readonly number: number; readonly sizeBytes: number },
-  onProblem: (problem: string) => void,
+  onProblem: (problem: string, offset: number) => void,
 ): Promise<void> {
   const window = source.memory.staging.allocate(WINDOW_BYTES);
   try {
@@ -43,12 +43,12 @@ class RunScan {
   readonly #window: number;
   #windowStart = 0;
   #windowBytes = 0;
-  readonly #onProblem: (problem: string) => void;
+  readonly #onProblem: (problem: string, offset: number) => void;
 
   constructor(
     source: CheckpointSource,
     run: { readonly number: number; readonly sizeBytes: number; readonly window: number },
-    onProblem: (problem: string) => void,
+    onProblem: (problem: string, offset: number) => void,
   ) {
     this.#source = source;
     this.#number = run.number;
@@ -179,6 +179,6 @@ class RunScan {
   }
 
   #tell(offset: number, problem: string): void {
-    this.#onProblem(`index: ${runName(this.#number)}, offset ${offset}: ${problem}`);
+    this.#onProblem(`index: ${runName(this.#number)}, offset ${offset}: ${problem}`, offset);
   }
 }

@@ -75,6 +75,8 @@ export interface WalkOptions {
   /** Positions in the cursor are addresses in the block memory, valid during the call only. */
   readonly onRecord: (cursor: RecordCursor) => void;
   readonly onBatch?: (offset: number, header: BatchHeader) => void;
+  /** Asked after each record whose frames were verified: a batch may have tens of thousands. May be awaited. */
+  readonly pauseInBatch?: (() => Promise<void> | undefined) | undefined;
   /** The batch that ends at `end` has been told; the chain stands behind it. May be awaited. */
   readonly afterBatch?: ((end: number, chain: ChainState) => Promise<void> | undefined) | undefined;
 }
@@ -90,6 +92,8 @@ export class SegmentReader {
   readonly #file: DiskFile;
   readonly #poolId: Uint8Array;
   readonly #window: number;
+  /** Reused: nothing keeps it across a call. */
+  readonly #cursor: RecordCursor = newRecordCursor();
   #windowStart = 0;
   #windowEnd = 0;
 
@@ -186,7 +190,7 @@ export class SegmentReader {
         return { end: at, reason: "records checksum is wrong" };
       this.#checkRecords(records, header);
       if (header.firstLsn + header.recordCount > options.verifyFromLsn) {
-        const damaged = this.#damagedFrames(address, at, header);
+        const damaged = await this.#damagedFrames({ address, offset: at, header }, options);
         const first = damaged[0];
         if (first !== undefined) {
           const next = { ...options.chain };
@@ -291,7 +295,7 @@ export class SegmentReader {
     const end = records + header.recordBytes;
     let at = records;
     for (let index = 0; index < header.recordCount; index++) {
-      const lengthBytes = parseRecord(this.#memory.view, at, end, CURSOR);
+      const lengthBytes = parseRecord(this.#memory.view, at, end, this.#cursor);
       if (typeof lengthBytes === "string")
         throw unreadable(this.number, header.firstLsn + index, lengthBytes);
       at += lengthBytes;
@@ -300,29 +304,35 @@ export class SegmentReader {
   }
 
   /** Verifies the frames that the batch's own records name in this batch; mostly there is nothing to tell. */
-  #damagedFrames(address: number, offset: number, header: BatchHeader): readonly DamagedFrame[] {
+  async #damagedFrames(
+    batch: BatchInWindow,
+    { pauseInBatch }: WalkOptions,
+  ): Promise<readonly DamagedFrame[]> {
+    const { firstLsn, recordCount, recordBytes } = batch.header;
     const damaged: DamagedFrame[] = [];
-    const batch = { address, offset, framesEnd: BATCH_HEADER_BYTES + header.frameBytes };
-    let at = address + batch.framesEnd;
-    for (let index = 0; index < header.recordCount; index++) {
-      at += parseRecord(this.#memory.view, at, at + header.recordBytes, CURSOR) as number;
-      CURSOR.lsn = header.firstLsn + index;
-      if (CURSOR.kind === RECORD_KIND.WROTE) this.#judgeWritten(batch, damaged);
-      else if (CURSOR.kind === RECORD_KIND.RELOCATED) this.#judgeMoved(batch, damaged);
+    const cursor = this.#cursor;
+    let at = batch.address + framesEndOf(batch);
+    for (let index = 0; index < recordCount; index++) {
+      at += parseRecord(this.#memory.view, at, at + recordBytes, cursor) as number;
+      cursor.lsn = firstLsn + index;
+      if (cursor.kind === RECORD_KIND.WROTE) this.#judgeWritten(batch, damaged);
+      else if (cursor.kind === RECORD_KIND.RELOCATED) this.#judgeMoved(batch, damaged);
+      const pause = pauseInBatch?.();
+      if (pause !== undefined) await pause;
     }
     return damaged;
   }
 
-  #judgeWritten(batch: FramesOfBatch, damaged: DamagedFrame[]): void {
+  #judgeWritten(batch: BatchInWindow, damaged: DamagedFrame[]): void {
     const { view, kernel } = this.#memory;
-    for (let block = 0; block < CURSOR.blockCount; block++) {
-      const segment = view.getUint32(CURSOR.referencesOffset + block * 8, true);
-      const low = view.getUint32(CURSOR.referencesOffset + block * 8 + 4, true);
+    for (let block = 0; block < this.#cursor.blockCount; block++) {
+      const segment = view.getUint32(this.#cursor.referencesOffset + block * 8, true);
+      const low = view.getUint32(this.#cursor.referencesOffset + block * 8 + 4, true);
       if (stateOf(low) !== REFERENCE_STATE.FRAME || segment !== this.number) continue;
       const offset8 = offset8Of(low);
       const inBatch = placeIn(batch, offset8);
       if (inBatch < 0) continue;
-      const availableBytes = batch.framesEnd - inBatch;
+      const availableBytes = framesEndOf(batch) - inBatch;
       const frame = batch.address + inBatch;
       const result = kernel.openFrame(frame, availableBytes, segment, offset8, 0);
       if (result === 0) continue;
@@ -330,27 +340,29 @@ export class SegmentReader {
         segmentNumber: segment,
         offset: offset8 * 8,
         problem: FRAME_OPEN_RESULT[result] as string,
-        lsn: CURSOR.lsn,
-        branch: CURSOR.branch,
-        lba: CURSOR.lba + block,
+        lsn: this.#cursor.lsn,
+        branch: this.#cursor.branch,
+        lba: this.#cursor.lba + block,
       });
     }
   }
 
-  #judgeMoved(batch: FramesOfBatch, damaged: DamagedFrame[]): void {
-    const { placeSegment, placeOffset8: offset8, slotCount } = CURSOR;
+  #judgeMoved(batch: BatchInWindow, damaged: DamagedFrame[]): void {
+    const { placeSegment, placeOffset8: offset8, slotCount } = this.#cursor;
     const inBatch = placeSegment === this.number ? placeIn(batch, offset8) : -1;
     if (inBatch < 0) return;
-    const availableBytes = batch.framesEnd - inBatch;
+    const availableBytes = framesEndOf(batch) - inBatch;
     const frame = batch.address + inBatch;
-    const problem = movedFrameProblem(this.#memory, CURSOR, frame, availableBytes);
+    const problem = movedFrameProblem(this.#memory, this.#cursor, frame, availableBytes);
     if (problem === undefined) return;
     damaged.push({
       segmentNumber: this.number,
       offset: offset8 * 8,
       problem,
-      lsn: CURSOR.lsn,
-      homes: Array.from({ length: slotCount }, (_, slot) => homeOf(this.#memory, CURSOR, slot)),
+      lsn: this.#cursor.lsn,
+      homes: Array.from({ length: slotCount }, (_, slot) =>
+        homeOf(this.#memory, this.#cursor, slot),
+      ),
     });
   }
 
@@ -361,11 +373,11 @@ export class SegmentReader {
         this.#memory.view,
         at,
         records + header.recordBytes,
-        CURSOR,
+        this.#cursor,
       ) as number;
-      CURSOR.lsn = header.firstLsn + index;
-      CURSOR.timeMicros = header.recordedMicros + this.#memory.view.getUint32(at + 4, true);
-      options.onRecord(CURSOR);
+      this.#cursor.lsn = header.firstLsn + index;
+      this.#cursor.timeMicros = header.recordedMicros + this.#memory.view.getUint32(at + 4, true);
+      options.onRecord(this.#cursor);
       at += lengthBytes;
     }
   }
@@ -389,20 +401,21 @@ export class SegmentReader {
 }
 
 /** A batch in the window, and where it begins in the segment. */
-interface FramesOfBatch {
+interface BatchInWindow {
   readonly address: number;
   readonly offset: number;
-  readonly framesEnd: number;
+  readonly header: BatchHeader;
+}
+
+function framesEndOf({ header }: BatchInWindow): number {
+  return BATCH_HEADER_BYTES + header.frameBytes;
 }
 
 /** Where in the batch the frame is; negative: it isn't in there. */
-function placeIn({ offset, framesEnd }: FramesOfBatch, offset8: number): number {
-  const inBatch = offset8 * 8 - offset;
-  return inBatch < BATCH_HEADER_BYTES || inBatch >= framesEnd ? -1 : inBatch;
+function placeIn(batch: BatchInWindow, offset8: number): number {
+  const inBatch = offset8 * 8 - batch.offset;
+  return inBatch < BATCH_HEADER_BYTES || inBatch >= framesEndOf(batch) ? -1 : inBatch;
 }
-
-/** Reused: nothing keeps it across a call. */
-const CURSOR: RecordCursor = newRecordCursor();
 
 function unreadable(segmentNumber: number, lsn: number, what: string): StorageError {
   const code = what.includes("must be understood") ? "FORMAT_UNSUPPORTED" : "LOG_CORRUPT";

@@ -83,8 +83,10 @@ export interface BatchScan {
   /** Told of each whole batch before its records. */
   readonly onBatch?: (offset: number, header: BatchHeader) => void;
   readonly onRecord?: (cursor: RecordCursor) => void;
-  /** Called after each batch; what it returns is awaited. */
-  readonly afterBatch?: (() => Promise<void> | undefined) | undefined;
+  /** Called after each batch, with where it ends; what it returns is awaited. */
+  readonly afterBatch?: ((end: number) => Promise<void> | undefined) | undefined;
+  /** Called after each record of a batch that is verified; what it returns is awaited. */
+  readonly pauseInBatch?: (() => Promise<void> | undefined) | undefined;
 }
 
 /** Looks at every batch that is there, and its frames; of records alone at each of these. Throws DISK_IO, FORMAT_UNSUPPORTED. */
@@ -187,8 +189,9 @@ async function walkFrom(
     onRecord: (cursor) => scan.onRecord?.(cursor),
     afterBatch: (offset) => {
       walked = offset;
-      return scan.afterBatch?.();
+      return scan.afterBatch?.(offset);
     },
+    pauseInBatch: scan.pauseInBatch,
   };
   try {
     return await reader.walk(walk);

@@ -9,7 +9,7 @@ import type { Clock } from "../host/ports.ts";
 import type { Leaf } from "../index/leaf-repair.ts";
 import type { DamagedFrame } from "../log/segment-reader.ts";
 import { BoundedEvents, type Tell } from "./bounded-events.ts";
-import type { DamageStatistics } from "./types.ts";
+import type { DamageStatistics, ScrubProblem } from "./types.ts";
 
 /** Beyond so many places damage isn't counted any more: the disk is lost by then. */
 const PLACES_MAX = 1 << 16;
@@ -36,6 +36,15 @@ export class Damage {
   frameDamaged(frame: DamagedFrame): void {
     addPlace(this.#blocks, `${frame.segmentNumber}:${frame.offset}`);
     this.#events.tell("error", "log.frame-damaged", { ...frame });
+  }
+
+  /** A scrub found damage other than a frame's. */
+  scrubFound({ code, message, data }: ScrubProblem): void {
+    if (typeof data.run === "number") {
+      const offset = typeof data.offset === "number" ? data.offset : 0;
+      addPlace(this.#pages, `${data.run}:${offset / 8}`);
+    }
+    this.#events.tell("error", "scrub.problem", { code, message, ...data });
   }
 
   /** The image of an index page can't be read. */

@@ -48,6 +48,7 @@ import { Catalog } from "./catalog.ts";
 import { type CheckFinding, CheckFindings } from "./check-findings.ts";
 import { compareCheckpoint } from "./checkpoint-comparison.ts";
 import { readCheckpointState } from "./checkpoint-state.ts";
+import { findingOfFrame } from "./frame-finding.ts";
 import { isFrameAt, SharedLook } from "./frame-look.ts";
 import { poolIdBytes, readIdentity } from "./identity.ts";
 import { beginsLate } from "./salvage.ts";
@@ -475,21 +476,13 @@ class PoolCheck {
     return dangling;
   }
 
-  #findFrame({ segmentNumber, offset, lsn, branch, lba, homes, problem }: DamagedFrame): void {
-    const what = `log: segment ${segmentName(segmentNumber)}, frame at ${offset}: ${problem}`;
-    const data = { segment: segmentNumber, offset, lsn };
-    if (branch === undefined) {
-      const born = (homes ?? []).map(({ segment, offset8 }) => `${segment}:${offset8 * 8}`);
-      const message = `${what}; it holds what was born at ${born.join(", ")}, since LSN ${lsn}`;
-      this.#findings.add("FRAME_CORRUPT", message, { ...data, homes: born });
-      return;
-    }
-    const volume = [...this.#plain.volumes.values()].find(
-      (candidate) => candidate.branch === branch,
+  #findFrame(frame: DamagedFrame): void {
+    const volumes = [...this.#plain.volumes.values()];
+    const { code, message, data } = findingOfFrame(
+      frame,
+      (branch) => volumes.find((volume) => volume.branch === branch)?.name,
     );
-    const name = volume?.name ?? `of branch ${branch}`;
-    const message = `${what}; it holds block ${lba} of volume "${name}" as of LSN ${lsn}`;
-    this.#findings.add("FRAME_CORRUPT", message, { ...data, volume: name, lba });
+    this.#findings.add(code, message, data);
   }
 }
 

@@ -58,6 +58,7 @@ import {
 } from "./identity.ts";
 import { PoolContent } from "./pool-content.ts";
 import { PoolOpening, type SealedSegments } from "./pool-opening.ts";
+import { Scrubber } from "./scrubber.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
   GcReport,
@@ -131,6 +132,7 @@ export class Pool {
   #sealed!: SealedSegments;
   #space!: SpaceGuard;
   #housekeeper!: Housekeeper;
+  #scrubber!: Scrubber;
   /** No new work is begun in the background. */
   #isClosing = false;
   #isClosed = false;
@@ -382,7 +384,7 @@ export class Pool {
         blockCount: this.#reduced((reduction) => reduction.zeroCount),
       },
       gc: this.#housekeeper.statistics,
-      scrub: { completedCount: 0, checkedBytes: 0, problemCount: 0 },
+      scrub: this.#scrubber.statistics,
       volumes,
     };
   }
@@ -404,13 +406,17 @@ export class Pool {
   }
 
   startScrub(): void {
-    throw new StorageError("BUSY", "pool: nothing scrubbed: not in this version");
+    const cause = this.#refusal();
+    if (cause !== undefined) throw cause;
+    this.#scrubber.start();
   }
 
-  stopScrub(): void {}
+  stopScrub(): void {
+    this.#scrubber.stop();
+  }
 
   scrubStatus(): ScrubStatus {
-    return { progress: undefined, report: undefined };
+    return this.#scrubber.status;
   }
 
   /** Counts anew what live volumes refer to. */
@@ -427,6 +433,7 @@ export class Pool {
     this.#isClosing = true;
     this.log.beginClose();
     await this.#housekeeper.close();
+    await this.#scrubber.close();
     await this.dedupRestore.stop();
     if (this.log.stopCause === undefined && this.log.nextLsn > this.#checkpointer.cutLsn) {
       await this.#takeCheckpoint().catch((error: unknown) => this.#checkpointFailed(error));
@@ -537,6 +544,7 @@ export class Pool {
     this.reducer = new BlockReducer(this.memory, this.dedup, this.blocks);
     this.dedupRestore = this.#makeDedupRestore(position, numbers, segments);
     this.lists = this.#makeLists(places);
+    this.#scrubber = this.#makeScrubber();
     this.#housekeeper = this.#makeHousekeeper(segments, shared);
     await this.#space.start();
     for (const volume of this.#catalog.volumes.values()) this.#addDevice(volume);
@@ -622,6 +630,25 @@ export class Pool {
   }
 
   /** From where on every moment is promised: the newest checkpoint kept for it that lies before the window. */
+  #makeScrubber(): Scrubber {
+    const { clock, log: directory } = this.#host;
+    const { log, blocks } = this;
+    return new Scrubber({
+      directory,
+      clock,
+      poolId: poolIdBytes(this.#identity),
+      log,
+      activity: () => log.nextLsn + blocks.hitCount + blocks.missCount,
+      busySharePercent: this.#settings.scrubSharePercent,
+      damage: this.#damage,
+      nameOf: (branch) => {
+        const { volumes, branches } = this.#catalog;
+        return volumes.get(branches.get(branch)?.volume ?? 0)?.name;
+      },
+      tell: (level, event, fields) => this.#tell(level, event, fields),
+    });
+  }
+
   #promisedHistory(): History {
     const windowMicros = this.#catalog.retention.everyWriteMicros;
     if (windowMicros === 0) return { kind: "none" };

@@ -27,6 +27,8 @@ export interface PoolSettings {
   readonly segmentBytes: number;
   /** Batches up to this are written synchronously, larger ones through the thread pool; default 512 KiB. */
   readonly syncWriteBytes?: number;
+  /** Percent of the time that a scrub takes while clients are served: 1 to 100; default 25. */
+  readonly scrubSharePercent?: number;
   /** A checkpoint is taken after so many changed blocks; default 1 Mi. Bounds recovery. */
   readonly checkpointChanges: number;
 }
