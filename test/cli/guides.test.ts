@@ -2,15 +2,13 @@
 //
 // The commands of docs/guides/space.md work as they are written, one after the other.
 
-import { equal, match, ok } from "node:assert/strict";
+import { equal, ok } from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { runText } from "./run.ts";
 
 const GUIDE = join(import.meta.dirname, "../../docs/guides/space.md");
-/** What the pool refuses as long as it can't do it; when this fails, it can, and the line goes. */
-const NOT_YET = ["varve scrub"];
 
 /** Lines that are indented as code, without what a list adds. */
 function commandsOf(markdown: string): string[] {
@@ -26,9 +24,7 @@ test("the guide on space can be typed as it stands", async () => {
   const script = ["@ start", ...commands.map((command) => `$ ${command}`), "@ stop"];
   const printed = await runText(script.join("\n"));
   for (const part of printed.split(/^\$ /m).slice(1)) {
-    const [command = "", ...lines] = part.trimEnd().split("\n");
-    const failure = lines.find((line) => /^= /.test(line));
-    if (!NOT_YET.some((start) => command.startsWith(start))) equal(failure, undefined, part);
-    else if (command !== "varve scrub --status") match(part, /not in this version/);
+    const failure = part.split("\n").find((line) => /^= /.test(line));
+    equal(failure, undefined, part);
   }
 });
