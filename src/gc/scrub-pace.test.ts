@@ -81,7 +81,7 @@ test("its share is a setting", async () => {
 
 test("little work is gathered into a slice", async () => {
   const { clock, pace } = make();
-  clock.micros += 1000;
+  clock.micros += 900;
   equal(pace.pause(), undefined);
   for (let call = 0; call < 254; call++) equal(pace.pause(), undefined);
   const rest = pace.pause();

@@ -15,7 +15,7 @@ export interface PaceOptions {
   readonly busySharePercent: number;
 }
 
-const SLICE_MICROS = 2000;
+const SLICE_MICROS = 1000;
 /** Calls are rare where each means much work; where they are many, each is little. */
 const SLICE_CALLS = 256;
 const REST_MS_MAX = 1000;

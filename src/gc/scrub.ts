@@ -141,7 +141,8 @@ export class Scrub {
     if (found.problems.length > 0) found = await readCheckpoints(source);
     for (const message of found.problems)
       this.#options.onProblem({ code: "POOL_CORRUPT", message, data: {} });
-    const bases = found.checkpoints.flatMap(({ body }) => body.bases ?? []);
+    // What an older checkpoint kept for history may be gone by now.
+    const bases = found.checkpoints[0]?.body.bases ?? [];
     const all = [...found.checkpoints.flatMap(runsOf), ...bases.flatMap(({ runs }) => runs)];
     return [...new Map(all.map((run) => [run.number, run])).values()];
   }

@@ -37,8 +37,7 @@ export class ChainWalk {
   }
 
   /**
-   * Follows the chain from `place`, through as many segments as it goes, or until it has told the record before `endLsn`
-   * (a footer is told whole).
+   * Follows the chain from `place`, through as many segments as it goes, or until it has told the record before `endLsn`.
    */
   async follow(
     place: { readonly segmentNumber: number; readonly offset: number },

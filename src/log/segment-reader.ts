@@ -70,7 +70,7 @@ export interface WalkOptions {
   readonly onDamagedFrame?: (frame: DamagedFrame) => void;
   /** Of the segment's header. */
   readonly incarnation: number;
-  /** Asked before each batch: a walk ends where the next segment says that this one ended. */
+  /** Asked before each batch: a walk ends where the next segment says that this one ended, whatever follows. */
   readonly endsAt: (offset: number) => boolean;
   /** Positions in the cursor are addresses in the block memory, valid during the call only. */
   readonly onRecord: (cursor: RecordCursor) => void;
@@ -230,6 +230,8 @@ export class SegmentReader {
       if (lengthBytes < BATCH_HEADER_BYTES || at + lengthBytes > end || lengthBytes > WINDOW_BYTES)
         return `meta of ${lengthBytes} bytes in the footer`;
       if (offset >= options.from) {
+        // A footer may repeat batches that a crash tore: then the log went on before them.
+        if (options.endsAt(offset)) return { end: offset, reason: undefined };
         this.#memory.bytes.set(footer.subarray(at, at + lengthBytes), this.#window);
         const header = parseBatchHeader(this.#memory, this.#window, lengthBytes, this.#poolId);
         if (typeof header === "string") return `footer: ${header}`;

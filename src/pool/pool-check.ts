@@ -216,7 +216,8 @@ class PoolCheck {
       checkpoints = found.checkpoints;
       for (const problem of found.problems) this.#findings.add("POOL_CORRUPT", problem, {});
     });
-    const bases = checkpoints.flatMap(({ body }) => body.bases ?? []);
+    // What an older checkpoint kept for history may be gone by now.
+    const bases = checkpoints[0]?.body.bases ?? [];
     const runs = [...checkpoints.flatMap(runsOf), ...bases.flatMap((base) => base.runs)];
     const needed = new Map(runs.map((run) => [run.number, run]));
     for (const run of needed.values())
@@ -282,8 +283,12 @@ class PoolCheck {
 
   /** Headers and footers of all segments, and their batches and frames. */
   async #scanSegments({ known }: LogBegin, reach: LogReach): Promise<void> {
+    // What lies behind the end of a log that is whole was never part of it.
+    const numbers = known.numbers.filter(
+      (number) => reach.damage !== undefined || number <= reach.segmentNumber,
+    );
     const ends = new Map<number, SegmentEnds>();
-    for (const number of known.numbers)
+    for (const number of numbers)
       await this.#findings.guard(async () => {
         const found = await checkSegmentEnds(this.#source, number);
         ends.set(number, found);
@@ -291,9 +296,7 @@ class PoolCheck {
         for (const problem of found.problems)
           this.#findings.addError(segmentCorrupt(number, `${prefix}${problem}`));
       });
-    for (const number of known.numbers) {
-      // What lies behind the end of a log that is whole was never part of it.
-      if (reach.damage === undefined && number > reach.segmentNumber) continue;
+    for (const number of numbers) {
       this.#options.onProgress?.({ segment: number });
       const found = ends.get(number);
       if (found !== undefined)
@@ -490,10 +493,10 @@ function windowOf({ everyWriteMicros }: Readonly<Record<string, unknown>>): numb
   return typeof everyWriteMicros === "number" ? everyWriteMicros : null;
 }
 
-/** The header of the segment that continues this one. */
+/** The header of the segment that continues this one; of several the newest: others are of lives that were given up. */
 function successorOf(
   number: number,
   ends: ReadonlyMap<number, SegmentEnds>,
 ): SegmentHeader | undefined {
-  return [...ends.values()].find(({ header }) => header?.previousNumber === number)?.header;
+  return [...ends.values()].findLast(({ header }) => header?.previousNumber === number)?.header;
 }
