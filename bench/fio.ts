@@ -15,6 +15,7 @@ export interface FioResult {
   readonly bytes: number;
   readonly p50Micros: number;
   readonly p99Micros: number;
+  readonly longestMicros: number;
   readonly fsyncP50Micros?: number;
   readonly fsyncP99Micros?: number;
 }
@@ -34,7 +35,10 @@ interface FioSide {
   readonly bw_bytes: number;
   readonly total_ios: number;
   readonly io_bytes: number;
-  readonly clat_ns: { readonly percentile?: Readonly<Record<string, number>> };
+  readonly clat_ns: {
+    readonly max: number;
+    readonly percentile?: Readonly<Record<string, number>>;
+  };
 }
 
 interface FioReport {
@@ -84,6 +88,7 @@ export async function fio(job: FioJob): Promise<FioResult> {
     bytes: side.io_bytes,
     p50Micros: latency(side.clat_ns.percentile, "50.000000"),
     p99Micros: latency(side.clat_ns.percentile, "99.000000"),
+    longestMicros: side.clat_ns.max / 1000,
     ...(result.sync.total_ios > 0 && {
       fsyncP50Micros: latency(result.sync.lat_ns?.percentile, "50.000000"),
       fsyncP99Micros: latency(result.sync.lat_ns?.percentile, "99.000000"),
