@@ -29,6 +29,8 @@ export class ChainWalk {
   readonly #files: LogFiles;
   readonly #known: KnownSegments;
   readonly #isFooterEnough: boolean;
+  /** Segments that were walked by their footers. */
+  readonly byFooter: Set<number> = new Set();
 
   constructor(files: LogFiles, known: KnownSegments, options: { isFooterEnough: boolean }) {
     this.#files = files;
@@ -110,7 +112,10 @@ export class ChainWalk {
     if (!isDurable) return undefined;
     const before = walk.chain.nextLsn;
     const walked = await reader.walkFooter(trailer, walk);
-    if (typeof walked === "object") return walked;
+    if (typeof walked === "object") {
+      this.byFooter.add(reader.number);
+      return walked;
+    }
     if (walk.chain.nextLsn !== before) throw segmentCorrupt(reader.number, walked);
     return undefined;
   }
@@ -122,6 +127,7 @@ export class ChainWalk {
     if (typeof walked === "string") throw segmentCorrupt(reader.number, `its records: ${walked}`);
     // Its frames were moved behind it, and that was durable: a log that ends here was cut off.
     walk.chain.durableLsn = Math.max(walk.chain.durableLsn, walk.chain.nextLsn + 1);
+    this.byFooter.add(reader.number);
     return walked;
   }
 }

@@ -80,3 +80,28 @@ export class RecoveredTail {
     }
   }
 }
+
+/** A segment of which something is left behind its accepted batches. */
+export interface LeftTail {
+  readonly segment: number;
+  /** Where its batches end. */
+  readonly end: number;
+}
+
+/**
+ * Cuts off what was not accepted, once the log goes on elsewhere and nobody can need it any more: so no later reader takes
+ * it for anything, and whatever can't be read in an older segment is damage. A segment that is gone has no tail.
+ */
+export async function cutTails(directory: Directory, tails: readonly LeftTail[]): Promise<void> {
+  const names = new Set(await directory.list());
+  for (const { segment, end } of tails) {
+    if (!names.has(segmentName(segment))) continue;
+    const file = await directory.open(segmentName(segment), "write");
+    try {
+      await file.truncate(end);
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
+  }
+}

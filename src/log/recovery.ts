@@ -12,14 +12,14 @@
 //      and only that frame is lost.
 //   3. At the end: evidence of durability behind it (later headers, batches further on) = corruption.
 //   4. Make what was accepted durable (recovered-tail.ts), drop leftovers, and only then let the writer begin a new segment:
-//      its header ends the old one for good.
+//      its header ends the old one for good. Then what is left behind accepted batches may be cut off (`tails`).
 
 import type { BatchHeader } from "./batch.ts";
 import { brokenChain, ChainWalk, type LogEnd, type Visitor } from "./chain-walk.ts";
 import { KnownSegments, type LogFiles, segmentCorrupt, withSegment } from "./known-segments.ts";
 import type { LogPosition } from "./log-writer.ts";
 import type { RecordCursor } from "./record.ts";
-import { RecoveredTail } from "./recovered-tail.ts";
+import { type LeftTail, RecoveredTail } from "./recovered-tail.ts";
 import type { ReplayStart } from "./replay-start.ts";
 import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.ts";
 import type { ChainState, DamagedFrame } from "./segment-reader.ts";
@@ -32,6 +32,8 @@ export interface RecoveryResult {
   /** Why the walk ended where it did; undefined for a clean end. */
   readonly tornReason: string | undefined;
   readonly leftovers: readonly string[];
+  /** What is left behind accepted batches and is no footer of theirs. Not looked for when nothing is to be changed. */
+  readonly tails: readonly LeftTail[];
   /** Segments that were walked, in order. */
   readonly visited: readonly number[];
 }
@@ -113,6 +115,7 @@ class Recovery {
       replayedRecords: chain.nextLsn - start.nextLsn,
       tornReason: logEnd.tornReason,
       leftovers: leftovers.map(segmentName),
+      tails: isReadOnly === true ? [] : await this.#tails(logEnd),
       visited: this.#visited,
     };
   }
@@ -129,6 +132,24 @@ class Recovery {
         `cut off at ${sizeBytes}, below the checkpoint at ${offset}`,
         { offset: sizeBytes },
       );
+  }
+
+  /** A torn tail, a footer that repeats it, or what a file held before its blocks were used again. */
+  async #tails(logEnd: LogEnd): Promise<LeftTail[]> {
+    const tails: LeftTail[] = [];
+    for (const [at, number] of this.#visited.entries()) {
+      if (this.#walk.byFooter.has(number)) continue;
+      const next = this.#visited[at + 1];
+      const header = next === undefined ? undefined : this.#known.header(next);
+      const end = header?.previousEnd ?? logEnd.end;
+      const isClean = await withSegment(
+        this.#options,
+        number,
+        async (reader) => reader.sizeBytes <= end || (await reader.hasFooterAt(end)),
+      );
+      if (!isClean) tails.push({ segment: number, end });
+    }
+    return tails;
   }
 
   /** What recovery does with each batch of a segment. */

@@ -159,6 +159,14 @@ export class SegmentReader {
     return isSane ? trailer : "impossible numbers in the trailer";
   }
 
+  /** Whether a whole footer follows the batches, which end at `end`. */
+  async hasFooterAt(end: number): Promise<boolean> {
+    const trailer = await this.trailer();
+    if (typeof trailer === "string" || trailer.end !== end) return false;
+    const footer = await this.#readFooter(trailer);
+    return footer !== undefined && this.#isRight(footer, trailer);
+  }
+
   /** Walks the batches themselves, where they are there. */
   async walk(options: WalkOptions): Promise<WalkResult> {
     let at = options.from;
@@ -211,14 +219,9 @@ export class SegmentReader {
 
   /** Walks the metas in the footer: the same records without the payloads. Throws nothing; a sentence when the footer is bad. */
   async walkFooter(trailer: SegmentTrailer, options: WalkOptions): Promise<WalkResult | string> {
-    const footerOffset = this.#footerOffset(trailer);
-    const footer = new Uint8Array(this.sizeBytes - footerOffset);
-    if ((await this.#file.read(footer, footerOffset)) < footer.length) return "footer cut off";
-    if (
-      hashOutside(this.#memory, footer.subarray(0, footer.length - SEGMENT_TRAILER_BYTES)) !==
-      trailer.checksum
-    )
-      return "footer checksum is wrong";
+    const footer = await this.#readFooter(trailer);
+    if (footer === undefined) return "footer cut off";
+    if (!this.#isRight(footer, trailer)) return "footer checksum is wrong";
     this.#windowEnd = this.#windowStart; // the window now holds metas
     const view = new DataView(footer.buffer);
     const end = trailer.rowBytes + trailer.metaBytes;
@@ -285,6 +288,18 @@ export class SegmentReader {
       if (typeof header !== "string") durableLsn = Math.max(durableLsn, header.durableLsn);
     }
     return durableLsn;
+  }
+
+  async #readFooter(trailer: SegmentTrailer): Promise<Uint8Array | undefined> {
+    const footerOffset = this.#footerOffset(trailer);
+    const footer = new Uint8Array(this.sizeBytes - footerOffset);
+    const readBytes = await this.#file.read(footer, footerOffset);
+    return readBytes === footer.length ? footer : undefined;
+  }
+
+  #isRight(footer: Uint8Array, trailer: SegmentTrailer): boolean {
+    const repeated = footer.subarray(0, footer.length - SEGMENT_TRAILER_BYTES);
+    return hashOutside(this.#memory, repeated) === trailer.checksum;
   }
 
   /** Where the footer begins: where only records are left it follows the header. */

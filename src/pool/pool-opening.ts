@@ -23,6 +23,7 @@ import { runName, runNumberOf } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogPosition } from "../log/log-writer.ts";
 import { RECORD_KIND } from "../log/record.ts";
+import { cutTails } from "../log/recovered-tail.ts";
 import { type RecoveryResult, recoverLog } from "../log/recovery.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import { recordsName, segmentName, segmentNumberOf } from "../log/segment.ts";
@@ -171,6 +172,11 @@ export class PoolOpening {
       // One whose file was left by an earlier crash was dropped once more.
       if (names.delete(name)) await directory.remove(name);
     }
+  }
+
+  /** What a crash left behind accepted batches: the log goes on elsewhere now. */
+  cutTails(): Promise<void> {
+    return cutTails(this.#source.directory, this.recovery?.tails ?? []);
   }
 
   /** The segments that are there now. */

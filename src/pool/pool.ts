@@ -527,6 +527,7 @@ export class Pool {
       this.#tell("info", "pool.size-overridden", { poolSizeBytes, setBytes });
     this.log = await this.#space.orWithoutReserve(() => this.#openLog(position));
     this.#checkpointer.log = this.log;
+    await opening.cutTails();
     await opening.removeStrayRuns();
     const numbers = await opening.segmentNumbers();
     const segments = new SegmentSet(numbers);

@@ -125,3 +125,34 @@ test("a crash in recovery, at any of its operations, leaves a log that is recove
   }
   ok(k > 10, `${k} places`);
 });
+
+test("what a crash left behind accepted batches is cut off once the log goes on elsewhere", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 1 << 20);
+  for (let block = 0; rig.pool.stats().segmentCount < 2; block++)
+    await rig.write("a", block * BLOCK, noise(block, BLOCK));
+  await turns(3);
+  const files = rig.kill();
+  const first = "0000000000000001.seg";
+  const whole = files.log.get(first) as Uint8Array;
+  const torn = whole.slice();
+  const at = Buffer.from(torn).indexOf(noise(6, BLOCK));
+  torn.fill(0, at, at + 512);
+  // The second segment is leftover; the first one's footer repeats what was torn.
+  const host = newHost({ ...files, log: new Map([...files.log, [first, torn]]) });
+  let begunAt = 0;
+  let cutAt = 0;
+  host.log.onOperation = ({ kind, name, number }) => {
+    if (kind === "datasync" && name !== first && begunAt === 0) begunAt = number;
+    if (kind === "truncate" && name === first) cutAt = number;
+    return undefined;
+  };
+  const again = await PoolRig.open(files, {}, host);
+  ok(begunAt > 0 && cutAt > begunAt, `begun ${begunAt}, cut ${cutAt}`);
+  const left = host.log.files().get(first) as Uint8Array;
+  equal(left.length % 512, 0);
+  ok(left.length <= at && at - left.length < 4096, "up to the torn batch");
+  equal(Buffer.compare(left, whole.subarray(0, left.length)), 0);
+  sameBytes(await again.read("a", 5 * BLOCK, BLOCK), noise(5, BLOCK));
+  await again.close();
+});
