@@ -180,12 +180,13 @@ export class Scrub {
     next: number | undefined,
     found: Found,
   ): Promise<void> {
-    const { header, isRecords, problems } = await checkSegmentEnds(files, number);
+    const { header, isRecords, problems, footerProblem } = await checkSegmentEnds(files, number);
     const prefix = isRecords ? "its records: " : "";
     const add = (problem: string, data: Readonly<Record<string, unknown>>): void => {
       found.problems.push(findingOf(segmentCorrupt(number, `${prefix}${problem}`, data)));
     };
     for (const problem of problems) add(problem, {});
+    if (footerProblem !== undefined) add(footerProblem, {});
     const successor = await successorOf(files, number, next);
     const before = this.doneBytes;
     let framesStart = 0;

@@ -42,6 +42,8 @@ export interface SegmentEnds {
   /** Only its records are left. */
   readonly isRecords: boolean;
   readonly problems: readonly string[];
+  /** What is wrong with its footer, which a crash may have torn as long as nobody has recovered from it. */
+  readonly footerProblem: string | undefined;
 }
 
 /** Checks a segment's header and footer. Throws DISK_IO, FORMAT_UNSUPPORTED. */
@@ -54,18 +56,20 @@ export function checkSegmentEnds(files: LogFiles, number: number): Promise<Segme
     if (typeof header === "string" && !isUnwritten) problems.push(header);
     const trailer = await reader.trailer();
     let end: number | undefined;
+    let footerProblem: string | undefined;
     if (typeof trailer === "string") {
       const isFooter = trailer !== "no footer" || (await bytes.hasMaimedTrailer());
-      if (isFooter || isRecords) problems.push(`its footer can't be used: ${trailer}`);
+      if (isFooter || isRecords) footerProblem = `its footer can't be used: ${trailer}`;
     } else {
       end = trailer.end;
       const from = isRecords ? SEGMENT_HEADER_BYTES : Math.ceil(end / PAGE_BYTES) * PAGE_BYTES;
       const footer = await bytes.read(from, reader.sizeBytes - SEGMENT_TRAILER_BYTES - from);
       const isRight = hashOutside(files.memory, footer) === trailer.checksum;
       if (!isRight && (isRecords || !hasBlankPage(footer)))
-        problems.push("its footer can't be used: footer checksum is wrong");
+        footerProblem = "its footer can't be used: footer checksum is wrong";
     }
-    return { header: typeof header === "string" ? undefined : header, end, isRecords, problems };
+    const found = typeof header === "string" ? undefined : header;
+    return { header: found, end, isRecords, problems, footerProblem };
   });
 }
 

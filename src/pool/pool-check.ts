@@ -177,13 +177,14 @@ class PoolCheck {
     const begin = await readLogBegin(this.#source);
     const checkpoints = await this.#readCheckpoints();
     const reach = await this.#readLog(begin, checkpoints);
-    await this.#scanSegments(begin, reach);
+    const isAtCheckpoint = (checkpoints[0]?.body.cut.nextLsn ?? 0) === reach.nextLsn;
+    const isClosed = isAtCheckpoint && reach.markedMicros !== undefined;
+    await this.#scanSegments(begin, reach, isClosed);
     const blocksCompared = await this.#compareCheckpoints(checkpoints, reach);
     const counted =
       reach.damage === undefined
         ? await this.#countReferences({ begin, newest: checkpoints[0], reach })
         : undefined;
-    const isClosed = (checkpoints[0]?.body.cut.nextLsn ?? 0) === reach.nextLsn;
     const isLogWhole = reach.damage === undefined && !this.#isBroken;
     return {
       firstLsn: (begin.lateStart ?? LOG_BEGIN).nextLsn,
@@ -282,18 +283,24 @@ class PoolCheck {
   }
 
   /** Headers and footers of all segments, and their batches and frames. */
-  async #scanSegments({ known }: LogBegin, reach: LogReach): Promise<void> {
+  async #scanSegments({ known }: LogBegin, reach: LogReach, isClosed: boolean): Promise<void> {
     // What lies behind the end of a log that is whole was never part of it.
     const numbers = known.numbers.filter(
       (number) => reach.damage !== undefined || number <= reach.segmentNumber,
     );
+    const newest = known.incarnation;
+    const lastLife = numbers.find((number) => known.header(number)?.incarnation === newest) ?? 0;
     const ends = new Map<number, SegmentEnds>();
     for (const number of numbers)
       await this.#findings.guard(async () => {
         const found = await checkSegmentEnds(this.#source, number);
         ends.set(number, found);
         const prefix = found.isRecords ? "its records: " : "";
-        for (const problem of found.problems)
+        const { problems, footerProblem, isRecords } = found;
+        // What the last life left may have been torn by a crash; the next opening cuts it off.
+        const isOwed = isRecords || isClosed || number < lastLife;
+        const all = footerProblem !== undefined && isOwed ? [...problems, footerProblem] : problems;
+        for (const problem of all)
           this.#findings.addError(segmentCorrupt(number, `${prefix}${problem}`));
       });
     for (const number of numbers) {
