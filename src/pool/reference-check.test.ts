@@ -134,9 +134,11 @@ suite("a check of a collected pool", () => {
       await rig.pool.createVolume("a", MIB);
       await write(rig, 0, 120);
       const states: PoolFiles[] = [];
-      rig.host.log.onOperation = ({ kind, number }) => {
-        const isChange = ["write", "datasync", "sync", "create", "remove"].includes(kind);
-        if (isChange && number % 8 === 0) states.push(filesOf(rig.host), durableFilesOf(rig.host));
+      let changeCount = 0;
+      rig.host.log.onOperation = ({ kind }) => {
+        if (["write", "datasync", "sync", "create", "remove"].includes(kind)) changeCount += 1;
+        else return undefined;
+        if (changeCount % 4 === 0) states.push(filesOf(rig.host), durableFilesOf(rig.host));
         return undefined;
       };
       await rig.pool.collect({ isDryRun: false });
