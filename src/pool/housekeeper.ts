@@ -56,7 +56,7 @@ const DUE = [
 const DUE_WRITTEN_SHARE = 0.1;
 const DUE_SEGMENTS_MIN = 4;
 /** What one reclaiming frees, as a part of the pool. */
-const RECLAIMED_SHARE = 0.02;
+const RECLAIMED_SHARE = 0.01;
 const RECLAIMED_WORTH = 0.25;
 /** Of so many segments the census reads what each frame takes; of more it knows the average. */
 const EXACT_SEGMENTS_MAX = 256;

@@ -459,8 +459,10 @@ export class Pool {
   // ---- what devices ask (DevicePool)
 
   /** Frees space that nothing needs, for a write that waits for it. False: there is none. */
-  reclaim(): Promise<boolean> {
-    return this.#housekeeper.reclaim();
+  async reclaim(): Promise<boolean> {
+    const isFreed = await this.#housekeeper.reclaim();
+    if (!isFreed) this.#space.nothingFreed();
+    return isFreed;
   }
 
   admits(blockCount: number): boolean {
@@ -521,6 +523,7 @@ export class Pool {
       poolSizeBytes: poolSizeBytes ?? setBytes,
       segmentBytes: this.#settings.segmentBytes,
       contentBytes: () => this.#contentBytes(),
+      mayFree: () => this.#catalog.retention.everyWriteMicros !== null,
       onEvent: (level, event, fields) => this.#tell(level, event, fields),
     });
     if (poolSizeBytes !== undefined && setBytes !== 0 && poolSizeBytes !== setBytes)

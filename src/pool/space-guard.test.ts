@@ -25,6 +25,7 @@ async function guarded(
     capacityBytes?: number;
     contentBytes?: number;
     segmentBytes?: number;
+    mayFree?: boolean;
   },
   host: MemoryHost = newHost(),
 ): Promise<Rig> {
@@ -41,6 +42,7 @@ async function guarded(
       poolSizeBytes: options.poolSizeBytes ?? 0,
       segmentBytes: options.segmentBytes ?? SEGMENT,
       contentBytes: () => rig.contentBytes,
+      mayFree: () => options.mayFree === true,
       onEvent: (_level, event) => events.push(event),
     }),
   };
@@ -71,6 +73,22 @@ test("a limit refuses what doesn't fit in front of the reserve, and takes what i
   equal(rig.guard.isFull, false);
   const states = rig.events.filter((event) => event !== "pool.watermark");
   deepEqual(states, ["pool.full", "pool.has-space"]);
+  await rig.guard.close();
+  rig.host.stop();
+});
+
+test("where garbage may be freed, full is only what collecting it didn't help", async () => {
+  const rig = await guarded({ poolSizeBytes: 1024 * KIB, contentBytes: 940 * KIB, mayFree: true });
+  equal(rig.guard.admits(61 * KIB), false);
+  await poll(rig);
+  equal(rig.guard.isFull, false);
+  rig.guard.nothingFreed();
+  ok(rig.guard.isFull);
+  await poll(rig);
+  ok(rig.guard.isFull, "no way back without the headroom");
+  rig.contentBytes = 800 * KIB;
+  await poll(rig);
+  deepEqual(rig.events, ["pool.watermark", "pool.full", "pool.has-space"]);
   await rig.guard.close();
   rig.host.stop();
 });

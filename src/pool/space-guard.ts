@@ -26,6 +26,8 @@ export interface SpaceGuardOptions {
   readonly segmentBytes: number;
   /** What log and index take now. */
   readonly contentBytes: () => number;
+  /** Whether garbage collection may make room: then a lack of it is only told when that has failed (`nothingFreed`). */
+  readonly mayFree: () => boolean;
   readonly onEvent: (
     level: "info" | "warn" | "error",
     event: string,
@@ -115,11 +117,20 @@ export class SpaceGuard {
   /** Whether `lengthBytes` of new data may be stored. */
   admits(lengthBytes: number): boolean {
     if (!this.#fits(lengthBytes)) {
-      this.#setFull(true);
+      this.#roomMissing();
       return false;
     }
     this.#admittedBytes += lengthBytes;
     return true;
+  }
+
+  /** Garbage collection found nothing to make room with. */
+  nothingFreed(): void {
+    this.#setFull(true);
+  }
+
+  #roomMissing(): void {
+    if (!this.#options.mayFree()) this.#setFull(true);
   }
 
   #fits(lengthBytes: number): boolean {
@@ -203,7 +214,7 @@ export class SpaceGuard {
         this.#isDiskFull = false;
         this.#starvedMicros = Number.NEGATIVE_INFINITY;
       }
-      if (!this.#fits(Math.min(PIECE_OF_WRITE_BYTES, this.#headroomBytes))) this.#setFull(true);
+      if (!this.#fits(Math.min(PIECE_OF_WRITE_BYTES, this.#headroomBytes))) this.#roomMissing();
       else if (this.#fits(this.#headroomBytes)) this.#setFull(false);
       this.#tellWatermark();
     });
