@@ -92,6 +92,8 @@ export class BlockStore implements BlockMatcher {
   readonly #frame: Uint8Array;
   readonly #block: number;
   readonly #quickReads: QuickReads = new QuickReads();
+  /** Whether `match` keeps what it has read without waiting: who compares again later may not be so lucky. */
+  keepsMatched = false;
   hitCount = 0;
   missCount = 0;
 
@@ -173,7 +175,10 @@ export class BlockStore implements BlockMatcher {
       const isShared = stateOf(places.low) === PLACE_STATE.SHARED;
       if (isShared) block = this.#slots.findBlock(places.segment, places.low);
       else if (this.#openRecent(segment, low, places, this.#block)) block = this.#block;
-      else if (this.#readFrameNow(segment, low, this.#block)) block = this.#block;
+      else if (this.#readFrameNow(segment, low, this.#block)) {
+        block = this.#block;
+        if (this.keepsMatched) this.#keep(segment, low, block);
+      }
       if (block === 0) return MATCH.UNKNOWN;
     }
     return kernel.compareBlocks(block, address) === 1 ? MATCH.SAME : MATCH.DIFFERENT;

@@ -79,6 +79,27 @@ test("blocks are found again where they must be read from the disk to be compare
   await rig.close();
 });
 
+test("what was compared when a write came needn't be read again when its turn comes", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB });
+  await rig.pool.createVolume("a", 32 * MIB);
+  const old = noise(1, 48 * BLOCK);
+  await rig.write("a", 0, old);
+  // Pushes it out of the batches in memory.
+  for (let at = 0; at < 12; at++) await rig.write("a", (4 + at) * MIB, noise(100 + at, MIB));
+  await rig.read("a", 0, old.length); // opens its file, and is too much to be kept
+  const before = frameBytes(rig);
+  let readCount = 0;
+  rig.host.log.onOperation = ({ kind }) => {
+    if (kind !== "read") return undefined;
+    readCount += 1;
+    return readCount <= 48 ? undefined : Promise.resolve(undefined); // then nothing is at hand at once
+  };
+  await rig.write("a", 24 * MIB, old, { isSlow: true });
+  equal(frameBytes(rig, before), 0);
+  equal(readCount, 48);
+  await rig.close();
+});
+
 test("what shrinks is stored smaller, what doesn't is stored as it is, and zeros aren't stored", async () => {
   const rig = await PoolRig.create({ segmentBytes: MIB });
   await rig.pool.createVolume("a", 8 * MIB);

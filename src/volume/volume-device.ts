@@ -344,10 +344,12 @@ export class VolumeDevice implements ChangeTarget {
   }
 
   async fetchTwins(lba: number, blockCount: number, address: number): Promise<void> {
-    const { reducer, lists } = this.#pool;
+    const { blocks, reducer, lists } = this.#pool;
     const read: number[] = [];
     for (;;) {
+      blocks.keepsMatched = true;
       reducer.examine(address, blockCount, this.reduction, false);
+      blocks.keepsMatched = false;
       if (reducer.unknownCount > 0) {
         await this.#fill(reducer.duplicates(blockCount));
         reducer.examine(address, blockCount, this.reduction, true);
