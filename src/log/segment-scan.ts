@@ -112,7 +112,8 @@ class SegmentScan {
   readonly #reader: SegmentReader;
   readonly #bytes: RawSegment;
   readonly #scan: BatchScan;
-  readonly #end: number;
+  /** Batches are looked for up to here. */
+  #end: number;
   /** What was read and accepted ends here; undefined reason: nothing is wrong with that. */
   #accepted: number;
   #reason: string | undefined;
@@ -127,6 +128,9 @@ class SegmentScan {
 
   async run(): Promise<void> {
     const { header, from, end, chainAtEnd } = this.#scan;
+    // A footer repeats the headers of batches, and what it says may have been torn: but nothing behind its end is one.
+    const trailer = end === undefined ? await this.#reader.trailer() : "not needed";
+    if (typeof trailer === "object") this.#end = Math.min(this.#end, trailer.end);
     let chain: bigint | undefined;
     if (header !== undefined && from === SEGMENT_HEADER_BYTES && from < this.#end)
       chain = await this.#walkRow({ ...header, at: from, chain: beginOf(header) });
