@@ -35,6 +35,7 @@ export type SettingName =
   | "socket-mode"
   | "memory"
   | "dedup-memory"
+  | "threads"
   | "pool-size"
   | "ack"
   | "log-level"
@@ -104,6 +105,16 @@ export const SETTINGS: Readonly<Record<SettingName, SettingRow>> = {
     help: "Part of memory for finding duplicates; at most half of it",
     reason:
       "Beyond what it holds in full the index of what is stored is sampled: more finds more scattered duplicates.",
+  },
+  threads: {
+    type: "count",
+    value: "COUNT",
+    standardText: "the cores but one, at most 4",
+    least: 1,
+    isZeroAllowed: true,
+    most: 4,
+    help: "Threads that hash and compress large writes beside the event loop; 0: none",
+    reason: "One core orders the writes; small ones are compressed in line, which is quicker.",
   },
   "pool-size": {
     type: "size",

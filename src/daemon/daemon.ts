@@ -27,6 +27,7 @@ import { productVersion } from "../host/node/product.ts";
 import { createRandom } from "../host/node/random.ts";
 import { onBug, onStopSignal } from "../host/node/signals.ts";
 import { removeFile } from "../host/node/text-file.ts";
+import { createThreads } from "../host/node/threads.ts";
 import { createZstd } from "../host/node/zstd.ts";
 import type { Clock, Logger } from "../host/ports.ts";
 import type { Pool } from "../pool/pool.ts";
@@ -119,7 +120,8 @@ class Daemon implements RunningDaemon {
     const settings = this.#settings;
     const clock = this.#clock;
     const logger: Logger = this.#logger;
-    const machine = { clock, random: createRandom(), zstd: createZstd(), logger };
+    const threads = createThreads(settings.threadCountMax);
+    const machine = { clock, random: createRandom(), zstd: createZstd(), threads, logger };
     const opened = await openPool(settings.pool, settings, machine);
     this.#lock = opened.lock;
     this.#pool = opened.pool;

@@ -9,11 +9,13 @@ import { StorageError } from "../base/errors.ts";
 import { makeDirectory, openDirectory, pathKind } from "../host/node/directory.ts";
 import { lockPool, type PoolLock } from "../host/node/pool-lock.ts";
 import { fileKind, listNames } from "../host/node/text-file.ts";
-import type { Clock, Logger, Random, Zstd } from "../host/ports.ts";
+import type { Clock, Logger, Random, Threads, Zstd } from "../host/ports.ts";
 import { readIdentity } from "../pool/identity.ts";
 import { findIdentity, isIdentityLost, lostIdentity } from "../pool/lost-identity.ts";
 import { Pool } from "../pool/pool.ts";
 import type { PoolSettings } from "../pool/types.ts";
+import type { BlockMemory } from "../reduce/block-memory.ts";
+import { BlockThreads } from "../reduce/block-threads.ts";
 
 const IDENTITY = "pool.json";
 const LOG = "log";
@@ -24,6 +26,7 @@ export interface PoolMachine {
   readonly clock: Clock;
   readonly random: Random;
   readonly zstd: Zstd;
+  readonly threads?: Threads | undefined;
   readonly logger: Logger;
 }
 
@@ -46,7 +49,15 @@ export async function openPool(
     // Again under the lock: another daemon may have made the pool meanwhile.
     const isNew = !(await isPool(path));
     const log = await makeDirectory(join(path, LOG));
-    const host = { root: await openDirectory(path), log, ...machine };
+    const { threads } = machine;
+    const startPreparer =
+      threads && ((memory: BlockMemory): BlockThreads => new BlockThreads(memory, threads));
+    const host = {
+      root: await openDirectory(path),
+      log,
+      ...machine,
+      ...(startPreparer && { startPreparer }),
+    };
     const pool = await withSubject(path, () =>
       isNew ? Pool.create(host, settings) : Pool.open(host, settings),
     );

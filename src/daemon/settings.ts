@@ -20,6 +20,7 @@ import { checkName, nearest } from "../base/names.ts";
 import { spellSize } from "../base/units.ts";
 import type { AccessEntry, AccessRule } from "../nbd/access.ts";
 import type { HookEvent, HookSettings } from "../nbd/hooks.ts";
+import { THREADS_MAX } from "../reduce/block-memory.ts";
 
 export interface DaemonSettings {
   readonly pool: string;
@@ -29,6 +30,8 @@ export interface DaemonSettings {
   readonly memoryBytes: number;
   /** Part of it; 0: the usual share. */
   readonly dedupMemoryBytes: number;
+  /** At most; never more than the cores but one. */
+  readonly threadCountMax: number;
   /** 0: as much as the file system has; undefined: what the pool itself says. */
   readonly poolSizeBytes: number | undefined;
   readonly ack: "written" | "memory" | "durable";
@@ -268,6 +271,7 @@ function toSettings(
     socketMode: Number.parseInt(text("socket-mode")!, 8),
     memoryBytes: number("memory"),
     dedupMemoryBytes: dedupMemoryOf(values),
+    threadCountMax: (values.threads ?? THREADS_MAX) as number,
     poolSizeBytes: values["pool-size"] as number | undefined,
     ack: values.ack as DaemonSettings["ack"],
     logLevel: values["log-level"] as DaemonSettings["logLevel"],

@@ -240,6 +240,8 @@ export class FrameMover {
       rows,
       0,
       1,
+      0,
+      0,
       result,
     );
     const storedBytes = view.getUint32(frame + 16, true);

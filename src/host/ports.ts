@@ -32,6 +32,17 @@ export interface Zstd {
   decompress(stored: Uint8Array, bytesMax: number): Promise<Uint8Array | undefined>;
 }
 
+/** Threads of this process, where cores can be spared for them. */
+export interface Threads {
+  readonly count: number;
+  /** Runs the module's `run(data)`; shared memory in `data` is shared. */
+  start(module: URL, data: unknown): Thread;
+}
+
+export interface Thread {
+  stop(): Promise<void>;
+}
+
 export type LogLevel = "debug" | "info" | "warn" | "error";
 
 /** Structured log. `event` is a constant name like "nbd.client-refused"; fields are plain values. */

@@ -90,6 +90,9 @@ export interface Packing {
   /** Blocks that are equal among themselves share a frame. */
   readonly isShared: boolean;
   readonly compressEvery: number;
+  /** Of blocks that were prepared; else 0. */
+  readonly preparedSizes: number;
+  readonly preparedContent: number;
 }
 
 /** A frame on its way to a new place. */
@@ -293,6 +296,8 @@ export class LogWriter {
       rowsAddress,
       packing.isShared ? 1 : 0,
       packing.compressEvery,
+      packing.preparedSizes,
+      packing.preparedContent,
       packing.resultAddress,
     );
     const references = record + WROTE_HEADER_BYTES;

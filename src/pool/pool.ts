@@ -34,6 +34,7 @@ import {
 } from "../reduce/block-memory.ts";
 import { BlockReducer, type Reduction } from "../reduce/block-reducer.ts";
 import { DedupIndex } from "../reduce/dedup-index.ts";
+import type { BlockPreparer } from "../reduce/prepared-blocks.ts";
 import { BlockStore } from "../volume/block-store.ts";
 import { PromisedRequest } from "../volume/device-request.ts";
 import { FingerprintLists, type FingerprintListsOptions } from "../volume/fingerprint-lists.ts";
@@ -128,6 +129,7 @@ export class Pool {
   lists!: FingerprintLists;
   /** Fills the deduplication index again. */
   dedupRestore!: DedupRestore;
+  preparer: BlockPreparer | undefined;
   #checkpointer!: Checkpointer;
   #sealed!: SealedSegments;
   #space!: SpaceGuard;
@@ -446,6 +448,7 @@ export class Pool {
     } finally {
       await this.#segments.closeAll();
       await this.#runs.closeAll();
+      await this.preparer?.close();
       this.#offerRoom();
     }
   }
@@ -559,6 +562,7 @@ export class Pool {
     );
     if (this.#identity.log === "new")
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
+    this.preparer = this.#host.startPreparer?.(this.memory);
     if (this.#settings.isDedupRestored !== false) this.dedupRestore.begin();
   }
 

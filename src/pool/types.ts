@@ -5,6 +5,8 @@
 // loading one.
 
 import type { Clock, Directory, Logger, Random, Zstd } from "../host/ports.ts";
+import type { BlockMemory } from "../reduce/block-memory.ts";
+import type { BlockPreparer } from "../reduce/prepared-blocks.ts";
 
 /** When a write is acknowledged (DESIGN, promise 2). FLUSH is always stable storage. */
 export type AckMode = "written" | "memory" | "durable";
@@ -42,6 +44,8 @@ export interface PoolHost {
   readonly clock: Clock;
   readonly random: Random;
   readonly zstd: Zstd;
+  /** Hashes and compresses the blocks of large writes beside the event loop, where cores can be spared for it. */
+  readonly startPreparer?: (memory: BlockMemory) => BlockPreparer;
   readonly logger: Logger;
 }
 

@@ -13,6 +13,12 @@ import {
   RAW_FRAME_BYTES,
   shapeOf,
 } from "./block-memory.ts";
+import {
+  preparedBytes,
+  preparedContentOf,
+  preparedHashesOf,
+  preparedSizesOf,
+} from "./prepared-blocks.ts";
 
 const memory = new BlockMemory(shapeOf(24 << 20));
 const at = memory.slotsAddress;
@@ -113,13 +119,22 @@ interface Packed {
 }
 
 /** Examines and packs what lies at `at` and returns how many frames that gave; they lie behind it. */
-function pack(blockCount: number, options = { isShared: false, compressEvery: 0 }): Packed {
+function pack(
+  blockCount: number,
+  options = { isShared: false, compressEvery: 0 },
+  piece = 0,
+): Packed {
   const target = at + 32 * BLOCK_BYTES;
   const references = at + 50 * BLOCK_BYTES;
   const table = references + 1024;
   const hashes = table + 1024;
   const result = hashes + 1024;
-  memory.kernel.examineBlocks(at, blockCount, hashes, references);
+  const { kernel } = memory;
+  if (piece === 0) kernel.examineBlocks(at, blockCount, hashes, references);
+  else {
+    const [from, sizes] = [preparedHashesOf(piece), preparedSizesOf(piece)];
+    kernel.examinePrepared(from, sizes, blockCount, hashes, references);
+  }
   const frameBytes = memory.kernel.packBlocks(
     at,
     blockCount,
@@ -131,12 +146,65 @@ function pack(blockCount: number, options = { isShared: false, compressEvery: 0 
     table,
     options.isShared ? 1 : 0,
     options.compressEvery,
+    piece === 0 ? 0 : preparedSizesOf(piece),
+    piece === 0 ? 0 : preparedContentOf(piece),
     result,
   );
   const frameCount = memory.view.getUint32(result, true);
   const sharedCount = memory.view.getUint32(result + 4, true);
   return { frameCount, sharedCount, frameBytes, target, references, table };
 }
+
+/** Zeros, noise, what shrinks, and equals of them, by chance. */
+function mixedAt(address: number, blockCount: number, seed: number): void {
+  const prng = new Prng(seed);
+  for (let block = 0; block < blockCount; block++) {
+    const target = address + block * BLOCK_BYTES;
+    const kind = prng.below(4);
+    memory.bytes.fill(0, target, target + BLOCK_BYTES);
+    if (kind === 1) noiseAt(target, BLOCK_BYTES, prng.below(3));
+    else if (kind > 1) noiseAt(target, 1 + prng.below(BLOCK_BYTES), prng.below(3));
+  }
+}
+
+test("blocks that were prepared are packed byte for byte as those that weren't", () => {
+  const blockCount = 16;
+  const piece = memory.prepared.allocate(preparedBytes(blockCount));
+  const table = at + 55 * BLOCK_BYTES;
+  for (let seed = 0; seed < 200; seed++) {
+    mixedAt(at, blockCount, seed);
+    const options = { isShared: seed % 2 === 1, compressEvery: seed % 3 };
+    const packed = pack(blockCount, options);
+    const inLine = memory.bytes.slice(packed.target, packed.target + packed.frameBytes);
+    memory.kernel.prepareBlocks(
+      at,
+      blockCount,
+      preparedHashesOf(piece),
+      preparedSizesOf(piece),
+      preparedContentOf(piece),
+      options.compressEvery,
+      table,
+    );
+    memory.bytes.fill(0, packed.target, packed.target + packed.frameBytes);
+    // Of equals every one is tried ahead, in line only the first: so every other block is another one.
+    const prepared = pack(blockCount, options, piece);
+    if (options.compressEvery < 2) {
+      deepEqual(prepared, packed, `seed ${seed}`);
+      const ahead = memory.bytes.slice(prepared.target, prepared.target + packed.frameBytes);
+      deepEqual(ahead, inLine);
+    }
+    for (let block = 0; block < blockCount; block++) {
+      const low = memory.view.getUint32(prepared.references + block * 8 + 4, true);
+      if (low >>> 30 !== 1) continue;
+      const offset8 = (low & 0x3fffffff) >>> 6;
+      const frame = prepared.target + (offset8 - (OFFSET8 & 0xffffff)) * 8;
+      const opened = at + 60 * BLOCK_BYTES;
+      equal(memory.kernel.openFrame(frame, RAW_FRAME_BYTES, SEGMENT, offset8, opened), 0);
+      equal(memory.kernel.compareBlocks(opened, at + block * BLOCK_BYTES), 1, `seed ${seed}`);
+    }
+  }
+  memory.prepared.release(piece);
+});
 
 test("packed blocks are opened again, zero blocks become no frame, and rows tell of each frame", () => {
   for (let blockCount = 0; blockCount <= 8; blockCount++) {

@@ -7,6 +7,8 @@
 //   0           scratch       references and hashes of the call that is running
 //   clients     client slab   payloads that wait (NBD); what clients may use, they may exhaust
 //   staging     pool slab     what recovery, checkpoints and footers work in
+//   prepared    pool slab     blocks that threads compressed before their turn (block-threads.ts)
+//   jobs        a ring        what those threads are to do
 //   operations  pool slab     what requests hold while they wait for reads
 //   reads       pool slab     what is read from files before it is checked
 //   batches     batch buffers the open batch and those on their way to disk
@@ -34,6 +36,8 @@ export const BATCH_BUFFER_BYTES: number = 2 << 20;
 export const SEGMENT_FRAMES_MAX = 65536;
 export const FRAME_ROW_BYTES = 16;
 
+/** Frames of a stream of duplicates are read so many bytes at a time. */
+export const MATCH_WINDOW_BYTES: number = 32 << 10;
 const SCRATCH_BYTES = 65536;
 /** Written into the kernel's source as well: the last 16 KiB of the scratch are its own. */
 const KERNEL_SCRATCH_ADDRESS = 4096;
@@ -47,6 +51,11 @@ const STAGING_PIECE_BYTES_MAX: number = 2 << 20;
 /** Two tables in turn; the margin takes the record that crosses the limit. */
 const FRAME_TABLE_BYTES: number = (SEGMENT_FRAMES_MAX + 2 * RECORD_BLOCKS_MAX) * FRAME_ROW_BYTES;
 const DELTA_BYTES = 16;
+/** Threads that prepare blocks, at most; each has a table of its own behind the ring. */
+export const THREADS_MAX = 4;
+export const JOB_RING_BYTES = 4096;
+export const JOB_TABLE_BYTES = 8192;
+const JOBS_BYTES: number = JOB_RING_BYTES + THREADS_MAX * JOB_TABLE_BYTES;
 const DEDUP_SHARE = 8;
 /** Fingerprints of half a gigabyte. */
 const DEDUP_BYTES_MIN: number = 1 << 20;
@@ -54,6 +63,7 @@ const DEDUP_BYTES_MIN: number = 1 << 20;
 export interface BlockMemoryShape {
   readonly clientBytes: number;
   readonly stagingBytes: number;
+  readonly preparedBytes: number;
   readonly operationBytes: number;
   readonly readBytes: number;
   readonly batchBufferCount: number;
@@ -63,7 +73,7 @@ export interface BlockMemoryShape {
   readonly slotCount: number;
 }
 
-interface KernelExports extends FingerprintKernel {
+export interface KernelExports extends FingerprintKernel {
   hash(start: number, lengthBytes: number, target: number): void;
   compareBlocks(first: number, second: number): number;
   examineBlocks(source: number, blockCount: number, hashes: number, references: number): number;
@@ -78,7 +88,33 @@ interface KernelExports extends FingerprintKernel {
     table: number,
     shared: number,
     compressEvery: number,
+    preparedSizes: number,
+    preparedContent: number,
     result: number,
+  ): number;
+  prepareBlocks(
+    source: number,
+    blockCount: number,
+    hashes: number,
+    sizes: number,
+    content: number,
+    compressEvery: number,
+    table: number,
+  ): void;
+  examinePrepared(
+    preparedHashes: number,
+    sizes: number,
+    blockCount: number,
+    hashes: number,
+    references: number,
+  ): number;
+  matchFrame(
+    frame: number,
+    availableBytes: number,
+    segment: number,
+    offset8: number,
+    block: number,
+    hash: number,
   ): number;
   openFrame(
     frame: number,
@@ -106,6 +142,7 @@ export function shapeOf(memoryBytes: number, dedupBytes = 0): BlockMemoryShape {
   const isSmall = memoryBytes < 256 << 20;
   const clientBytes = isSmall ? 4 << 20 : Math.min(64 << 20, powerOfTwoBelow(usable / 8));
   const stagingBytes = isSmall ? 12 << 20 : 16 << 20;
+  const preparedBytes = isSmall ? 2 << 20 : 8 << 20;
   const operationBytes = isSmall ? 4 << 20 : 16 << 20;
   const readBytes = isSmall ? 4 << 20 : 16 << 20;
   const batchBufferCount = isSmall ? 3 : 8;
@@ -120,17 +157,21 @@ export function shapeOf(memoryBytes: number, dedupBytes = 0): BlockMemoryShape {
     SCRATCH_BYTES +
     clientBytes +
     stagingBytes +
+    preparedBytes +
+    JOBS_BYTES +
     operationBytes +
     readBytes +
     batchBufferCount * BATCH_BUFFER_BYTES +
     2 * FRAME_TABLE_BYTES +
     deltaCount * DELTA_BYTES +
     dedup +
+    MATCH_WINDOW_BYTES +
     8192;
   const slotCount = Math.max(64, Math.floor((usable - fixed) / (BLOCK_BYTES + 24)));
   return {
     clientBytes,
     stagingBytes,
+    preparedBytes,
     operationBytes,
     readBytes,
     batchBufferCount,
@@ -142,6 +183,8 @@ export function shapeOf(memoryBytes: number, dedupBytes = 0): BlockMemoryShape {
 
 export class BlockMemory {
   readonly shape: BlockMemoryShape;
+  /** For other threads. */
+  readonly shared: WebAssembly.Memory;
   readonly bytes: Uint8Array;
   readonly words: Uint32Array;
   readonly view: DataView;
@@ -153,8 +196,9 @@ export class BlockMemory {
   readonly scratchAddress: number;
   /** A block of zeros that nobody writes: copying it is ten times as quick as filling shared memory. */
   readonly zerosAddress: number;
-  /** A block that is compared with another; as short-lived as the scratch. */
+  /** Frames that are compared with blocks: MATCH_WINDOW_BYTES. */
   readonly matchAddress: number;
+  readonly jobsAddress: number;
   readonly batchesAddress: number;
   readonly tablesAddress: readonly [number, number];
   readonly deltasAddress: number;
@@ -165,6 +209,8 @@ export class BlockMemory {
   readonly clients: BuddyAllocator;
   /** For recovery, checkpoints and footers, which run one at a time and can't wait. */
   readonly staging: BuddyAllocator;
+  /** For whole pieces of writes, as long as it lasts: nobody waits for it. */
+  readonly prepared: BuddyAllocator;
   /** For requests: see staging.ts. */
   readonly operations: Staging;
   readonly reads: Staging;
@@ -181,9 +227,11 @@ export class BlockMemory {
     this.scratchAddress = take(SCRATCH_BYTES);
     assert(this.scratchAddress === KERNEL_SCRATCH_ADDRESS, "the kernel knows where its scratch is");
     this.zerosAddress = take(BLOCK_BYTES);
-    this.matchAddress = take(BLOCK_BYTES);
+    this.matchAddress = take(MATCH_WINDOW_BYTES);
     const clientsAddress = take(shape.clientBytes);
     const stagingAddress = take(shape.stagingBytes);
+    const preparedAddress = take(shape.preparedBytes);
+    this.jobsAddress = take(JOBS_BYTES);
     const operationsAddress = take(shape.operationBytes);
     const readsAddress = take(shape.readBytes);
     this.batchesAddress = take(shape.batchBufferCount * BATCH_BUFFER_BYTES);
@@ -196,6 +244,7 @@ export class BlockMemory {
     assert(pages <= 65536, "WebAssembly memory is at most 4 GiB");
 
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    this.shared = memory;
     this.bytes = new Uint8Array(memory.buffer);
     this.words = new Uint32Array(memory.buffer);
     this.view = new DataView(memory.buffer);
@@ -206,6 +255,11 @@ export class BlockMemory {
       chunkCount: shape.clientBytes / CHUNK_BYTES,
     });
     this.staging = stagingRegion(stagingAddress, shape.stagingBytes);
+    this.prepared = new BuddyAllocator({
+      baseAddress: preparedAddress,
+      chunkBytes: CHUNK_BYTES,
+      chunkCount: shape.preparedBytes / CHUNK_BYTES,
+    });
     this.operations = new Staging(stagingRegion(operationsAddress, shape.operationBytes));
     this.reads = new Staging(stagingRegion(readsAddress, shape.readBytes));
   }
@@ -224,7 +278,8 @@ function stagingRegion(baseAddress: number, lengthBytes: number): BuddyAllocator
 
 let compiled: WebAssembly.Module | undefined;
 
-function instantiate(memory: WebAssembly.Memory): KernelExports {
+/** The kernel over a memory, in this thread. */
+export function instantiate(memory: WebAssembly.Memory): KernelExports {
   compiled ??= new WebAssembly.Module(Buffer.from(KERNEL_CODE, "base64"));
   const instance = new WebAssembly.Instance(compiled, { env: { memory } });
   return instance.exports as unknown as KernelExports;

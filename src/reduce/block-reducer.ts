@@ -14,10 +14,11 @@
 // Examining and packing are one turn of the event loop: the plan lies in the memory's scratch.
 
 import type { BlockMemory } from "./block-memory.ts";
+import { preparedContentOf, preparedHashesOf, preparedSizesOf } from "./prepared-blocks.ts";
 
-/** Says whether the frame that a reference names holds the block at an address. */
+/** Says whether the frame that a reference names holds the block at an address, whose hash is at another. */
 export interface BlockMatcher {
-  match(segment: number, low: number, address: number): number;
+  match(segment: number, low: number, address: number, hashAddress: number): number;
 }
 
 export const MATCH = {
@@ -98,6 +99,8 @@ export class BlockReducer {
   newCount = 0;
   isShared = false;
   compressEvery = 0;
+  preparedSizes = 0;
+  preparedContent = 0;
   /** The last reference that was found for the write; 0, 0: none was. */
   hitSegment = 0;
   hitLow = 0;
@@ -119,12 +122,19 @@ export class BlockReducer {
 
   /**
    * Plans what becomes of `blockCount` blocks at `source`. With `isFinal`, what can't be told without waiting is
-   * stored anew; without it, such blocks keep the reference that is to be looked at.
+   * stored anew; without it, such blocks keep the reference that is to be looked at. `piece`: they were prepared there.
    */
-  examine(source: number, blockCount: number, reduction: Reduction, isFinal: boolean): void {
-    const { kernel } = this.#memory;
+  examine(
+    source: number,
+    blockCount: number,
+    reduction: Reduction,
+    isFinal: boolean,
+    piece = 0,
+  ): void {
     const { hashesAddress, referencesAddress } = this;
-    this.zeroCount = kernel.examineBlocks(source, blockCount, hashesAddress, referencesAddress);
+    this.zeroCount = this.#readHashes(source, blockCount, piece);
+    this.preparedSizes = piece === 0 ? 0 : preparedSizesOf(piece);
+    this.preparedContent = piece === 0 ? 0 : preparedContentOf(piece);
     this.duplicateCount = 0;
     this.unknownCount = 0;
     this.hitSegment = 0;
@@ -141,6 +151,21 @@ export class BlockReducer {
     this.compressEvery = reduction.compressEvery;
   }
 
+  /** Hashes, and references of those that are zero, which it counts. */
+  #readHashes(source: number, blockCount: number, piece: number): number {
+    const { kernel } = this.#memory;
+    const { hashesAddress, referencesAddress } = this;
+    if (piece === 0)
+      return kernel.examineBlocks(source, blockCount, hashesAddress, referencesAddress);
+    return kernel.examinePrepared(
+      preparedHashesOf(piece),
+      preparedSizesOf(piece),
+      blockCount,
+      hashesAddress,
+      referencesAddress,
+    );
+  }
+
   #compare(source: number, blockCount: number, isFinal: boolean): void {
     const { words } = this.#memory;
     const first = this.referencesAddress >>> 2;
@@ -149,7 +174,8 @@ export class BlockReducer {
       const segment = words[word] as number;
       if (segment === 0) continue; // zero, or not found
       const low = words[word + 1] as number;
-      const match = this.#matcher.match(segment, low, source + index * BLOCK_BYTES);
+      const hash = this.hashesAddress + index * 8;
+      const match = this.#matcher.match(segment, low, source + index * BLOCK_BYTES, hash);
       if (match === MATCH.SAME) {
         this.duplicateCount += 1;
         this.hitSegment = segment;
@@ -162,7 +188,7 @@ export class BlockReducer {
         if (match === MATCH.DIFFERENT) this.differentCount += 1;
         if (match !== MATCH.GONE) continue;
         this.goneCount += 1;
-        this.#index.remove(this.hashesAddress + index * 8, segment, low);
+        this.#index.remove(hash, segment, low);
       }
     }
   }

@@ -21,6 +21,7 @@ import {
   type BlockMemory,
   FRAME_HEADER_BYTES,
   FRAME_OPEN_RESULT,
+  MATCH_WINDOW_BYTES,
   RAW_FRAME_BYTES,
 } from "../reduce/block-memory.ts";
 import { type BlockMatcher, MATCH } from "../reduce/block-reducer.ts";
@@ -29,6 +30,8 @@ import { QuickReads } from "./quick-reads.ts";
 
 /** Frames further apart than this are read apart. */
 const GAP_BYTES_MAX = 16 << 10;
+/** Of many frames at once; the way through the thread pool costs as much for the blocks of one window. */
+const SLOW_MATCH_MICROS = 200;
 const READ_BYTES_MAX = 1_280 << 10;
 /** Larger reads pass by the cache: a scan is not worth what it would push out. */
 const CACHE_BLOCKS_MAX = 32;
@@ -90,9 +93,10 @@ export class BlockStore implements BlockMatcher {
   /** Where a frame lands that is read without waiting, and a block to compare with. */
   readonly #frameAddress: number;
   readonly #frame: Uint8Array;
-  readonly #block: number;
+  readonly #window: MatchWindow;
   readonly #quickReads: QuickReads = new QuickReads();
-  /** Whether `match` keeps what it has read without waiting: who compares again later may not be so lucky. */
+  readonly #quickMatches: QuickReads = new QuickReads(SLOW_MATCH_MICROS);
+  /** Whether `match` keeps what it has found without waiting: who compares again later may not be so lucky. */
   keepsMatched = false;
   hitCount = 0;
   missCount = 0;
@@ -113,7 +117,7 @@ export class BlockStore implements BlockMatcher {
       this.#frameAddress,
       this.#frameAddress + RAW_FRAME_BYTES,
     );
-    this.#block = parts.memory.matchAddress;
+    this.#window = new MatchWindow(parts.memory);
     this.#slots = parts.slots;
     this.#log = parts.log;
     this.#segments = parts.segments;
@@ -162,7 +166,7 @@ export class BlockStore implements BlockMatcher {
   }
 
   /** Whether the frame holds the block at `address`, as far as that can be told without waiting. */
-  match(segment: number, low: number, address: number): number {
+  match(segment: number, low: number, address: number, hashAddress: number): number {
     const places = this.#places;
     const located = places.locate(segment, low);
     if (located === LOCATED.GONE) return MATCH.GONE;
@@ -172,16 +176,56 @@ export class BlockStore implements BlockMatcher {
     const { kernel } = this.#memory;
     let block = this.#slots.findBlock(segment, low);
     if (block === 0) {
-      const isShared = stateOf(places.low) === PLACE_STATE.SHARED;
-      if (isShared) block = this.#slots.findBlock(places.segment, places.low);
-      else if (this.#openRecent(segment, low, places, this.#block)) block = this.#block;
-      else if (this.#readFrameNow(segment, low, this.#block)) {
-        block = this.#block;
-        if (this.keepsMatched) this.#keep(segment, low, block);
-      }
+      if (stateOf(places.low) !== PLACE_STATE.SHARED)
+        return this.#matchFrame(segment, low, address, hashAddress);
+      block = this.#slots.findBlock(places.segment, places.low);
       if (block === 0) return MATCH.UNKNOWN;
     }
     return kernel.compareBlocks(block, address) === 1 ? MATCH.SAME : MATCH.DIFFERENT;
+  }
+
+  /** The same for the frame that `places` just located, alone at its place, and not in the cache. */
+  #matchFrame(segment: number, low: number, address: number, hashAddress: number): number {
+    const { segment: placeSegment, low: placeLow } = this.#places;
+    const offset = offset8Of(placeLow) * 8;
+    let frame = this.#log.recentAddress(placeSegment, offset);
+    let available = RAW_FRAME_BYTES;
+    if (frame === 0) {
+      const window = this.#window;
+      if (!window.holds(placeSegment, offset) && !this.#readWindow(placeSegment, offset))
+        return MATCH.UNKNOWN;
+      frame = window.address + (offset - window.start);
+      available = window.end - offset;
+    }
+    const { kernel } = this.#memory;
+    const offset8 = offset8Of(low);
+    const result = kernel.matchFrame(frame, available, segment, offset8, address, hashAddress);
+    if (result === 0) {
+      // Damaged: whoever reads it will say so. Or it was read before it was written.
+      this.#window.forget();
+      return MATCH.UNKNOWN;
+    }
+    if (result !== 1) return MATCH.DIFFERENT;
+    if (this.keepsMatched) this.#keep(segment, low, address);
+    return MATCH.SAME;
+  }
+
+  /** Duplicates come in runs: behind the frame that was read last, many are read at once. */
+  #readWindow(segment: number, offset: number): boolean {
+    if (!this.#quickMatches.mayTry()) return false;
+    const window = this.#window;
+    const target = window.targetFor(segment, offset);
+    const begin = this.#clock.monotoneMicros();
+    try {
+      const readBytes = this.#segments.readNow(segment, target, offset);
+      if (readBytes < 0) return false;
+      window.filled(segment, offset, readBytes);
+    } catch (error) {
+      if (error instanceof StorageError) return false;
+      throw error;
+    }
+    this.#quickMatches.took(this.#clock.monotoneMicros() - begin);
+    return true;
   }
 
   /** Reads all wanted blocks. Throws FRAME_CORRUPT, DISK_IO; then some targets may be filled. */
@@ -390,6 +434,48 @@ export class BlockStore implements BlockMatcher {
     if (this.#slots.findBlock(segment, low) !== 0) return;
     const slot = this.#slots.addBlock(segment, low);
     this.#memory.bytes.copyWithin(slot, source, source + BLOCK_BYTES);
+  }
+}
+
+/** The last bytes of a segment that were read to be compared. What is written in a segment never changes. */
+class MatchWindow {
+  readonly address: number;
+  readonly #bytes: Uint8Array;
+  readonly #frame: Uint8Array;
+  #segment = 0;
+  /** In the segment. */
+  start = 0;
+  end = 0;
+
+  constructor({ bytes, matchAddress }: BlockMemory) {
+    this.address = matchAddress;
+    this.#bytes = bytes.subarray(matchAddress, matchAddress + MATCH_WINDOW_BYTES);
+    this.#frame = bytes.subarray(matchAddress, matchAddress + RAW_FRAME_BYTES);
+  }
+
+  /** Whether a frame there is in the window, whole even if it didn't shrink. */
+  holds(segment: number, offset: number): boolean {
+    return (
+      segment === this.#segment && offset >= this.start && offset + RAW_FRAME_BYTES <= this.end
+    );
+  }
+
+  /** What is to be read from there on: a frame; all that there is room for, if it is near the end of the window. */
+  targetFor(segment: number, offset: number): Uint8Array {
+    const isNext =
+      segment === this.#segment && offset > this.start && offset - this.end <= RAW_FRAME_BYTES;
+    this.forget(); // whatever becomes of the reading
+    return isNext ? this.#bytes : this.#frame;
+  }
+
+  forget(): void {
+    this.#segment = 0;
+  }
+
+  filled(segment: number, offset: number, lengthBytes: number): void {
+    this.#segment = segment;
+    this.start = offset;
+    this.end = offset + lengthBytes;
   }
 }
 

@@ -7,7 +7,7 @@
 //
 // Only the last step is in line. What a change needs to read is read as soon as it comes; when its turn comes, and
 // another change was quicker on the same block, the block's reference differs and it is read again, then from
-// memory. Between that check and the appending nothing awaits. So no lock is held and nothing is lost.
+// memory. Blocks of large writes are hashed and compressed meanwhile, by other threads. Between that check and the appending nothing awaits. So no lock is held and nothing is lost.
 //
 // On a full pool ranges go on: they take a record, not blocks. Only their edges would be new data, and those depend on
 // who asks. A client's trim leaves them as they are: it is a hint, and half a block is nothing to give back. Zeroes
@@ -33,12 +33,15 @@ export interface ChangeTarget {
   checkWritable(request: DeviceRequest): void;
   /** Whether so many new blocks may be stored. */
   hasSpace(blockCount: number): boolean;
-  /** The same for the blocks at an address, of which some may be stored already. */
-  admitsBlocks(blockCount: number, address: number): boolean;
   /** Waits for space that garbage collection frees; false: there is no garbage. */
   reclaim(): Promise<boolean>;
+  /** Hashes and compresses blocks beside the event loop, into a piece of memory; 0: in line is as good. */
+  prepareBlocks(blockCount: number, address: number): number | Promise<number>;
+  releasePiece(piece: number): void;
+  /** The last write had to wait for the blocks that it may be equal to: the next one had better begin early. */
+  readonly areTwinsCold: boolean;
   /** Reads where blocks may be stored already, and what they are to be compared with: then storing them needn't wait. */
-  fetchTwins(lba: number, blockCount: number, address: number): Promise<void>;
+  fetchTwins(write: WholeBlocks): Promise<void>;
   /** When it has changed, more may be found than before. */
   readonly listCount: number;
   hasRoom(blockCount: number): boolean;
@@ -47,10 +50,29 @@ export interface ChangeTarget {
   fetch(lbas: readonly number[], target: number): Promise<number[]>;
   isUnchanged(lbas: readonly number[], references: readonly number[]): boolean;
   appendBlocks(lba: number, blockCount: number, address: number): void;
+  /** `piece`: where they were prepared, or 0. Without `isFinal` only if nothing is to be waited for: see `APPENDED`. */
+  appendWhole(write: WholeBlocks, isFinal: boolean): number;
   appendRange(kind: "zero" | "clear" | "trim", lba: number, blockCount: number): void;
   acknowledge(request: DeviceRequest): void;
   report(error: StorageError): void;
 }
+
+/** Whole blocks of a write that take one record. */
+export interface WholeBlocks {
+  readonly lba: number;
+  readonly blockCount: number;
+  readonly address: number;
+  /** Where they were prepared, or 0. */
+  readonly piece: number;
+}
+
+export const APPENDED = {
+  YES: 0,
+  /** What isn't stored yet may not be stored. */
+  POOL_IS_FULL: 1,
+  /** Blocks may be stored already where only the disk can tell. */
+  TWINS_ARE_COLD: 2,
+} as const;
 
 interface Pending {
   readonly request: DeviceRequest;
@@ -61,12 +83,23 @@ interface Pending {
   edges: readonly number[];
   /** Two blocks for the edges, then one piece of the write; 0 where nothing is merged. */
   buffer: number;
+  /** Where its blocks were prepared, or 0. */
+  piece: number;
   references: readonly number[];
   prepared: Promise<void>;
-  /** Lists of fingerprints that had been read when it was prepared. */
+  /** What its blocks may be equal to was fetched, when so many lists of fingerprints had been read; -1: it wasn't. */
   readonly listCount: number;
   readonly done: Promise<void>;
   readonly end: () => void;
+}
+
+/** What one record takes. */
+interface PartOfWrite {
+  readonly at: number;
+  readonly lengthBytes: number;
+  readonly lba: number;
+  readonly blockCount: number;
+  readonly address: number;
 }
 
 export class ChangeQueue {
@@ -103,17 +136,15 @@ export class ChangeQueue {
       endLba: Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES),
       edges: this.#edgesOf(request, kind),
       buffer: 0,
+      piece: 0,
       references: [],
       prepared: Promise.resolve(),
-      listCount: this.#target.listCount,
+      listCount: this.#target.areTwinsCold ? this.#target.listCount : -1,
       done,
       end,
     };
-    if (pending.edges.length > 0) pending.prepared = this.#prepare(pending);
-    else if (kind === "write" && lengthBytes > 0) {
-      const blockCount = Math.min(lengthBytes, WRITE_BYTES_MAX) / BLOCK_BYTES;
-      pending.prepared = this.#target.fetchTwins(pending.lba, blockCount, request.address);
-    }
+    if (pending.edges.length > 0) pending.prepared = this.#prepareEdges(pending);
+    else if (kind === "write" && lengthBytes > 0) pending.prepared = this.#prepareBlocks(pending);
     pending.prepared.catch(() => undefined); // told when its turn comes
     this.#queue.push(pending);
     if (!this.#isDraining) void this.#drain();
@@ -132,7 +163,18 @@ export class ChangeQueue {
     return edges;
   }
 
-  async #prepare(pending: Pending): Promise<void> {
+  /** The first part of a write of whole blocks; mostly there is no other. */
+  async #prepareBlocks(pending: Pending): Promise<void> {
+    const target = this.#target;
+    const { lengthBytes, address } = pending.request;
+    const blockCount = Math.min(lengthBytes, WRITE_BYTES_MAX) / BLOCK_BYTES;
+    const piece = target.prepareBlocks(blockCount, address);
+    pending.piece = typeof piece === "number" ? piece : await piece;
+    const { lba, piece: prepared, listCount } = pending;
+    if (listCount >= 0) await target.fetchTwins({ lba, blockCount, address, piece: prepared });
+  }
+
+  async #prepareEdges(pending: Pending): Promise<void> {
     const { memory } = this.#target;
     const payload =
       pending.kind === "write" ? Math.min(pending.request.lengthBytes, WRITE_BYTES_MAX) : 0;
@@ -160,6 +202,7 @@ export class ChangeQueue {
       }
       this.#queue.shift();
       if (pending.buffer !== 0) this.#target.memory.operations.release(pending.buffer);
+      if (pending.piece !== 0) this.#target.releasePiece(pending.piece);
       pending.end();
     }
     this.#isDraining = false;
@@ -176,38 +219,52 @@ export class ChangeQueue {
       const lengthBytes = left <= WRITE_BYTES_MAX ? left : WRITE_BYTES_MAX - (at % BLOCK_BYTES);
       const blockCount = Math.ceil((at + lengthBytes) / BLOCK_BYTES) - lba;
       const address = request.address + (at - request.offsetBytes);
-      const isWhole = pending.edges.length === 0;
-      const isPrepared = at === request.offsetBytes && pending.listCount === target.listCount;
-      if (isWhole && !isPrepared) await target.fetchTwins(lba, blockCount, address);
-      const hasSpace = (): boolean =>
-        isWhole ? target.admitsBlocks(blockCount, address) : target.hasSpace(blockCount);
-      while (!hasSpace()) if (!(await target.reclaim())) throw poolFull();
-      await this.#inTurn(pending, blockCount, () => {
-        const piece = { at, lengthBytes, lba, blockCount, address };
-        const source = pending.edges.length === 0 ? address : this.#compose(pending, piece);
-        target.appendBlocks(lba, blockCount, source);
-        if (at + lengthBytes === end) target.acknowledge(request);
-      });
+      const part = { at, lengthBytes, lba, blockCount, address };
+      if (pending.edges.length === 0) await this.#writeWhole(pending, part);
+      else {
+        while (!target.hasSpace(blockCount)) if (!(await target.reclaim())) throw poolFull();
+        await this.#inTurn(pending, blockCount, () => {
+          target.appendBlocks(lba, blockCount, this.#compose(pending, part));
+          if (at + lengthBytes === end) target.acknowledge(request);
+        });
+      }
       at += lengthBytes;
     }
   }
 
+  /** Whole blocks: looked for and appended in one turn, as soon as there is room for them. */
+  async #writeWhole(pending: Pending, part: PartOfWrite): Promise<void> {
+    const target = this.#target;
+    const { request } = pending;
+    const { at, lengthBytes, lba, blockCount, address } = part;
+    const isFirst = at === request.offsetBytes;
+    const write = { lba, blockCount, address, piece: isFirst ? pending.piece : 0 };
+    let isFinal = isFirst && pending.listCount === target.listCount;
+    for (;;) {
+      while (!target.hasRoom(blockCount)) await target.room(blockCount);
+      const appended = target.appendWhole(write, isFinal);
+      if (appended === APPENDED.YES) break;
+      if (appended === APPENDED.TWINS_ARE_COLD) {
+        await target.fetchTwins(write);
+        isFinal = true;
+      } else if (!(await target.reclaim())) throw poolFull();
+    }
+    if (at + lengthBytes === request.offsetBytes + request.lengthBytes) target.acknowledge(request);
+  }
+
   /** Lays the piece over its edge blocks, behind them in the buffer; returns where. */
-  #compose(
-    pending: Pending,
-    piece: { at: number; lengthBytes: number; lba: number; blockCount: number; address: number },
-  ): number {
+  #compose(pending: Pending, part: PartOfWrite): number {
     const { bytes } = this.#target.memory;
     const blocks = pending.buffer + 2 * BLOCK_BYTES;
     for (const [index, edge] of pending.edges.entries()) {
-      if (edge < piece.lba || edge >= piece.lba + piece.blockCount) continue;
+      if (edge < part.lba || edge >= part.lba + part.blockCount) continue;
       const source = pending.buffer + index * BLOCK_BYTES;
-      bytes.copyWithin(blocks + (edge - piece.lba) * BLOCK_BYTES, source, source + BLOCK_BYTES);
+      bytes.copyWithin(blocks + (edge - part.lba) * BLOCK_BYTES, source, source + BLOCK_BYTES);
     }
     bytes.copyWithin(
-      blocks + (piece.at - piece.lba * BLOCK_BYTES),
-      piece.address,
-      piece.address + piece.lengthBytes,
+      blocks + (part.at - part.lba * BLOCK_BYTES),
+      part.address,
+      part.address + part.lengthBytes,
     );
     return blocks;
   }

@@ -30,8 +30,19 @@ import { RECORD_KIND, ZERO_OPTION_KEEP_ALLOCATED } from "../log/record.ts";
 import { LOW_HOLE, LOW_ZERO, REFERENCE_STATE, stateOf } from "../log/reference.ts";
 import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
 import { type BlockReducer, Reduction } from "../reduce/block-reducer.ts";
+import {
+  type BlockPreparer,
+  PREPARED_BLOCKS_MAX,
+  preparedBytes,
+} from "../reduce/prepared-blocks.ts";
 import { type BlockStore, Wanted } from "./block-store.ts";
-import { ChangeQueue, type ChangeTarget, WRITE_BYTES_MAX } from "./change-queue.ts";
+import {
+  APPENDED,
+  ChangeQueue,
+  type ChangeTarget,
+  type WholeBlocks,
+  WRITE_BYTES_MAX,
+} from "./change-queue.ts";
 import type { DeviceRequest } from "./device-request.ts";
 import type { FingerprintLists } from "./fingerprint-lists.ts";
 
@@ -47,6 +58,8 @@ export interface DevicePool {
   readonly blocks: BlockStore;
   readonly reducer: BlockReducer;
   readonly lists: FingerprintLists;
+  /** Where threads can be spared. */
+  readonly preparer: BlockPreparer | undefined;
   readonly isAckedWhenDurable: boolean;
   readonly isAckedAtOnce: boolean;
   /** Frees space that nothing needs any more; false: there is none. */
@@ -77,6 +90,8 @@ export interface DeviceCounters {
 const READ_NOW_BYTES_MAX: number = 4 * BLOCK_BYTES;
 const FLAG_HOLE = 1;
 const FLAG_ZERO = 2;
+/** What a large write brings says what the next will. */
+const LARGE_BLOCKS = 64;
 /** A write waits for no more lists of fingerprints: its blocks would come from as many places. */
 const LISTS_PER_WRITE_MAX = 4;
 /** A block-status answer looks at so many blocks, pages and chunks: the client asks on from where it ended. */
@@ -97,6 +112,9 @@ export class VolumeDevice implements ChangeTarget {
   #trailSegment = 0;
   #trailLow = 0;
   #trailEnd = 0;
+  /** Most of the last large write was there already: compressing the next one ahead would be for nothing. */
+  #isMostlyKnown = false;
+  areTwinsCold = false;
   readonly canMultiConnect = true;
   readonly extraContexts: readonly string[] = [];
   readonly counters: DeviceCounters = {
@@ -218,11 +236,12 @@ export class VolumeDevice implements ChangeTarget {
     if (this.isReadOnly || offsetBytes + lengthBytes > this.sizeBytes) return false;
     const lba = offsetBytes / BLOCK_BYTES;
     const blockCount = lengthBytes / BLOCK_BYTES;
+    if (this.#isPreparable(blockCount)) return false;
     const { reducer } = this.#pool;
     // Making room may let others write: it comes before the plan, which is theirs to use too.
     if (!this.#pool.hasRoom(blockCount)) return false;
     reducer.examine(request.address, blockCount, this.reduction, false);
-    if (reducer.unknownCount > 0 || this.#wantedList(lba, blockCount) !== 0) return false;
+    if (this.#mustFetch(lba, blockCount)) return false;
     if (!this.#admitsPlanned()) return false;
     this.#appendPlanned(lba, blockCount, request.address);
     this.counters.writeCount += 1;
@@ -311,9 +330,42 @@ export class VolumeDevice implements ChangeTarget {
     return this.#pool.reclaim();
   }
 
-  admitsBlocks(blockCount: number, address: number): boolean {
-    this.#pool.reducer.examine(address, blockCount, this.reduction, true);
-    return this.#admitsPlanned();
+  #isPreparable(blockCount: number): boolean {
+    const { preparer } = this.#pool;
+    if (preparer === undefined || this.#isMostlyKnown) return false;
+    return blockCount >= preparer.blocksMin && blockCount <= PREPARED_BLOCKS_MAX;
+  }
+
+  prepareBlocks(blockCount: number, address: number): number | Promise<number> {
+    if (!this.#isPreparable(blockCount)) return 0;
+    const { preparer, memory } = this.#pool;
+    const piece = memory.prepared.allocate(preparedBytes(blockCount));
+    if (piece < 0) return 0;
+    const { compressEvery } = this.reduction;
+    const done = preparer?.prepare({ source: address, blockCount, piece, compressEvery });
+    if (done !== undefined) return done.then(() => piece);
+    memory.prepared.release(piece);
+    return 0;
+  }
+
+  releasePiece(piece: number): void {
+    this.#pool.memory.prepared.release(piece);
+  }
+
+  appendWhole(write: WholeBlocks, isFinal: boolean): number {
+    const { lba, blockCount, address, piece } = write;
+    this.#pool.reducer.examine(address, blockCount, this.reduction, isFinal, piece);
+    if (!isFinal && this.#mustFetch(lba, blockCount)) return APPENDED.TWINS_ARE_COLD;
+    if (!this.#admitsPlanned()) return APPENDED.POOL_IS_FULL;
+    this.#appendPlanned(lba, blockCount, address);
+    return APPENDED.YES;
+  }
+
+  /** Whether something should be read before what was just examined is stored. */
+  #mustFetch(lba: number, blockCount: number): boolean {
+    const isUnknown = this.#pool.reducer.unknownCount > 0;
+    this.areTwinsCold = isUnknown || this.#wantedList(lba, blockCount) !== 0;
+    return this.areTwinsCold;
   }
 
   appendBlocks(lba: number, blockCount: number, address: number): void {
@@ -329,6 +381,7 @@ export class VolumeDevice implements ChangeTarget {
     this.#trailSegment = reducer.hitSegment;
     this.#trailLow = reducer.hitLow;
     this.#trailEnd = lba + blockCount;
+    if (blockCount >= LARGE_BLOCKS) this.#isMostlyKnown = reducer.newCount * 2 < blockCount;
   }
 
   get listCount(): number {
@@ -343,21 +396,24 @@ export class VolumeDevice implements ChangeTarget {
       : this.#pool.lists.wanted(blockCount, 0, 0);
   }
 
-  async fetchTwins(lba: number, blockCount: number, address: number): Promise<void> {
+  async fetchTwins({ lba, blockCount, address, piece }: WholeBlocks): Promise<void> {
     const { blocks, reducer, lists } = this.#pool;
     const read: number[] = [];
+    this.areTwinsCold = false;
     for (;;) {
       blocks.keepsMatched = true;
-      reducer.examine(address, blockCount, this.reduction, false);
+      reducer.examine(address, blockCount, this.reduction, false, piece);
       blocks.keepsMatched = false;
       if (reducer.unknownCount > 0) {
+        this.areTwinsCold = true;
         await this.#fill(reducer.duplicates(blockCount));
-        reducer.examine(address, blockCount, this.reduction, true);
+        reducer.examine(address, blockCount, this.reduction, true, piece);
       }
       if (read.length === LISTS_PER_WRITE_MAX) return;
       const segment = this.#wantedList(lba, blockCount);
       // One that was pushed out by the next would only push that out again.
       if (segment === 0 || read.includes(segment)) return;
+      this.areTwinsCold = true;
       await lists.read(segment);
       read.push(segment);
     }

@@ -64,7 +64,7 @@ test("the frame and reference of frame.md are what the kernel packs", () => {
   const hash = at + 4120;
   kernel.examineBlocks(at, 1, hash, at + 4096);
   const rows = at + 4128;
-  kernel.packBlocks(at, 1, at + 8192, 1, 4224 / 8, hash, at + 4096, rows, 0, 0, at + 4144);
+  kernel.packBlocks(at, 1, at + 8192, 1, 4224 / 8, hash, at + 4096, rows, 0, 0, 0, 0, at + 4144);
   const written = new Uint8Array([
     ...memory.bytes.slice(at + 8192, at + 8192 + 24),
     ...memory.bytes.slice(at + 4096, at + 4104),

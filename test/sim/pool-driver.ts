@@ -7,7 +7,15 @@
 import { hasCode, StorageError } from "../../src/base/errors.ts";
 import { type BlockRequest, MAX_SLAB_PIECE_BYTES } from "../../src/nbd/block-device.ts";
 import { Pool } from "../../src/pool/pool.ts";
-import type { PoolSettings } from "../../src/pool/types.ts";
+import type { PoolHost, PoolSettings } from "../../src/pool/types.ts";
+import type { BlockMemory } from "../../src/reduce/block-memory.ts";
+import {
+  type BlockPreparer,
+  type PreparedWrite,
+  preparedContentOf,
+  preparedHashesOf,
+  preparedSizesOf,
+} from "../../src/reduce/prepared-blocks.ts";
 import type { StoreHost } from "../../src/sim/machine.ts";
 import type {
   PoolDriver,
@@ -60,7 +68,11 @@ export function collectingDriver(
 }
 
 /** As the daemon does: what an interrupted creation left behind counts as empty. */
-async function openOrCreate(host: StoreHost, settings: PoolSettings): Promise<Pool> {
+async function openOrCreate(machine: StoreHost, settings: PoolSettings): Promise<Pool> {
+  const host: PoolHost = {
+    ...machine,
+    startPreparer: (memory) => new SimulatedPreparer(memory, machine),
+  };
   const names = await host.root.list();
   if (names.includes("pool.json")) return Pool.open(host, settings);
   const [piece] = await host.log.list();
@@ -71,6 +83,45 @@ async function openOrCreate(host: StoreHost, settings: PoolSettings): Promise<Po
 }
 
 const BLOCK_BYTES = 4096;
+
+/** Threads that take their time, and are busy now and then; what they find out is what real ones do. */
+class SimulatedPreparer implements BlockPreparer {
+  readonly blocksMin = 2;
+  readonly #memory: BlockMemory;
+  readonly #host: StoreHost;
+  readonly #chance = new Uint8Array(1);
+  readonly #table: number;
+
+  constructor(memory: BlockMemory, host: StoreHost) {
+    this.#memory = memory;
+    this.#host = host;
+    this.#table = memory.jobsAddress;
+  }
+
+  prepare({ source, blockCount, piece, compressEvery }: PreparedWrite): Promise<void> | undefined {
+    this.#host.random.fill(this.#chance);
+    const chance = this.#chance[0] as number;
+    if (chance % 4 === 0) return undefined;
+    return new Promise((resolve) => {
+      this.#host.clock.after(chance / 256, () => {
+        this.#memory.kernel.prepareBlocks(
+          source,
+          blockCount,
+          preparedHashesOf(piece),
+          preparedSizesOf(piece),
+          preparedContentOf(piece),
+          compressEvery,
+          this.#table,
+        );
+        resolve();
+      });
+    });
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
 
 /** How long a request waits for slab before it asks again. */
 const SLAB_RETRY_MS = 1;

@@ -34,6 +34,12 @@ const FRAME_HEADER_BYTES: usize = 24;
 /** A block is kept compressed only if that saves at least a sixteenth. */
 const COMPRESSED_BYTES_MAX: u32 = 3840;
 
+/** From one compressed block to the next in what `prepareBlocks` leaves. */
+const PREPARED_STRIDE: usize = 3840;
+/** Bits of the size that it leaves. */
+const PREPARED_BYTES: u32 = 0xffff;
+const PREPARED_TRIED: u32 = 1 << 16;
+
 const CODEC_RAW: u32 = 0;
 const CODEC_LZ4: u32 = 2;
 const ONE_SLOT: u32 = 1 << 8;
@@ -103,12 +109,75 @@ export function examineBlocks(source: usize, blockCount: u32, hashes: usize, ref
 }
 
 /**
+ * Does, of what is to be done to `blockCount` blocks at `source`, all that depends on nothing but them: it may run in
+ * another thread. Writes for each block its hash to `hashes` (u64) and to `sizes` (u32) what it takes: 0 for zeros, 4096 as
+ * it is, else its compressed bytes, which are then at `content` + 3840 a block; and bit 16 if that was tried.
+ * `compressEvery` as in `packBlocks`; `table` is 8 KiB for the compressor's own use.
+ */
+export function prepareBlocks(
+  source: usize,
+  blockCount: u32,
+  hashes: usize,
+  sizes: usize,
+  content: usize,
+  compressEvery: u32,
+  table: usize,
+): void {
+  let untilTry: u32 = compressEvery;
+  for (let index: u32 = 0; index < blockCount; index++) {
+    let size: u32 = 0;
+    if (!isZeroBlock(source)) {
+      store<u64>(hashes, xxh64(source, BLOCK_BYTES));
+      size = <u32>BLOCK_BYTES;
+      if (compressEvery != 0) {
+        untilTry -= 1;
+        if (untilTry == 0) {
+          untilTry = compressEvery;
+          const storedBytes = compressBlock(source, content, COMPRESSED_BYTES_MAX, table);
+          if (storedBytes != 0) {
+            size = storedBytes;
+            compressEvery = 1;
+            untilTry = 1;
+          }
+          size |= PREPARED_TRIED;
+        }
+      }
+    }
+    store<u32>(sizes, size);
+    source += BLOCK_BYTES;
+    hashes += 8;
+    sizes += 4;
+    content += PREPARED_STRIDE;
+  }
+}
+
+/** As `examineBlocks`, of blocks that were prepared: `preparedHashes` and `sizes` are what that left. */
+export function examinePrepared(
+  preparedHashes: usize,
+  sizes: usize,
+  blockCount: u32,
+  hashes: usize,
+  references: usize,
+): u32 {
+  let zeroCount: u32 = 0;
+  memory.copy(hashes, preparedHashes, <usize>blockCount << 3);
+  for (let index: u32 = 0; index < blockCount; index++) {
+    const isZero = load<u32>(sizes + (<usize>index << 2)) == 0;
+    store<u32>(references, 0);
+    store<u32>(references, isZero ? STATE_ZERO : 0, 4);
+    if (isZero) zeroCount += 1;
+    references += 8;
+  }
+  return zeroCount;
+}
+
+/**
  * Makes frames of those of `blockCount` blocks at `source` that have no reference yet, packed from `target` on, whose
  * place in segment `segment` begins at `offset8` (in units of 8 bytes), and completes `references`. With `shared`, blocks
  * that are equal among themselves share one frame. Every `compressEvery`th new block is tried to be compressed (0: none),
  * and once one has shrunk, all behind it. Writes one row (u32 offset8, u32 stored bytes, u64 checksum) per frame to `table`
  * and u32s to `result`: frames, blocks that share one of these frames, blocks that were tried, blocks that shrank. Gives
- * the bytes of all frames.
+ * the bytes of all frames. Blocks that were prepared (`sizes` and `content` are what that left, else 0) are only copied.
  */
 export function packBlocks(
   source: usize,
@@ -121,6 +190,8 @@ export function packBlocks(
   table: usize,
   shared: u32,
   compressEvery: u32,
+  sizes: usize,
+  content: usize,
   result: usize,
 ): u32 {
   const begin = target;
@@ -145,7 +216,16 @@ export function packBlocks(
       }
     }
     let storedBytes: u32 = 0;
-    if (compressEvery != 0) {
+    if (sizes != 0) {
+      const size = load<u32>(sizes + (<usize>index << 2));
+      triedCount += (size & PREPARED_TRIED) >>> 16;
+      const preparedBytes = size & PREPARED_BYTES;
+      if (preparedBytes < <u32>BLOCK_BYTES) {
+        storedBytes = preparedBytes;
+        shrunkCount += 1;
+        memory.copy(target + FRAME_HEADER_BYTES, content + <usize>index * PREPARED_STRIDE, storedBytes);
+      }
+    } else if (compressEvery != 0) {
       untilTry -= 1;
       if (untilTry == 0) {
         untilTry = compressEvery;
@@ -208,6 +288,38 @@ function earlierTwin(source: usize, index: u32, hashes: usize): u32 {
   }
   store<u16>(NEW_BLOCKS + (<usize>place << 1), <u16>(index + 1));
   return 0xffffffff;
+}
+
+/**
+ * Whether the frame at `frame` (of which `availableBytes` are there) holds the block at `block`, whose hash is at
+ * `hash`: 1 yes, 2 no, 0 it isn't that frame, or isn't whole.
+ */
+export function matchFrame(
+  frame: usize,
+  availableBytes: usize,
+  segment: u32,
+  offset8: u32,
+  block: usize,
+  hash: usize,
+): u32 {
+  if (availableBytes < FRAME_HEADER_BYTES) return 0;
+  if (load<u32>(frame, 8) != segment || load<u32>(frame, 12) != offset8) return 0;
+  const storedBytes = load<u32>(frame, 16);
+  const shape = load<u32>(frame, 20);
+  const stored = frame + FRAME_HEADER_BYTES;
+  let content = stored;
+  if (shape == (CODEC_RAW | ONE_SLOT)) {
+    if (storedBytes != <u32>BLOCK_BYTES) return 0;
+    if (availableBytes < FRAME_HEADER_BYTES + BLOCK_BYTES) return 0;
+  } else {
+    if (shape != (CODEC_LZ4 | ONE_SLOT) || storedBytes > COMPRESSED_BYTES_MAX) return 0;
+    if (availableBytes < FRAME_HEADER_BYTES + storedBytes) return 0;
+    content = OPENED_BLOCK;
+    if (!decompressBlock(stored, storedBytes, content, <u32>BLOCK_BYTES)) return 0;
+  }
+  // With the same bytes and the same checksum it will open, too.
+  if (isSameBlock(content, block)) return load<u64>(frame) == load<u64>(hash) ? 1 : 0;
+  return xxh64(content, BLOCK_BYTES) == load<u64>(frame) ? 2 : 0;
 }
 
 /**
