@@ -67,13 +67,15 @@ for (const signal of ["SIGINT", "SIGTERM"]) {
   });
 }
 
+const vdoRatio = values["vdo-ratio"] ?? process.env.VARVE_VDO_RATIO;
+// The daemon would take it for a setting.
+delete process.env.VARVE_VDO_RATIO;
 const machine = await describeMachine(scratch.directory);
 const { images } = corpus;
 const peers: { [kind in PeerKind]?: StoreResult | string } = { ...known?.peers };
 for (const kind of PEER_KINDS) {
   if (!wanted.includes(kind)) continue;
   say(kind);
-  const vdoRatio = values["vdo-ratio"] ?? process.env.VARVE_VDO_RATIO;
   peers[kind] = await measurePeer(kind, { images, scratch, vdoRatio, say });
 }
 if (wanted.includes("varve")) say("varve");
