@@ -276,14 +276,22 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     segmentsFreed: count,
     segmentsCompacted: count,
     bytesBefore: { ...bytes, description: "bytes stored before" },
-    bytesFreed: bytes,
-    bytesMoved: bytes,
+    bytesAfter: { ...bytes, description: "bytes stored after" },
+    bytesFreed: {
+      ...bytes,
+      description: "bytes of segments that are gone; of a dry run: so many less would be stored",
+    },
+    bytesMoved: { ...bytes, description: "of them, bytes that are stored elsewhere now" },
     garbageBytes: {
       ...bytes,
       description: "bytes that nothing refers to and no retention promises",
     },
     liveBytes: bytes,
     holders: list(object({ what: string, bytes })),
+    "coldGainBytes?": {
+      ...bytes,
+      description: "bytes, of a dry run: of bytesFreed, by compressing cold data; by samples",
+    },
   }),
   GcStatus: object({
     run: { ...count, description: "number of the newest collection that was asked for; 0: none" },

@@ -268,9 +268,10 @@ export interface GcReportJson {
   readonly segmentsExamined: number;
   readonly segmentsFreed: number;
   readonly segmentsCompacted: number;
-  /** What the pool stored before. */
+  /** What the pool stored before, and after: with what was written meanwhile, and what the index took. */
   readonly bytesBefore: number;
-  /** Of segments that are gone. */
+  readonly bytesAfter: number;
+  /** Of segments that are gone. Of a dry run: so much less would be stored. */
   readonly bytesFreed: number;
   /** Of them, what is stored elsewhere now. */
   readonly bytesMoved: number;
@@ -279,6 +280,8 @@ export interface GcReportJson {
   readonly liveBytes: number;
   /** What holds the rest, largest first. */
   readonly holders: readonly { readonly what: string; readonly bytes: number }[];
+  /** Of a dry run: the part of bytesFreed that compressing cold data together would save, by samples. */
+  readonly coldGainBytes?: number;
 }
 
 export interface GcStatusJson {

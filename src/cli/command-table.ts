@@ -339,7 +339,7 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "varve retention --none && varve gc", effect: "history is let go, and its space" },
     ],
     exits: ["notFound", "unavailable", "corrupt"],
-    json: "{isDryRun, startedAt, durationMs, segmentsExamined, segmentsFreed, segmentsCompacted, bytesBefore, bytesFreed, bytesMoved, garbageBytes, liveBytes, holders: [{what, bytes}]}",
+    json: "{isDryRun, startedAt, durationMs, segmentsExamined, segmentsFreed, segmentsCompacted, bytesBefore, bytesAfter, bytesFreed, bytesMoved, garbageBytes, liveBytes, holders: [{what, bytes}], coldGainBytes?}",
     seeAlso: ["varve-retention(1)", "varve-stats(1)"],
   },
   {

@@ -95,6 +95,36 @@ test("cold data is compressed together, read, moved once more, and found as a du
   await again.close();
 });
 
+test("what doesn't shrink isn't written again for that, and a dry run says what else would", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB });
+  await rig.pool.createVolume("a", 16 * MIB);
+  for (let at = 0; at < 3; at++) await rig.write("a", at * MIB, noise(at, MIB));
+  await rig.pool.collect({ isDryRun: false }); // seals what was being written
+  const hard = await rig.pool.collect({ isDryRun: false });
+  ok(hard.bytesMoved < 64 * BLOCK, `${hard.bytesMoved} bytes of 3 MiB`);
+  for (let at = 4; at < 10; at++) await rig.write("a", at * MIB, text(at * MIB, MIB));
+  await rig.pool.checkpoint();
+  await rig.pool.checkpoint();
+  const dry = await rig.pool.collect({ isDryRun: true });
+  const { coldGainBytes = 0, segmentsFreed } = dry;
+  equal(dry.garbageBytes, 0);
+  equal(dry.bytesFreed, coldGainBytes);
+  const report = await rig.pool.collect({ isDryRun: false });
+  const gained = report.bytesFreed - report.bytesMoved;
+  ok(gained > MIB / 2, `${gained} bytes`);
+  ok(coldGainBytes > gained * 0.5 && coldGainBytes < gained * 1.5, `${coldGainBytes} of ${gained}`);
+  ok(segmentsFreed > 0, `${segmentsFreed} segments`);
+  equal(report.bytesAfter, rig.pool.stats().storedBytes);
+  for (const { bytesAfter, holders } of [dry, report]) {
+    const held = holders.reduce((sum, { bytes }) => sum + bytes, 0);
+    const rest = bytesAfter + (bytesAfter === dry.bytesAfter ? coldGainBytes : 0);
+    ok(Math.abs(held - rest) < 4, `${held} of ${rest} bytes are held by something`);
+  }
+  const again = await rig.pool.collect({ isDryRun: false });
+  ok(again.bytesMoved < 64 * BLOCK, `${again.bytesMoved} bytes`);
+  await rig.close();
+});
+
 test("a full pool whose data is overwritten takes writes for ever when history isn't kept", async () => {
   const rig = await PoolRig.create({ poolSizeBytes: 4 * MIB });
   await rig.pool.setPolicy(NONE);

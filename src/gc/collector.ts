@@ -27,7 +27,8 @@ import {
 import type { LogWriter } from "../log/log-writer.ts";
 import { recordsNumberOf, segmentName, segmentNumberOf } from "../log/segment.ts";
 import type { SegmentSet } from "../log/segment-set.ts";
-import type { SharedFrames } from "../log/shared-frame.ts";
+import { SHARED_SLOTS_MAX, type SharedFrames } from "../log/shared-frame.ts";
+import { coldGainOf } from "./cold-gain.ts";
 import { FrameMarks } from "./frame-marks.ts";
 import { FrameMover } from "./frame-mover.ts";
 import { type History, type ReferenceTaker, scanHistory } from "./history.ts";
@@ -76,7 +77,7 @@ export interface CollectOptions {
   readonly liveShareMax: number;
   /** Ends when so much is freed. */
   readonly wantedBytes: number;
-  /** Cold data is compressed again: all sealed segments count as cold. */
+  /** Cold data is compressed again, where samples say that it pays: all sealed segments count as cold. */
   readonly isThorough: boolean;
   /** All that was written is sealed and checkpointed first, so that it can be collected; as with isThorough. */
   readonly isSettled?: boolean;
@@ -89,9 +90,12 @@ export interface Collected {
   bytesFreed: number;
   bytesMoved: number;
   garbageBytes: number;
+  /** What is live: where it was before a dry run, where it is after another. */
   liveBytes: number;
   /** Garbage in segments that were not worth their while, or that a recovery may still need. */
   keptGarbageBytes: number;
+  /** Of a dry run, by samples: what compressing cold data again would save. */
+  coldGainBytes: number;
 }
 
 export interface CollectProgress {
@@ -105,6 +109,7 @@ interface Candidate {
   readonly sizeBytes: number;
   /** Estimated. */
   readonly liveShare: number;
+  readonly frameCount: number;
   /** All of it is cold data that was compressed together. */
   readonly isCondensed: boolean;
 }
@@ -126,6 +131,8 @@ const MOVED_BYTES_TOGETHER: number = 64 << 20;
 const PENDING_MOVES_MAX: number = 1 << 19;
 /** See worthOf. */
 const AGE_WEIGHT = 0.4;
+/** In a dry run cold data of so many segments is tried; the others are taken to be like those beside them. */
+const DRY_RUN_TRIED_MAX = 64;
 /** The newest segments are hot: what is moved out of them stays as it is. */
 const HOT_SEGMENTS = 8;
 
@@ -133,6 +140,10 @@ export class Collector {
   readonly #options: CollectorOptions;
   /** What is known of sealed segments, which don't change. */
   readonly #facts: Map<number, SegmentFacts> = new Map();
+  /** What compressing them again would save, of those that were tried. */
+  readonly #coldGains: Map<number, number> = new Map();
+  /** What is live of the segments that the collection under way examined: estimated. */
+  #liveBytesOf: ReadonlyMap<number, number> = new Map();
   progress: CollectProgress | undefined;
   #pacedLsn = 0;
   #pacedMicros = 0;
@@ -152,6 +163,7 @@ export class Collector {
       garbageBytes: 0,
       liveBytes: 0,
       keptGarbageBytes: 0,
+      coldGainBytes: 0,
     };
     this.progress = { phase: "counting what is live", doneBytes: 0, totalBytes: 0 };
     try {
@@ -161,7 +173,10 @@ export class Collector {
       const history = this.#options.history();
       if (!options.isDryRun) await this.#removeOldRecords(history);
       const candidates = await this.#survey(history, options, collected);
-      const victims = this.#choose(candidates, options, collected);
+      this.#liveBytesOf = new Map(
+        candidates.map(({ number, sizeBytes, liveShare }) => [number, sizeBytes * liveShare]),
+      );
+      const victims = await this.#choose(candidates, options, collected);
       if (!options.isDryRun) await this.#compact(victims, { ...options, history }, collected);
     } finally {
       this.progress = undefined;
@@ -221,7 +236,7 @@ export class Collector {
       collected.segmentsExamined += 1;
       collected.liveBytes += sizeBytes * liveShare;
       collected.garbageBytes += sizeBytes * (1 - liveShare);
-      if (number < end) candidates.push({ number, sizeBytes, liveShare, isCondensed });
+      if (number < end) candidates.push({ number, sizeBytes, liveShare, frameCount, isCondensed });
       else collected.keptGarbageBytes += sizeBytes * (1 - liveShare);
     }
     return candidates;
@@ -291,25 +306,65 @@ export class Collector {
   }
 
   /** The segments that pay best first, until enough would be freed. */
-  #choose(
+  async #choose(
     candidates: readonly Candidate[],
     options: CollectOptions,
     collected: Collected,
-  ): Candidate[] {
-    const { liveShareMax, wantedBytes, isThorough } = options;
+  ): Promise<Candidate[]> {
+    const { liveShareMax, wantedBytes, isDryRun, isThorough } = options;
     const { segmentNumber } = this.#options.log;
     const worth = (a: Candidate) => worthOf(a, segmentNumber - a.number);
+    const gains = await this.#tryCold(candidates, options);
     const victims: Candidate[] = [];
     let freed = 0;
     for (const candidate of [...candidates].sort((a, b) => worth(b) - worth(a))) {
-      const { sizeBytes, liveShare, isCondensed } = candidate;
-      const isWorth = liveShare <= liveShareMax || (isThorough && !isCondensed);
+      const { number, sizeBytes, liveShare } = candidate;
+      const gain = gains.get(number) ?? 0;
+      const isWorth = liveShare * (1 - gain) <= liveShareMax || (isThorough && isScrap(candidate));
       if (isWorth && freed < wantedBytes) {
         victims.push(candidate);
         freed += sizeBytes * (1 - liveShare);
+        if (isDryRun) collected.coldGainBytes += sizeBytes * liveShare * gain;
       } else collected.keptGarbageBytes += sizeBytes * (1 - liveShare);
     }
+    if (isDryRun) collected.segmentsFreed = victims.length;
     return victims;
+  }
+
+  /** By segment: the part of its live data that compressing it together would save, where that is asked. */
+  async #tryCold(
+    candidates: readonly Candidate[],
+    { isThorough, isDryRun, liveShareMax }: CollectOptions,
+  ): Promise<Map<number, number>> {
+    const gains = new Map<number, number>();
+    if (!isThorough) return gains;
+    // What has enough garbage is moved anyway, whatever it gains: only who predicts wants to know.
+    const asked = candidates.filter(
+      ({ isCondensed, liveShare }) =>
+        !isCondensed && (isDryRun ? liveShare > 0 : liveShare > liveShareMax),
+    );
+    const every = isDryRun ? Math.ceil(asked.length / DRY_RUN_TRIED_MAX) : 1;
+    const totalBytes = asked.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    this.progress = { phase: "trying what cold data gains", doneBytes: 0, totalBytes };
+    let gain = 0;
+    for (const [at, { number, sizeBytes }] of asked.entries()) {
+      if (at % every === 0) gain = await this.#coldGain(number);
+      gains.set(number, gain);
+      this.progress.doneBytes += sizeBytes;
+    }
+    return gains;
+  }
+
+  async #coldGain(number: number): Promise<number> {
+    let gain = this.#coldGains.get(number);
+    if (gain !== undefined) return gain;
+    const frames = await this.#framesOf(number);
+    gain =
+      frames === undefined
+        ? 0
+        : await coldGainOf({ ...this.#options, pace: () => this.#pace() }, frames);
+    this.#coldGains.set(number, gain);
+    return gain;
   }
 
   async #compact(
@@ -393,6 +448,7 @@ export class Collector {
       await this.#drop(moved, history, collected);
     } finally {
       collected.bytesMoved += mover.movedBytes;
+      collected.liveBytes += mover.movedBytes;
       mover.close();
     }
   }
@@ -452,7 +508,9 @@ export class Collector {
       await directory.remove(segmentName(number));
       onDropped({ freedBytes: freed[at] as number, isSegment: true });
       this.#facts.delete(number);
+      this.#coldGains.delete(number);
       collected.bytesFreed += freed[at] as number;
+      collected.liveBytes -= this.#liveBytesOf.get(number) ?? 0;
       collected.segmentsFreed += 1;
       collected.segmentsCompacted += 1;
     }
@@ -511,6 +569,11 @@ function needsRecords(history: History, segment: number): boolean {
  */
 function worthOf({ liveShare }: Candidate, ageSegments: number): number {
   return ((1 - liveShare) / (1 + liveShare)) * ageSegments ** AGE_WEIGHT;
+}
+
+/** Too few frames to be compressed together but with those of other segments. */
+function isScrap({ frameCount, isCondensed }: Candidate): boolean {
+  return frameCount < SHARED_SLOTS_MAX && !isCondensed;
 }
 
 function unaccounted(number: number): StorageError {

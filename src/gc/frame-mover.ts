@@ -48,7 +48,7 @@ const WINDOW_BYTES: number = 1 << 20;
 const PACE_BYTES = 256 << 10;
 const SLOT_BYTES = 16;
 /** Blocks are compressed together only if that saves an eighth of what they take one by one. */
-const SHARED_WORTH = 0.875;
+export const SHARED_WORTH = 0.875;
 const ROOM_RETRY_MS = 1;
 
 /** Behind one another in one piece of staging. */

@@ -117,11 +117,15 @@ export class Housekeeper {
       segmentsFreed: collected.segmentsFreed,
       segmentsCompacted: collected.segmentsCompacted,
       bytesBefore,
-      bytesFreed: Math.floor(isDryRun ? collected.garbageBytes : collected.bytesFreed),
+      bytesAfter: Math.floor(
+        isDryRun ? Math.max(0, bytesBefore - predictedBytes(collected)) : space.storedBytes,
+      ),
+      bytesFreed: Math.floor(isDryRun ? predictedBytes(collected) : collected.bytesFreed),
       bytesMoved: collected.bytesMoved,
       garbageBytes: Math.floor(collected.garbageBytes),
       liveBytes: Math.floor(collected.liveBytes),
-      holders: this.#holders(collected),
+      holders: this.#holders(collected, isDryRun),
+      ...(isDryRun ? { coldGainBytes: Math.floor(collected.coldGainBytes) } : {}),
     };
     if (!isDryRun) this.#last = report;
     return report;
@@ -222,9 +226,14 @@ export class Housekeeper {
     this.#options.tell("error", "gc.failed", { code, message });
   }
 
-  #holders(collected: Collected): GcHolder[] {
-    const { everyWriteMicros } = this.#options.catalog().retention;
-    const holders: GcHolder[] = [
+  #holders(
+    { liveBytes, garbageBytes, keptGarbageBytes }: Collected,
+    isDryRun: boolean,
+  ): GcHolder[] {
+    const { catalog, space } = this.#options;
+    const { everyWriteMicros } = catalog().retention;
+    const examinedBytes = liveBytes + (isDryRun ? garbageBytes : keptGarbageBytes);
+    const holders = [
       {
         what:
           everyWriteMicros === 0
@@ -232,14 +241,18 @@ export class Housekeeper {
             : everyWriteMicros === null
               ? "retention: live volumes and every write ever"
               : "retention: live volumes and every write of the window",
-        bytes: Math.floor(collected.liveBytes),
+        bytes: liveBytes,
       },
+      { what: "not worth moving yet, or needed by a checkpoint", bytes: keptGarbageBytes },
       {
-        what: "not worth moving yet, or needed by a checkpoint",
-        bytes: Math.floor(collected.keptGarbageBytes),
+        what: "index, records, reserve, and what was written last",
+        bytes: space.storedBytes - examinedBytes,
       },
     ];
-    return holders.filter(({ bytes }) => bytes > 0).sort((a, b) => b.bytes - a.bytes);
+    return holders
+      .map(({ what, bytes }) => ({ what, bytes: Math.floor(bytes) }))
+      .filter(({ bytes }) => bytes > 0)
+      .sort((a, b) => b.bytes - a.bytes);
   }
 
   // ---- census
@@ -315,6 +328,11 @@ export class Housekeeper {
     }
     return places;
   }
+}
+
+/** What a collection would free. */
+function predictedBytes({ garbageBytes, keptGarbageBytes, coldGainBytes }: Collected): number {
+  return garbageBytes - keptGarbageBytes + coldGainBytes;
 }
 
 interface CountedFrame {

@@ -252,9 +252,10 @@ export interface GcReport {
   readonly segmentsFreed: number;
   /** Their live frames were moved. */
   readonly segmentsCompacted: number;
-  /** What the pool stored before. */
+  /** What the pool stored before, and after: with what was written meanwhile, and what the index took. */
   readonly bytesBefore: number;
-  /** Of segments that are gone, with what was moved out of them. */
+  readonly bytesAfter: number;
+  /** Of segments that are gone, with what was moved out of them. Of a dry run: so much less would be stored. */
   readonly bytesFreed: number;
   /** What that took where it is now: the pool stores so much less as bytesFreed is more than this. */
   readonly bytesMoved: number;
@@ -263,6 +264,8 @@ export interface GcReport {
   readonly liveBytes: number;
   /** What holds the rest, largest first. */
   readonly holders: readonly GcHolder[];
+  /** Of a dry run: the part of bytesFreed that compressing cold data together would save, by samples. */
+  readonly coldGainBytes?: number;
 }
 
 /** Damage that a scrub found. */

@@ -28,6 +28,7 @@ const GC_REPORT: GcReport = {
   segmentsFreed: 4,
   segmentsCompacted: 3,
   bytesBefore: 640 << 20,
+  bytesAfter: 420 << 20,
   bytesFreed: 256 << 20,
   bytesMoved: 32 << 20,
   garbageBytes: 300 << 20,
@@ -210,7 +211,7 @@ export class SmallPool implements ServedPool {
     this.gcProgress = { phase: "counting what is live", doneBytes: 1024, totalBytes: 4096 };
     try {
       await this.beforeChange();
-      const report = { ...GC_REPORT, isDryRun };
+      const report = { ...GC_REPORT, isDryRun, ...(isDryRun ? { coldGainBytes: 64 << 20 } : {}) };
       if (!isDryRun) this.lastGc = report;
       return report;
     } finally {

@@ -42,22 +42,10 @@ function reportOf({ run: newest, report, problem }: GcStatusJson, run: number): 
 }
 
 function print(report: GcReportJson, output: Output): void {
-  const { isDryRun, segmentsFreed, segmentsCompacted, bytesMoved } = report;
-  // What was moved is stored again.
-  const freedBytes = Math.max(0, report.bytesFreed - bytesMoved);
-  const moved =
-    bytesMoved === 0
-      ? ""
-      : `, ${formatSize(bytesMoved)} moved out of ${counted(segmentsCompacted, "segment")}`;
+  const { isDryRun, bytesBefore, bytesAfter } = report;
   output.facts([
-    [
-      isDryRun ? "would free" : "freed",
-      `${formatSize(freedBytes)}; ${counted(segmentsFreed, "segment")} deleted${moved}`,
-    ],
-    [
-      "stored",
-      `${formatSize(report.bytesBefore)} before, ${formatSize(Math.max(0, report.bytesBefore - freedBytes))} after`,
-    ],
+    isDryRun ? ["would free", predicted(report)] : ["freed", done(report)],
+    ["stored", `${formatSize(bytesBefore)} before, ${formatSize(bytesAfter)} after`],
     ["garbage", formatSize(report.garbageBytes)],
     [
       "looked at",
@@ -70,4 +58,23 @@ function print(report: GcReportJson, output: Output): void {
     ["HELD BY", "BYTES"],
     report.holders.map(({ what, bytes }) => [what, formatSize(bytes)]),
   );
+}
+
+function done({ segmentsFreed, segmentsCompacted, bytesFreed, bytesMoved }: GcReportJson): string {
+  const moved =
+    bytesMoved === 0
+      ? ""
+      : `, ${formatSize(bytesMoved)} moved out of ${counted(segmentsCompacted, "segment")}`;
+  // What was moved is stored again.
+  const freedBytes = Math.max(0, bytesFreed - bytesMoved);
+  return `${formatSize(freedBytes)}; ${counted(segmentsFreed, "segment")} deleted${moved}`;
+}
+
+function predicted({ segmentsFreed, bytesFreed, coldGainBytes = 0 }: GcReportJson): string {
+  const segments = segmentsFreed === 0 ? "" : ` out of ${counted(segmentsFreed, "segment")}`;
+  const cold =
+    coldGainBytes === 0
+      ? ""
+      : `, about ${formatSize(coldGainBytes)} of it by compressing cold data better`;
+  return `${formatSize(bytesFreed)}${segments}${cold}`;
 }
