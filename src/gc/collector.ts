@@ -50,7 +50,9 @@ export interface CollectorOptions extends LogFiles {
   /** No recovery reads segments below this one. */
   readonly oldestCutSegment: () => number;
   readonly checkpoint: () => Promise<void>;
-  /** Lets go of what removed volumes refer to. */
+  /** Of removed volumes that nothing is promised of: whose references a dry run leaves out. */
+  readonly removedBranches: () => ReadonlySet<number>;
+  /** Lets go of what they refer to. */
   readonly forgetRemoved: () => Promise<void>;
   /** Appends and applies the tombstone, in one turn. */
   readonly appendDropped: (dropped: DroppedSegment) => Promise<void>;
@@ -216,13 +218,14 @@ export class Collector {
 
   async #survey(
     history: History,
-    { isThorough }: CollectOptions,
+    { isThorough, isDryRun }: CollectOptions,
     collected: Collected,
   ): Promise<Candidate[]> {
-    const { directory, oldestCutSegment } = this.#options;
-    const live = history.kind === "all" ? undefined : await this.#liveFrames(history);
+    const { directory, oldestCutSegment, log } = this.#options;
+    const live = history.kind === "all" ? undefined : await this.#liveFrames(history, isDryRun);
     const candidates: Candidate[] = [];
-    const end = oldestCutSegment();
+    // What a dry run predicts would settle first.
+    const end = isThorough && isDryRun ? log.segmentNumber : oldestCutSegment();
     for (const name of (await directory.list()).sort()) {
       const number = segmentNumberOf(name);
       if (number <= 0) continue;
@@ -243,10 +246,12 @@ export class Collector {
   }
 
   /** Live frames by the segment that they are in now; estimated where there are many. */
-  async #liveFrames(history: History): Promise<Map<number, number>> {
-    const { relocations } = this.#options.index;
+  async #liveFrames(history: History, isDryRun: boolean): Promise<Map<number, number>> {
+    const { removedBranches, index } = this.#options;
+    const { relocations } = index;
     const survey = new Survey();
-    await this.#scan(history, survey);
+    const isFiltered = isDryRun && history.kind === "none";
+    await this.#scan(history, isFiltered ? withoutBranches(survey, removedBranches()) : survey);
     const live = new Map<number, number>();
     for (const { homeSegment, homeOffset8 } of survey.frames()) {
       let resolved = relocations.resolve(homeSegment, homeOffset8);
@@ -569,6 +574,14 @@ function needsRecords(history: History, segment: number): boolean {
  */
 function worthOf({ liveShare }: Candidate, ageSegments: number): number {
   return ((1 - liveShare) / (1 + liveShare)) * ageSegments ** AGE_WEIGHT;
+}
+
+function withoutBranches(taker: ReferenceTaker, left: ReadonlySet<number>): ReferenceTaker {
+  return {
+    page: (branch, words, first) => left.has(branch) || taker.page(branch, words, first),
+    note: (branch, segment, low) => left.has(branch) || taker.note(branch, segment, low),
+    zeros: (branch, blockCount) => left.has(branch) || taker.zeros(branch, blockCount),
+  };
 }
 
 /** Too few frames to be compressed together but with those of other segments. */

@@ -614,6 +614,7 @@ export class Pool {
       history: () => this.#promisedHistory(),
       oldestCutSegment: () => this.#checkpointer.oldestCutSegment,
       checkpoint: () => this.#takeCheckpoint(),
+      removedBranches: () => new Set(this.#unpromisedVolumes().map(({ branch }) => branch)),
       forgetRemoved: () => this.#forgetRemoved(),
       appendDropped: (dropped) => this.#appendDropped(dropped),
       onDropped: ({ freedBytes, isSegment }) => this.#sealed.remove(freedBytes, isSegment),
@@ -668,11 +669,7 @@ export class Pool {
 
   /** What removed volumes held is nobody's any more, once history lets go of it: a trim of all of it says so. */
   async #forgetRemoved(): Promise<void> {
-    const windowMicros = this.#catalog.retention.everyWriteMicros;
-    if (windowMicros === null) return;
-    const begin = this.#host.clock.wallMicros() - windowMicros;
-    for (const volume of this.#catalog.volumes.values()) {
-      if (volume.removedMicros === undefined || volume.removedMicros > begin) continue;
+    for (const volume of this.#unpromisedVolumes()) {
       const directory = this.#content.directoryOf(volume);
       if (!directory.chunks.some((chunk) => chunk !== undefined)) continue;
       const blockCount = directory.chunks.length * CHUNK_BLOCKS;
@@ -682,6 +679,16 @@ export class Pool {
         this.index.applyConstant(directory, range, LOW_HOLE);
       });
     }
+  }
+
+  /** Removed volumes that no retention promises any more. */
+  #unpromisedVolumes(): Volume[] {
+    const windowMicros = this.#catalog.retention.everyWriteMicros;
+    if (windowMicros === null) return [];
+    const begin = this.#host.clock.wallMicros() - windowMicros;
+    return [...this.#catalog.volumes.values()].filter(
+      ({ removedMicros }) => removedMicros !== undefined && removedMicros <= begin,
+    );
   }
 
   /** Appends the tombstone of a segment: from then on its frames are elsewhere, or nobody's. */
