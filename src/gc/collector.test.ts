@@ -159,6 +159,29 @@ test("a full pool whose data is overwritten takes writes for ever when history i
   await again.close();
 });
 
+test("a full pool with nothing to free isn't collected for each write that it refuses", async () => {
+  const rig = await PoolRig.create({ poolSizeBytes: 4 * MIB });
+  await rig.pool.setPolicy(NONE);
+  await rig.pool.createVolume("a", 16 * MIB);
+  let seed = 0;
+  let end = 0;
+  while ((await rig.write("a", end, noise(seed, 16 * BLOCK))) === 0) {
+    end += 16 * BLOCK;
+    seed += 1;
+  }
+  const { collectionCount } = rig.pool.stats().gc;
+  for (let at = 0; at < 20; at++)
+    equal(await rig.write("a", end, noise(1000 + at, BLOCK * 16)), 28);
+  equal(rig.pool.stats().gc.collectionCount, collectionCount);
+  await rig.trim("a", 0, end / 2);
+  equal(await rig.write("a", end, noise(2000, 16 * BLOCK)), 0, "after a trim");
+  for (; (await rig.write("a", end, noise(seed, 16 * BLOCK))) === 0; seed += 1) end += 16 * BLOCK;
+  await rig.pool.createVolume("b", MIB);
+  await rig.pool.removeVolume("a");
+  equal(await rig.write("b", 0, noise(3000, 16 * BLOCK)), 0, "after a removal");
+  await rig.close();
+});
+
 test("a collection that crashes at any operation of the disk loses nothing", async () => {
   const begin = await PoolRig.create();
   await begin.pool.setPolicy(NONE);

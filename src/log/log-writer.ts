@@ -370,6 +370,7 @@ export class LogWriter {
     view.setUint32(record + 12, range.options, true);
     putU64(view, record + 16, range.lba);
     putU64(view, record + 24, range.blockCount);
+    this.changeCount += 1;
     return this.#appended(batch, RANGE_RECORD_BYTES, 0);
   }
 

@@ -33,6 +33,8 @@ export interface HousekeeperOptions {
   readonly segmentBytes: number;
   /** Bytes that were written to the log since the pool was opened. */
   readonly writtenBytes: () => number;
+  /** Changes of volumes since then: without one there is no new garbage. */
+  readonly changeCount: () => number;
   readonly tell: (
     level: "info" | "warn" | "error",
     event: string,
@@ -58,6 +60,8 @@ const DUE_SEGMENTS_MIN = 4;
 /** What one reclaiming frees, as a part of the pool. */
 const RECLAIMED_SHARE = 0.01;
 const RECLAIMED_WORTH = 0.25;
+/** Where nothing was to be freed, time alone may let go of something only so often. */
+const IN_VAIN_MICROS = 1_000_000;
 /** Of so many segments the census reads what each frame takes; of more it knows the average. */
 const EXACT_SEGMENTS_MAX = 256;
 const CENSUS_AGE_MICROS = 10_000_000;
@@ -66,6 +70,8 @@ export class Housekeeper {
   readonly #options: HousekeeperOptions;
   #running: Promise<Collected> | undefined;
   #reclaiming: Promise<boolean> | undefined;
+  /** When there was nothing to be freed, and how things stood then. */
+  #inVain: { readonly standing: string; readonly timeMicros: number } | undefined;
   #writtenAtLast = 0;
   #censusRunning: Promise<void> | undefined;
   #figures: CensusFigures | undefined;
@@ -133,7 +139,7 @@ export class Housekeeper {
 
   /** Frees some space for those who wait for it; false: there is nothing to be freed. */
   reclaim(): Promise<boolean> {
-    if (this.#keepsAll) return Promise.resolve(false);
+    if (this.#keepsAll || this.#isInVain) return Promise.resolve(false);
     this.#reclaiming ??= this.#reclaim().finally(() => {
       this.#reclaiming = undefined;
     });
@@ -152,7 +158,26 @@ export class Housekeeper {
       // Less than that is what collecting itself leaves behind: it would go on for ever.
       if (before - space.storedBytes >= segmentBytes * RECLAIMED_WORTH) return true;
     }
+    const timeMicros = this.#options.clock.monotoneMicros();
+    this.#inVain = { standing: this.#standing, timeMicros };
     return false;
+  }
+
+  /** Nothing has happened since nothing was to be freed: a client that tries again and again is no reason to look. */
+  get #isInVain(): boolean {
+    if (this.#inVain?.standing !== this.#standing) return false;
+    if (this.#options.catalog().retention.everyWriteMicros === 0) return true;
+    return this.#options.clock.monotoneMicros() - this.#inVain.timeMicros < IN_VAIN_MICROS;
+  }
+
+  /** What garbage comes from. */
+  get #standing(): string {
+    const { catalog, changeCount } = this.#options;
+    const { volumes, retention } = catalog();
+    const removed = [...volumes.values()].filter(
+      ({ removedMicros }) => removedMicros !== undefined,
+    );
+    return `${changeCount()} ${removed.length} ${retention.everyWriteMicros}`;
   }
 
   /** Begins a collection in the background when one is due. */

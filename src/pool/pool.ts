@@ -634,6 +634,7 @@ export class Pool {
       space: this.#space,
       segmentBytes: this.#settings.segmentBytes,
       writtenBytes: () => this.log.batchBytes,
+      changeCount: () => this.log.changeCount,
       tell: (level, event, fields) => this.#tell(level, event, fields),
     });
   }
