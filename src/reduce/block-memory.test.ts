@@ -167,40 +167,43 @@ function mixedAt(address: number, blockCount: number, seed: number): void {
   }
 }
 
-test("blocks that were prepared are packed byte for byte as those that weren't", () => {
+test("blocks that were prepared, or only hashed, are packed byte for byte as those that weren't", () => {
   const blockCount = 16;
   const piece = memory.prepared.allocate(preparedBytes(blockCount));
-  const table = at + 55 * BLOCK_BYTES;
-  for (let seed = 0; seed < 200; seed++) {
-    mixedAt(at, blockCount, seed);
-    const options = { isShared: seed % 2 === 1, compressEvery: seed % 3 };
-    const packed = pack(blockCount, options);
-    const inLine = memory.bytes.slice(packed.target, packed.target + packed.frameBytes);
+  const prepare = (compressEvery: number): void =>
     memory.kernel.prepareBlocks(
       at,
       blockCount,
       preparedHashesOf(piece),
       preparedSizesOf(piece),
       preparedContentOf(piece),
-      options.compressEvery,
-      table,
+      compressEvery,
+      at + 55 * BLOCK_BYTES,
     );
-    memory.bytes.fill(0, packed.target, packed.target + packed.frameBytes);
-    // Of equals every one is tried ahead, in line only the first: so every other block is another one.
-    const prepared = pack(blockCount, options, piece);
-    if (options.compressEvery < 2) {
-      deepEqual(prepared, packed, `seed ${seed}`);
-      const ahead = memory.bytes.slice(prepared.target, prepared.target + packed.frameBytes);
-      deepEqual(ahead, inLine);
-    }
-    for (let block = 0; block < blockCount; block++) {
-      const low = memory.view.getUint32(prepared.references + block * 8 + 4, true);
-      if (low >>> 30 !== 1) continue;
-      const offset8 = (low & 0x3fffffff) >>> 6;
-      const frame = prepared.target + (offset8 - (OFFSET8 & 0xffffff)) * 8;
-      const opened = at + 60 * BLOCK_BYTES;
-      equal(memory.kernel.openFrame(frame, RAW_FRAME_BYTES, SEGMENT, offset8, opened), 0);
-      equal(memory.kernel.compareBlocks(opened, at + block * BLOCK_BYTES), 1, `seed ${seed}`);
+  for (let seed = 0; seed < 200; seed++) {
+    mixedAt(at, blockCount, seed);
+    const options = { isShared: seed % 2 === 1, compressEvery: seed % 3 };
+    const packed = pack(blockCount, options);
+    const inLine = memory.bytes.slice(packed.target, packed.target + packed.frameBytes);
+    for (const compressEvery of [0, options.compressEvery]) {
+      prepare(compressEvery);
+      memory.bytes.fill(0, packed.target, packed.target + packed.frameBytes);
+      const prepared = pack(blockCount, options, piece);
+      // Of equals every one is tried ahead, in line only the first: then every second one is another one.
+      if (compressEvery < 2) {
+        deepEqual(prepared, packed, `seed ${seed}`);
+        const ahead = memory.bytes.slice(prepared.target, prepared.target + packed.frameBytes);
+        deepEqual(ahead, inLine);
+      }
+      for (let block = 0; block < blockCount; block++) {
+        const low = memory.view.getUint32(prepared.references + block * 8 + 4, true);
+        if (low >>> 30 !== 1) continue;
+        const offset8 = (low & 0x3fffffff) >>> 6;
+        const frame = prepared.target + (offset8 - (OFFSET8 & 0xffffff)) * 8;
+        const opened = at + 60 * BLOCK_BYTES;
+        equal(memory.kernel.openFrame(frame, RAW_FRAME_BYTES, SEGMENT, offset8, opened), 0);
+        equal(memory.kernel.compareBlocks(opened, at + block * BLOCK_BYTES), 1, `seed ${seed}`);
+      }
     }
   }
   memory.prepared.release(piece);

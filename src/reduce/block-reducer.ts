@@ -16,9 +16,11 @@
 import type { BlockMemory } from "./block-memory.ts";
 import { preparedContentOf, preparedHashesOf, preparedSizesOf } from "./prepared-blocks.ts";
 
-/** Says whether the frame that a reference names holds the block at an address, whose hash is at another. */
 export interface BlockMatcher {
+  /** Says whether the frame that a reference names holds the block at an address, whose hash is at another. */
   match(segment: number, low: number, address: number, hashAddress: number): number;
+  /** The same of a frame that was found to hold it: whether it is still there to be referred to. */
+  matchAgain(segment: number, low: number): number;
 }
 
 export const MATCH = {
@@ -30,6 +32,8 @@ export const MATCH = {
   BARRED: 3,
   /** There is no such frame any more. */
   GONE: 4,
+  /** Nobody asked. */
+  NONE: 5,
 } as const;
 
 /** Where blocks may be found that were stored before: a cache, which may forget, and may be wrong. */
@@ -77,6 +81,9 @@ export class Reduction {
 const STUBBORN_MIN = 64;
 const STUBBORN_EVERY = 8;
 
+/** As many as one record takes. */
+const RECORD_BLOCKS_MAX = 257;
+const NOTHING_VERIFIED = new Uint32Array(0);
 const HASHES_IN_SCRATCH = 40960;
 const REFERENCES_IN_SCRATCH = 45056;
 const RESULT_IN_SCRATCH = 63488;
@@ -88,6 +95,8 @@ export class BlockReducer {
   /** Of the write being examined: a hash (u64) and a reference (two u32; 0, 0: to be packed) a block. */
   readonly hashesAddress: number;
   readonly referencesAddress: number;
+  /** Of each of its blocks, what was found: see MATCH. */
+  readonly matches: Uint8Array = new Uint8Array(RECORD_BLOCKS_MAX);
   /** Of the write being packed: see the kernel's `packBlocks`. */
   readonly resultAddress: number;
   zeroCount = 0;
@@ -123,6 +132,7 @@ export class BlockReducer {
   /**
    * Plans what becomes of `blockCount` blocks at `source`. With `isFinal`, what can't be told without waiting is
    * stored anew; without it, such blocks keep the reference that is to be looked at. `piece`: they were prepared there.
+   * `verified`: references, two words a block, that were found to hold the same before, and needn't be compared again.
    */
   examine(
     source: number,
@@ -130,11 +140,13 @@ export class BlockReducer {
     reduction: Reduction,
     isFinal: boolean,
     piece = 0,
+    verified: Uint32Array = NOTHING_VERIFIED,
   ): void {
     const { hashesAddress, referencesAddress } = this;
     this.zeroCount = this.#readHashes(source, blockCount, piece);
     this.preparedSizes = piece === 0 ? 0 : preparedSizesOf(piece);
     this.preparedContent = piece === 0 ? 0 : preparedContentOf(piece);
+    this.matches.fill(MATCH.NONE, 0, blockCount);
     this.duplicateCount = 0;
     this.unknownCount = 0;
     this.hitSegment = 0;
@@ -142,7 +154,7 @@ export class BlockReducer {
     const listed = this.#index.prefetchedHitCount;
     if (reduction.isDeduplicated && this.zeroCount < blockCount) {
       const found = this.#index.find(hashesAddress, blockCount, referencesAddress);
-      if (found > 0) this.#compare(source, blockCount, isFinal);
+      if (found > 0) this.#compare(source, blockCount, isFinal, verified);
     }
     // Which candidate came from where isn't known; nearly all of them are right.
     this.#listedCount = Math.min(this.duplicateCount, this.#index.prefetchedHitCount - listed);
@@ -166,7 +178,7 @@ export class BlockReducer {
     );
   }
 
-  #compare(source: number, blockCount: number, isFinal: boolean): void {
+  #compare(source: number, blockCount: number, isFinal: boolean, verified: Uint32Array): void {
     const { words } = this.#memory;
     const first = this.referencesAddress >>> 2;
     for (let index = 0; index < blockCount; index++) {
@@ -175,7 +187,11 @@ export class BlockReducer {
       if (segment === 0) continue; // zero, or not found
       const low = words[word + 1] as number;
       const hash = this.hashesAddress + index * 8;
-      const match = this.#matcher.match(segment, low, source + index * BLOCK_BYTES, hash);
+      const match =
+        verified[index * 2] === segment && verified[index * 2 + 1] === low
+          ? this.#matcher.matchAgain(segment, low)
+          : this.#matcher.match(segment, low, source + index * BLOCK_BYTES, hash);
+      this.matches[index] = match;
       if (match === MATCH.SAME) {
         this.duplicateCount += 1;
         this.hitSegment = segment;
@@ -196,18 +212,6 @@ export class BlockReducer {
   /** What the index promised, and no frame held. */
   get staleCount(): number {
     return this.differentCount + this.goneCount;
-  }
-
-  /** The references that the last plan gave to stored blocks, two numbers each. */
-  duplicates(blockCount: number): number[] {
-    const { words } = this.#memory;
-    const first = this.referencesAddress >>> 2;
-    const references: number[] = [];
-    for (let word = first; word < first + blockCount * 2; word += 2) {
-      const segment = words[word] as number;
-      if (segment !== 0) references.push(segment, words[word + 1] as number);
-    }
-    return references;
   }
 
   /** The blocks were packed; their frames' rows are at `rowsAddress`. */

@@ -30,8 +30,6 @@ import { QuickReads } from "./quick-reads.ts";
 
 /** Frames further apart than this are read apart. */
 const GAP_BYTES_MAX = 16 << 10;
-/** Of many frames at once; the way through the thread pool costs as much for the blocks of one window. */
-const SLOW_MATCH_MICROS = 200;
 const READ_BYTES_MAX = 1_280 << 10;
 /** Larger reads pass by the cache: a scan is not worth what it would push out. */
 const CACHE_BLOCKS_MAX = 32;
@@ -47,15 +45,9 @@ export class Wanted {
   readonly lows: number[] = [];
   /** Where each block goes. */
   readonly targets: number[] = [];
-  readonly #isKept: boolean;
-
-  /** `isKept`: they are cached however many they are. */
-  constructor(options: { isKept: boolean } = { isKept: false }) {
-    this.#isKept = options.isKept;
-  }
 
   get isCached(): boolean {
-    return this.#isKept || this.lows.length <= CACHE_BLOCKS_MAX;
+    return this.lows.length <= CACHE_BLOCKS_MAX;
   }
 
   add(segment: number, low: number, target: number): void {
@@ -95,9 +87,6 @@ export class BlockStore implements BlockMatcher {
   readonly #frame: Uint8Array;
   readonly #window: MatchWindow;
   readonly #quickReads: QuickReads = new QuickReads();
-  readonly #quickMatches: QuickReads = new QuickReads(SLOW_MATCH_MICROS);
-  /** Whether `match` keeps what it has found without waiting: who compares again later may not be so lucky. */
-  keepsMatched = false;
   hitCount = 0;
   missCount = 0;
 
@@ -184,7 +173,15 @@ export class BlockStore implements BlockMatcher {
     return kernel.compareBlocks(block, address) === 1 ? MATCH.SAME : MATCH.DIFFERENT;
   }
 
-  /** The same for the frame that `places` just located, alone at its place, and not in the cache. */
+  matchAgain(segment: number, low: number): number {
+    const places = this.#places;
+    const located = places.locate(segment, low);
+    if (located === LOCATED.GONE) return MATCH.GONE;
+    if (located === LOCATED.NOT_LOADED) return MATCH.UNKNOWN;
+    return places.isJudged(places.segment) ? MATCH.BARRED : MATCH.SAME;
+  }
+
+  /** Whether the frame holds the block, for one that `places` just located, alone at its place, and not in the cache. */
   #matchFrame(segment: number, low: number, address: number, hashAddress: number): number {
     const { segment: placeSegment, low: placeLow } = this.#places;
     const offset = offset8Of(placeLow) * 8;
@@ -205,14 +202,12 @@ export class BlockStore implements BlockMatcher {
       this.#window.forget();
       return MATCH.UNKNOWN;
     }
-    if (result !== 1) return MATCH.DIFFERENT;
-    if (this.keepsMatched) this.#keep(segment, low, address);
-    return MATCH.SAME;
+    return result === 1 ? MATCH.SAME : MATCH.DIFFERENT;
   }
 
   /** Duplicates come in runs: behind the frame that was read last, many are read at once. */
   #readWindow(segment: number, offset: number): boolean {
-    if (!this.#quickMatches.mayTry()) return false;
+    if (!this.#quickReads.mayTry()) return false;
     const window = this.#window;
     const target = window.targetFor(segment, offset);
     const begin = this.#clock.monotoneMicros();
@@ -224,7 +219,7 @@ export class BlockStore implements BlockMatcher {
       if (error instanceof StorageError) return false;
       throw error;
     }
-    this.#quickMatches.took(this.#clock.monotoneMicros() - begin);
+    this.#quickReads.took(this.#clock.monotoneMicros() - begin);
     return true;
   }
 
@@ -234,22 +229,24 @@ export class BlockStore implements BlockMatcher {
     await this.#read(wanted, 0, wanted.lows.length, MOVES_MAX);
   }
 
-  /** Makes blocks known to `match`, as far as they can be read; `buffer` has room for all of them. */
-  async fill(references: readonly number[], buffer: number): Promise<void> {
-    const wanted = new Wanted({ isKept: true });
+  /** Reads blocks one behind the other to `target`. False: some of them can't be read. */
+  async readAll(references: readonly number[], target: number): Promise<boolean> {
+    const wanted = new Wanted();
     try {
       for (let at = 0; at < references.length; at += 2) {
         const segment = references[at] as number;
         const low = references[at + 1] as number;
-        const target = buffer + (at / 2) * BLOCK_BYTES;
+        const address = target + (at / 2) * BLOCK_BYTES;
         if (this.#places.locate(segment, low) === LOCATED.NOT_LOADED)
           await this.#places.load(segment, low);
-        if (!this.copyNow(segment, low, target)) wanted.add(segment, low, target);
+        if (!this.copyNow(segment, low, address)) wanted.add(segment, low, address);
       }
       if (wanted.lows.length > 0) await this.read(wanted);
     } catch (error) {
-      if (!(error instanceof StorageError)) throw error; // then there is nothing to compare with
+      if (error instanceof StorageError) return false;
+      throw error;
     }
+    return true;
   }
 
   async #read(wanted: Wanted, first: number, end: number, movesLeft: number): Promise<void> {

@@ -40,8 +40,8 @@ export interface ChangeTarget {
   releasePiece(piece: number): void;
   /** The last write had to wait for the blocks that it may be equal to: the next one had better begin early. */
   readonly areTwinsCold: boolean;
-  /** Reads where blocks may be stored already, and what they are to be compared with: then storing them needn't wait. */
-  fetchTwins(write: WholeBlocks): Promise<void>;
+  /** Reads where blocks may be stored already, and compares them; returns where they are, two words a block (0: nowhere). */
+  fetchTwins(write: WholeBlocks): Promise<Uint32Array>;
   /** When it has changed, more may be found than before. */
   readonly listCount: number;
   hasRoom(blockCount: number): boolean;
@@ -50,8 +50,8 @@ export interface ChangeTarget {
   fetch(lbas: readonly number[], target: number): Promise<number[]>;
   isUnchanged(lbas: readonly number[], references: readonly number[]): boolean;
   appendBlocks(lba: number, blockCount: number, address: number): void;
-  /** `piece`: where they were prepared, or 0. Without `isFinal` only if nothing is to be waited for: see `APPENDED`. */
-  appendWhole(write: WholeBlocks, isFinal: boolean): number;
+  /** Without what `fetchTwins` found out, only if there is nothing to be waited for: see `APPENDED`. */
+  appendWhole(write: WholeBlocks, verified: Uint32Array | undefined): number;
   appendRange(kind: "zero" | "clear" | "trim", lba: number, blockCount: number): void;
   acknowledge(request: DeviceRequest): void;
   report(error: StorageError): void;
@@ -85,6 +85,8 @@ interface Pending {
   buffer: number;
   /** Where its blocks were prepared, or 0. */
   piece: number;
+  /** Where its blocks were found to be stored already. */
+  verified: Uint32Array | undefined;
   references: readonly number[];
   prepared: Promise<void>;
   /** What its blocks may be equal to was fetched, when so many lists of fingerprints had been read; -1: it wasn't. */
@@ -137,6 +139,7 @@ export class ChangeQueue {
       edges: this.#edgesOf(request, kind),
       buffer: 0,
       piece: 0,
+      verified: undefined,
       references: [],
       prepared: Promise.resolve(),
       listCount: this.#target.areTwinsCold ? this.#target.listCount : -1,
@@ -171,7 +174,8 @@ export class ChangeQueue {
     const piece = target.prepareBlocks(blockCount, address);
     pending.piece = typeof piece === "number" ? piece : await piece;
     const { lba, piece: prepared, listCount } = pending;
-    if (listCount >= 0) await target.fetchTwins({ lba, blockCount, address, piece: prepared });
+    if (listCount < 0) return;
+    pending.verified = await target.fetchTwins({ lba, blockCount, address, piece: prepared });
   }
 
   async #prepareEdges(pending: Pending): Promise<void> {
@@ -239,15 +243,13 @@ export class ChangeQueue {
     const { at, lengthBytes, lba, blockCount, address } = part;
     const isFirst = at === request.offsetBytes;
     const write = { lba, blockCount, address, piece: isFirst ? pending.piece : 0 };
-    let isFinal = isFirst && pending.listCount === target.listCount;
+    let verified = isFirst && pending.listCount === target.listCount ? pending.verified : undefined;
     for (;;) {
       while (!target.hasRoom(blockCount)) await target.room(blockCount);
-      const appended = target.appendWhole(write, isFinal);
+      const appended = target.appendWhole(write, verified);
       if (appended === APPENDED.YES) break;
-      if (appended === APPENDED.TWINS_ARE_COLD) {
-        await target.fetchTwins(write);
-        isFinal = true;
-      } else if (!(await target.reclaim())) throw poolFull();
+      if (appended === APPENDED.TWINS_ARE_COLD) verified = await target.fetchTwins(write);
+      else if (!(await target.reclaim())) throw poolFull();
     }
     if (at + lengthBytes === request.offsetBytes + request.lengthBytes) target.acknowledge(request);
   }

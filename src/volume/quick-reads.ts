@@ -4,7 +4,7 @@
 // thread pool takes 30; from a disk it takes as long as the disk does, and others wait. Nothing tells beforehand, so
 // the last reads do: after a slow one the next ones go through the pool, the more of them the more slow ones there were.
 
-/** A read of a block that took longer came from the disk. */
+/** A read that took longer came from the disk. */
 const SLOW_MICROS = 50;
 const PAUSE_FIRST = 64;
 const PAUSE_MAX = 4096;
@@ -13,12 +13,6 @@ export class QuickReads {
   /** Reads to come that don't try. */
   #pause = 0;
   #nextPause = PAUSE_FIRST;
-  readonly #slowMicros: number;
-
-  constructor(slowMicros: number = SLOW_MICROS) {
-    this.#slowMicros = slowMicros;
-  }
-
   /** Asked before each read that could be held up for. */
   mayTry(): boolean {
     if (this.#pause === 0) return true;
@@ -28,7 +22,7 @@ export class QuickReads {
 
   /** One that tried took so long. */
   took(micros: number): void {
-    if (micros <= this.#slowMicros) {
+    if (micros <= SLOW_MICROS) {
       this.#nextPause = PAUSE_FIRST;
       return;
     }

@@ -29,7 +29,7 @@ import type { LogWriter } from "../log/log-writer.ts";
 import { RECORD_KIND, ZERO_OPTION_KEEP_ALLOCATED } from "../log/record.ts";
 import { LOW_HOLE, LOW_ZERO, REFERENCE_STATE, stateOf } from "../log/reference.ts";
 import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
-import { type BlockReducer, Reduction } from "../reduce/block-reducer.ts";
+import { type BlockReducer, MATCH, Reduction } from "../reduce/block-reducer.ts";
 import {
   type BlockPreparer,
   PREPARED_BLOCKS_MAX,
@@ -112,7 +112,7 @@ export class VolumeDevice implements ChangeTarget {
   #trailSegment = 0;
   #trailLow = 0;
   #trailEnd = 0;
-  /** Most of the last large write was there already: compressing the next one ahead would be for nothing. */
+  /** Most of the last large write was there already: the next one is only hashed ahead. */
   #isMostlyKnown = false;
   areTwinsCold = false;
   readonly canMultiConnect = true;
@@ -332,7 +332,7 @@ export class VolumeDevice implements ChangeTarget {
 
   #isPreparable(blockCount: number): boolean {
     const { preparer } = this.#pool;
-    if (preparer === undefined || this.#isMostlyKnown) return false;
+    if (preparer === undefined) return false;
     return blockCount >= preparer.blocksMin && blockCount <= PREPARED_BLOCKS_MAX;
   }
 
@@ -341,7 +341,7 @@ export class VolumeDevice implements ChangeTarget {
     const { preparer, memory } = this.#pool;
     const piece = memory.prepared.allocate(preparedBytes(blockCount));
     if (piece < 0) return 0;
-    const { compressEvery } = this.reduction;
+    const compressEvery = this.#isMostlyKnown ? 0 : this.reduction.compressEvery;
     const done = preparer?.prepare({ source: address, blockCount, piece, compressEvery });
     if (done !== undefined) return done.then(() => piece);
     memory.prepared.release(piece);
@@ -352,9 +352,10 @@ export class VolumeDevice implements ChangeTarget {
     this.#pool.memory.prepared.release(piece);
   }
 
-  appendWhole(write: WholeBlocks, isFinal: boolean): number {
+  appendWhole(write: WholeBlocks, verified: Uint32Array | undefined): number {
     const { lba, blockCount, address, piece } = write;
-    this.#pool.reducer.examine(address, blockCount, this.reduction, isFinal, piece);
+    const isFinal = verified !== undefined;
+    this.#pool.reducer.examine(address, blockCount, this.reduction, isFinal, piece, verified);
     if (!isFinal && this.#mustFetch(lba, blockCount)) return APPENDED.TWINS_ARE_COLD;
     if (!this.#admitsPlanned()) return APPENDED.POOL_IS_FULL;
     this.#appendPlanned(lba, blockCount, address);
@@ -396,34 +397,59 @@ export class VolumeDevice implements ChangeTarget {
       : this.#pool.lists.wanted(blockCount, 0, 0);
   }
 
-  async fetchTwins({ lba, blockCount, address, piece }: WholeBlocks): Promise<void> {
-    const { blocks, reducer, lists } = this.#pool;
+  async fetchTwins({ lba, blockCount, address, piece }: WholeBlocks): Promise<Uint32Array> {
+    const { reducer, lists } = this.#pool;
+    const verified = new Uint32Array(blockCount * 2);
     const read: number[] = [];
     this.areTwinsCold = false;
     for (;;) {
-      blocks.keepsMatched = true;
-      reducer.examine(address, blockCount, this.reduction, false, piece);
-      blocks.keepsMatched = false;
-      if (reducer.unknownCount > 0) {
+      reducer.examine(address, blockCount, this.reduction, false, piece, verified);
+      const unknown = this.#takeVerified(blockCount, verified);
+      if (unknown.length > 0) {
         this.areTwinsCold = true;
-        await this.#fill(reducer.duplicates(blockCount));
-        reducer.examine(address, blockCount, this.reduction, true, piece);
+        await this.#verify(unknown, address, verified);
+        reducer.examine(address, blockCount, this.reduction, true, piece, verified);
       }
-      if (read.length === LISTS_PER_WRITE_MAX) return;
+      if (read.length === LISTS_PER_WRITE_MAX) return verified;
       const segment = this.#wantedList(lba, blockCount);
       // One that was pushed out by the next would only push that out again.
-      if (segment === 0 || read.includes(segment)) return;
+      if (segment === 0 || read.includes(segment)) return verified;
       this.areTwinsCold = true;
       await lists.read(segment);
       read.push(segment);
     }
   }
 
-  async #fill(references: readonly number[]): Promise<void> {
-    const { blocks, memory } = this.#pool;
-    const buffer = await memory.operations.acquire((references.length / 2) * BLOCK_BYTES);
+  /** Notes what the last plan found to be the same; returns the blocks that it couldn't compare. */
+  #takeVerified(blockCount: number, verified: Uint32Array): number[] {
+    const { reducer, memory } = this.#pool;
+    const first = reducer.referencesAddress >>> 2;
+    const unknown: number[] = [];
+    for (let block = 0; block < blockCount; block++) {
+      const match = reducer.matches[block] as number;
+      if (match === MATCH.UNKNOWN) unknown.push(block);
+      if (match !== MATCH.SAME && match !== MATCH.UNKNOWN) continue;
+      verified[block * 2] = memory.words[first + block * 2] as number;
+      verified[block * 2 + 1] = memory.words[first + block * 2 + 1] as number;
+    }
+    return unknown;
+  }
+
+  /** Compares blocks at `address` with what their entries in `verified` name, and clears those that hold something else. */
+  async #verify(blocks: readonly number[], address: number, verified: Uint32Array): Promise<void> {
+    const { blocks: store, memory } = this.#pool;
+    const references = blocks.flatMap((block) => [...verified.subarray(block * 2, block * 2 + 2)]);
+    for (const block of blocks) verified.fill(0, block * 2, block * 2 + 2);
+    const buffer = await memory.operations.acquire(blocks.length * BLOCK_BYTES);
     try {
-      await blocks.fill(references, buffer);
+      // Of what can't be read nothing is known, whatever is in the buffer.
+      if (!(await store.readAll(references, buffer))) return;
+      for (const [at, block] of blocks.entries()) {
+        const twin = buffer + at * BLOCK_BYTES;
+        if (memory.kernel.compareBlocks(twin, address + block * BLOCK_BYTES) !== 1) continue;
+        verified[block * 2] = references[at * 2] as number;
+        verified[block * 2 + 1] = references[at * 2 + 1] as number;
+      }
     } finally {
       memory.operations.release(buffer);
     }

@@ -39,6 +39,7 @@ const PREPARED_STRIDE: usize = 3840;
 /** Bits of the size that it leaves. */
 const PREPARED_BYTES: u32 = 0xffff;
 const PREPARED_TRIED: u32 = 1 << 16;
+const PREPARED_HASHED: u32 = 1 << 17;
 
 const CODEC_RAW: u32 = 0;
 const CODEC_LZ4: u32 = 2;
@@ -111,8 +112,8 @@ export function examineBlocks(source: usize, blockCount: u32, hashes: usize, ref
 /**
  * Does, of what is to be done to `blockCount` blocks at `source`, all that depends on nothing but them: it may run in
  * another thread. Writes for each block its hash to `hashes` (u64) and to `sizes` (u32) what it takes: 0 for zeros, 4096 as
- * it is, else its compressed bytes, which are then at `content` + 3840 a block; and bit 16 if that was tried.
- * `compressEvery` as in `packBlocks`; `table` is 8 KiB for the compressor's own use.
+ * it is, else its compressed bytes, which are then at `content` + 3840 a block; and bit 16 if that was tried. `compressEvery`
+ * as in `packBlocks`; with 0 it is left to that, and bit 17 says so. `table` is 8 KiB for the compressor's own use.
  */
 export function prepareBlocks(
   source: usize,
@@ -129,7 +130,8 @@ export function prepareBlocks(
     if (!isZeroBlock(source)) {
       store<u64>(hashes, xxh64(source, BLOCK_BYTES));
       size = <u32>BLOCK_BYTES;
-      if (compressEvery != 0) {
+      if (compressEvery == 0) size |= PREPARED_HASHED;
+      else {
         untilTry -= 1;
         if (untilTry == 0) {
           untilTry = compressEvery;
@@ -177,7 +179,8 @@ export function examinePrepared(
  * that are equal among themselves share one frame. Every `compressEvery`th new block is tried to be compressed (0: none),
  * and once one has shrunk, all behind it. Writes one row (u32 offset8, u32 stored bytes, u64 checksum) per frame to `table`
  * and u32s to `result`: frames, blocks that share one of these frames, blocks that were tried, blocks that shrank. Gives
- * the bytes of all frames. Blocks that were prepared (`sizes` and `content` are what that left, else 0) are only copied.
+ * the bytes of all frames. Blocks that were prepared (`sizes` and `content` are what that left, else 0), and not only hashed, are
+ * copied.
  */
 export function packBlocks(
   source: usize,
@@ -216,8 +219,8 @@ export function packBlocks(
       }
     }
     let storedBytes: u32 = 0;
-    if (sizes != 0) {
-      const size = load<u32>(sizes + (<usize>index << 2));
+    const size = sizes == 0 ? PREPARED_HASHED : load<u32>(sizes + (<usize>index << 2));
+    if ((size & PREPARED_HASHED) == 0) {
       triedCount += (size & PREPARED_TRIED) >>> 16;
       const preparedBytes = size & PREPARED_BYTES;
       if (preparedBytes < <u32>BLOCK_BYTES) {
