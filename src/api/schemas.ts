@@ -226,6 +226,11 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
       indexEntriesMax: count,
       isIndexSampled: boolean,
       indexEvictionCount: count,
+      restoredSegmentCount: { ...count, description: "segments the index was filled from again" },
+      unrestoredSegmentCount: {
+        ...count,
+        description: "segments still to come; what is in them is found less often until then",
+      },
       hitCount: { ...count, description: "blocks written that were stored already" },
       prefetchedHitCount: { ...count, description: "of them, found by reading lists ahead" },
       missCount: count,

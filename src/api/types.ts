@@ -204,6 +204,9 @@ export interface DedupStatisticsJson {
   /** There is more stored than fits: old frames are found through samples. */
   readonly isIndexSampled: boolean;
   readonly indexEvictionCount: number;
+  /** Of the segments that were there at the start, those that the index was filled from again, and those still to come. */
+  readonly restoredSegmentCount: number;
+  readonly unrestoredSegmentCount: number;
   /** Blocks written that were stored already; of them, found by reading the list of a whole segment ahead. */
   readonly hitCount: number;
   readonly prefetchedHitCount: number;

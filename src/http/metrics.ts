@@ -86,6 +86,11 @@ export const REDUCTION_METRICS: readonly MetricRow<StatisticsJson>[] = [
     "Frames that the index forgot",
     (s) => s.dedup.indexEvictionCount,
   ),
+  row(
+    "varve_dedup_unrestored_segments_count",
+    "Segments that the index is still to be filled from after the start",
+    (s) => s.dedup.unrestoredSegmentCount,
+  ),
   row("varve_compression_saved_bytes", "Saved by compression", (s) => s.compression.savedBytes),
   row(
     "varve_compressed_frames_total",

@@ -76,9 +76,14 @@ async function severalLives(lifeCount: number): Promise<{ files: PoolFiles; cont
 
 test("after a restart nothing that was stored is stored again, in sealed segments and in others", async () => {
   const { files, content } = await severalLives(3);
-  const rig = await reopen(files);
+  const rig = await PoolRig.open(files);
+  const before = rig.pool.stats().dedup;
+  ok(before.unrestoredSegmentCount > 6 && before.restoredSegmentCount === 0);
+  await restored(rig);
   const { restoredCount, segmentCount } = rig.pool.dedupRestore;
   ok(segmentCount > 6 && restoredCount === segmentCount);
+  const { restoredSegmentCount, unrestoredSegmentCount } = rig.pool.stats().dedup;
+  deepEqual([restoredSegmentCount, unrestoredSegmentCount], [segmentCount, 0]);
   equal(await newBlocks(rig, content), 0);
   const [event] = rig.host.events.filter((one) => one.event === "dedup.restored");
   ok(event !== undefined);

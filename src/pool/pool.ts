@@ -371,6 +371,8 @@ export class Pool {
         indexEntriesMax: this.dedup.entryCountMax,
         isIndexSampled: this.dedup.isThinned,
         indexEvictionCount: this.dedup.evictionCount,
+        restoredSegmentCount: this.dedupRestore.restoredCount,
+        unrestoredSegmentCount: this.dedupRestore.segmentCount - this.dedupRestore.restoredCount,
         hitCount: this.#reduced((reduction) => reduction.duplicateCount),
         prefetchedHitCount: this.reducer.listedCount,
         missCount: this.#reduced((reduction) => reduction.missCount),

@@ -150,6 +150,9 @@ export interface DedupStatistics {
   readonly isIndexSampled: boolean;
   /** Entries that were pushed out by others. */
   readonly indexEvictionCount: number;
+  /** Of the segments that were there at the start, those that the index was filled from again, and those still to come. */
+  readonly restoredSegmentCount: number;
+  readonly unrestoredSegmentCount: number;
   /** Blocks written that were stored already; part of them by what was read ahead of a whole segment. */
   readonly hitCount: number;
   readonly prefetchedHitCount: number;

@@ -181,6 +181,8 @@ export class SmallPool implements ServedPool {
         indexEntriesMax: 65536,
         isIndexSampled: false,
         indexEvictionCount: 0,
+        restoredSegmentCount: 3,
+        unrestoredSegmentCount: 0,
         hitCount: 22,
         prefetchedHitCount: 3,
         missCount: 23,

@@ -65,6 +65,18 @@ test("a pool beyond its limit has nothing available, and a sample says so", asyn
   equal(lines.at(-1), "counted: 2026-03-01 12:00:00, from a sample");
 });
 
+test("how far the deduplication index is restored after a start is said while it lasts", async () => {
+  const { operations } = await daemonWith((statistics) => ({
+    ...statistics,
+    dedup: { ...statistics.dedup, restoredSegmentCount: 3, unrestoredSegmentCount: 9 },
+  }));
+  const { lines } = await runCommand(stats, operations);
+  equal(
+    lines.at(-1),
+    "dedup index: 3 of 12 segments read since the start; until the others are, what they hold is found less often",
+  );
+});
+
 test("before the first count nothing is said to be saved", async () => {
   const { operations } = await daemonWith(({ census: _, ...statistics }) => statistics);
   const { lines } = await runCommand(stats, operations);

@@ -10,7 +10,7 @@ import type { StatisticsJson, VolumeStatisticsJson } from "../../api/types.ts";
 import { formatSize } from "../../base/units.ts";
 import type { CommandContext } from "../command.ts";
 import type { Output } from "../output.ts";
-import { shortTime } from "../values.ts";
+import { counted, shortTime } from "../values.ts";
 
 /** No volume's name: those have no parentheses. */
 const POOL_NAME = "(pool)";
@@ -60,7 +60,18 @@ function printTable(statistics: StatisticsJson, output: Output): void {
       `${formatSize(pool.liveBytes)}; history, garbage, index and reserve ${formatSize(rest)}`,
     ],
     ["counted", `${shortTime(census.at)}${sampled}`],
+    ...restoreFacts(dedup),
   ]);
+}
+
+/** Nothing once all is restored. */
+function restoreFacts({
+  restoredSegmentCount: restored,
+  unrestoredSegmentCount: left,
+}: StatisticsJson["dedup"]): [string, string][] {
+  if (left === 0) return [];
+  const done = `${restored} of ${counted(restored + left, "segment")} read since the start`;
+  return [["dedup index", `${done}; until the others are, what they hold is found less often`]];
 }
 
 function row(
