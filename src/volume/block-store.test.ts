@@ -4,7 +4,16 @@
 
 import { equal, ok } from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK, noise, type PoolFiles, PoolRig, sameBytes } from "../../test/crash/memory-rig.ts";
+import {
+  BLOCK,
+  Gate,
+  noise,
+  type PoolFiles,
+  PoolRig,
+  sameBytes,
+  turns,
+} from "../../test/crash/memory-rig.ts";
+import { moveAlone } from "../../test/crash/moved-frames.ts";
 
 const MIB = 1 << 20;
 const EIO = 5;
@@ -88,4 +97,31 @@ test("a segment that is cut off or gone is an error for the blocks behind the cu
   equal((await lostBlocks(rig)).length, 64);
   sameBytes(await rig.read("a", 100 * BLOCK, BLOCK), noise(5, BLOCK));
   rig.host.stop();
+});
+
+test("a read of moved frames of which some are on the disk and some aren't yet reads both", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 16 * MIB, syncWriteBytes: 0 });
+  await rig.pool.createVolume("a", 8 * MIB);
+  const content = noise(1, 8 * BLOCK);
+  await rig.write("a", 0, content);
+  await rig.flush("a");
+  await moveAlone(rig, [0, 1, 2, 3]);
+  await rig.flush("a");
+  const gate = new Gate<undefined>();
+  rig.host.log.onOperation = ({ kind }) => (kind === "write" ? gate.wait : undefined);
+  const moving = moveAlone(rig, [4, 5, 6, 7]);
+  await turns(4);
+  // As many batches as there are buffers for: none is left that has what was moved before.
+  const writes: Promise<number>[] = [];
+  for (let at = MIB; at < 2 * MIB; at += 64 * BLOCK) {
+    writes.push(rig.write("a", at, noise(at, 64 * BLOCK)));
+    await turns(2);
+  }
+  sameBytes(await rig.read("a", 0, content.length), content);
+  equal(rig.pool.stats().failedRequestCount, 0);
+  rig.host.log.onOperation = undefined;
+  gate.open(undefined);
+  await moving;
+  for (const errno of await Promise.all(writes)) equal(errno, 0);
+  await rig.close();
 });

@@ -284,6 +284,8 @@ export class BlockStore implements BlockMatcher {
     const isShared = stateOf(low) === PLACE_STATE.SHARED;
     const lows = [low];
     const start = offset8Of(low) * 8;
+    // What garbage collection has just moved may not be on the disk yet: it isn't read together with what is.
+    const isRecent = this.#log.recentAddress(segment, start) !== 0;
     let previous = start;
     let end = first + 1;
     for (; end < wantedEnd; end++) {
@@ -292,6 +294,7 @@ export class BlockStore implements BlockMatcher {
       if (stateOf(places.low) !== stateOf(low) || (isShared && offset !== start)) break;
       if (offset < previous || offset - previous > RAW_FRAME_BYTES + GAP_BYTES_MAX) break;
       if (offset + RAW_FRAME_BYTES - start > READ_BYTES_MAX) break;
+      if ((this.#log.recentAddress(segment, offset) !== 0) !== isRecent) break;
       previous = offset;
       lows.push(places.low);
     }
@@ -345,7 +348,7 @@ export class BlockStore implements BlockMatcher {
     }
   }
 
-  /** The group lies in a batch that may not be on the disk yet: all of it, for it begins there. */
+  /** Where the group lies in batches that are still in memory, and may not be on the disk yet. */
   #openAll({ wanted, first, end, segment, lows }: Group): boolean {
     for (let index = first; index < end; index++) {
       const home = { segment: wanted.segments[index] as number, low: wanted.lows[index] as number };
