@@ -47,6 +47,8 @@ export interface CollectorOptions extends LogFiles {
   readonly shared: SharedFrames;
   /** What is promised of the past. With all of it nothing is garbage, but frames may move. */
   readonly history: () => History;
+  /** What `history` says can be read until the returned function is called. */
+  readonly pinHistory: () => () => void;
   /** No recovery reads segments below this one. */
   readonly oldestCutSegment: () => number;
   readonly checkpoint: () => Promise<void>;
@@ -135,8 +137,10 @@ const PENDING_MOVES_MAX: number = 1 << 19;
 const AGE_WEIGHT = 0.4;
 /** In a dry run cold data of so many segments is tried; the others are taken to be like those beside them. */
 const DRY_RUN_TRIED_MAX = 64;
-/** The newest segments are hot: what is moved out of them stays as it is. */
-const HOT_SEGMENTS = 8;
+/** Frames that are counted between two turns of others: half a millisecond. */
+const SLICE_FRAMES = 4096;
+/** What was written, or moved, not so long ago will not stay: it is moved as it is. Of all segments the newer half, and */
+const HOT_SEGMENTS_MIN = 8;
 
 export class Collector {
   readonly #options: CollectorOptions;
@@ -168,10 +172,12 @@ export class Collector {
       coldGainBytes: 0,
     };
     this.progress = { phase: "counting what is live", doneBytes: 0, totalBytes: 0 };
+    let unpin = (): void => undefined;
     try {
       if (!options.isDryRun) await this.#options.forgetRemoved();
       const isSettled = options.isThorough || options.isSettled === true;
       if (isSettled && !options.isDryRun) await this.#settle();
+      unpin = this.#options.pinHistory();
       const history = this.#options.history();
       if (!options.isDryRun) await this.#removeOldRecords(history);
       const candidates = await this.#survey(history, options, collected);
@@ -181,6 +187,7 @@ export class Collector {
       const victims = await this.#choose(candidates, options, collected);
       if (!options.isDryRun) await this.#compact(victims, { ...options, history }, collected);
     } finally {
+      unpin();
       this.progress = undefined;
     }
     return collected;
@@ -253,7 +260,13 @@ export class Collector {
     const isFiltered = isDryRun && history.kind === "none";
     await this.#scan(history, isFiltered ? withoutBranches(survey, removedBranches()) : survey);
     const live = new Map<number, number>();
+    let sliceLeft = SLICE_FRAMES;
     for (const { homeSegment, homeOffset8 } of survey.frames()) {
+      sliceLeft -= 1;
+      if (sliceLeft === 0) {
+        sliceLeft = SLICE_FRAMES;
+        await this.#pace();
+      }
       let resolved = relocations.resolve(homeSegment, homeOffset8);
       while (resolved === RELOCATION.NOT_LOADED) {
         await relocations.load(homeSegment, homeOffset8);
@@ -390,6 +403,11 @@ export class Collector {
     }
   }
 
+  #isHot(segment: number): boolean {
+    const hotSegments = Math.max(HOT_SEGMENTS_MIN, this.#facts.size / 2);
+    return segment > this.#options.log.segmentNumber - hotSegments;
+  }
+
   /** Nothing new refers to the victims: finds out what is live in them, exactly, moves it, and drops them. */
   async #compactJudged(
     victims: readonly Candidate[],
@@ -428,10 +446,11 @@ export class Collector {
           this.#options.onProblem(frames.number, unaccounted(frames.number));
           continue;
         }
-        const isHot = frames.number > log.segmentNumber - HOT_SEGMENTS;
+        const isCold =
+          options.isThorough || (!this.#isHot(frames.number) && !this.#options.isUrgent());
         const before = mover.movedBytes;
         try {
-          await mover.move(frames, marks, { isCold: options.isThorough || !isHot });
+          await mover.move(frames, marks, { isCold });
         } catch (error) {
           if (!hasCode(error, "FRAME_CORRUPT")) throw error;
           this.#options.onProblem(frames.number, error);

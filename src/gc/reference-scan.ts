@@ -44,7 +44,7 @@ export interface ScanOptions {
 }
 
 /** Pages between two turns of the event loop: a third of a millisecond. */
-const SLICE_PAGES = 64;
+const SLICE_PAGES = 8;
 
 /** Throws POOL_CORRUPT, DISK_IO, and what `checkStopped` throws. */
 export async function scanReferences(

@@ -52,6 +52,39 @@ test("with a window, what was overwritten before it goes, and what was overwritt
   await again.close();
 });
 
+test("a collection ends with the history that it began with, whatever the window lets go of meanwhile", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: HOUR } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  for (let round = 0; round < 20; round++) {
+    for (let at = 0; at < MIB; at += 16 * BLOCK)
+      await rig.write("a", at, noise(round * MIB + at, 16 * BLOCK));
+    // Of a page that changes twice the base has the image of the first time, in a run of its own.
+    if (round === 0 || round === 19) await rig.write("a", 2 * MIB, noise(round, BLOCK));
+    rig.host.clock.wallOffsetMicros += HOUR / 8;
+    await rig.pool.checkpoint();
+  }
+  // Between two reads of the collection two hours go by.
+  let isLate = false;
+  rig.host.log.onOperation = ({ kind, name }) => {
+    if (kind !== "read" || !name.endsWith(".run") || isLate) return undefined;
+    isLate = true;
+    rig.host.clock.wallOffsetMicros += 2 * HOUR;
+    return rig.pool
+      .checkpoint()
+      .then(() => rig.pool.checkpoint())
+      .then(() => undefined);
+  };
+  const report = await rig.pool.collect({ isDryRun: false });
+  ok(isLate && report.segmentsFreed > 0);
+  rig.host.log.onOperation = undefined;
+  rig.host.clock.wallOffsetMicros += HOUR;
+  for (let round = 0; round < 3; round++) await rig.pool.checkpoint();
+  const after = await rig.pool.collect({ isDryRun: false });
+  ok(after.segmentsFreed > 0, "then the window goes on");
+  await rig.close();
+});
+
 function expected(seed: number, lengthBytes: number): Uint8Array {
   const bytes = new Uint8Array(lengthBytes);
   for (let at = 0; at < lengthBytes; at += 16 * BLOCK) bytes.set(noise(seed + at, 16 * BLOCK), at);

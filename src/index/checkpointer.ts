@@ -139,6 +139,7 @@ export class Checkpointer {
   log: CheckpointLog;
   #running: Promise<void> | undefined;
   #isSlotBegun = false;
+  #pinCount = 0;
   checkpointCount = 0;
   indexBytes = 0;
   /** LSN of the newest checkpoint's cut. */
@@ -506,12 +507,21 @@ export class Checkpointer {
       if (!keep.has(run)) await this.#removeRun(run);
   }
 
+  /** Until the returned function is called no checkpoint lets go of a base: somebody reads one. */
+  pinBases(): () => void {
+    this.#pinCount += 1;
+    return () => {
+      this.#pinCount -= 1;
+    };
+  }
+
   /** The bases that history goes on needing, and whether this checkpoint is to be one. */
   #chooseBases(cut: ReplayStart): { isBase: boolean; bases: readonly HistoryBase[] } {
     const { history } = this.#options;
     if (history === undefined) return { isBase: false, bases: [] };
     let bases = this.#state.bases;
-    while (bases.length > 0 && !history.isBaseNeeded(bases[1]?.cut.recordedMicros))
+    const isPinned = this.#pinCount > 0;
+    while (!isPinned && bases.length > 0 && !history.isBaseNeeded(bases[1]?.cut.recordedMicros))
       bases = bases.slice(1);
     const newest = bases[bases.length - 1]?.cut;
     const isNew = newest?.nextLsn !== cut.nextLsn;

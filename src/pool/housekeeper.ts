@@ -57,6 +57,8 @@ const DUE = [
 /** Not before so large a part of what is stored was written anew. */
 const DUE_WRITTEN_SHARE = 0.1;
 const DUE_SEGMENTS_MIN = 4;
+/** With less room than this collecting begins before clients wait for it. */
+const SCARCE_SEGMENTS = 4;
 /** What one reclaiming frees, as a part of the pool. */
 const RECLAIMED_SHARE = 0.01;
 const RECLAIMED_WORTH = 0.25;
@@ -185,6 +187,13 @@ export class Housekeeper {
     if (this.#running !== undefined || this.#keepsAll) return;
     const { space, segmentBytes, writtenBytes } = this.#options;
     const written = writtenBytes() - this.#writtenAtLast;
+    if (this.#isScarce && written >= segmentBytes) {
+      // Before clients have to wait for it, at a pace that leaves them half of the time.
+      const wantedBytes = SCARCE_SEGMENTS * segmentBytes;
+      const options = { isDryRun: false, liveShareMax: 0.97, wantedBytes, isThorough: false };
+      this.#run(options).catch((error: unknown) => this.#failed(error));
+      return;
+    }
     const dueBytes = Math.max(
       DUE_SEGMENTS_MIN * segmentBytes,
       space.storedBytes * DUE_WRITTEN_SHARE,
@@ -194,6 +203,13 @@ export class Housekeeper {
     const { liveShareMax } = DUE.find((step) => usedShare >= step.usedShare) ?? DUE[2];
     const options = { isDryRun: false, liveShareMax, wantedBytes: written, isThorough: false };
     this.#run(options).catch((error: unknown) => this.#failed(error));
+  }
+
+  /** There is room for a few segments only, and collecting was of use the last time. */
+  get #isScarce(): boolean {
+    const { space, segmentBytes } = this.#options;
+    const isShort = space.capacityBytes - space.storedBytes < SCARCE_SEGMENTS * segmentBytes;
+    return isShort && !this.#isInVain;
   }
 
   /** Counts anew what the live volumes refer to, unless that was done a moment ago. */

@@ -52,7 +52,7 @@ export interface PoolOpeningOptions {
   readonly onRebuilt: () => void;
 }
 
-const BASES_IN_WINDOW = 4;
+const BASES_IN_WINDOW = 16;
 
 /** Bytes and number of the sealed segments. Checkpoints keep those of all before their cut's. */
 export class SealedSegments {
@@ -261,7 +261,7 @@ export class PoolOpening {
     );
   }
 
-  /** A window of history needs a checkpoint from before it; four in a window keep what it holds too long below a quarter. */
+  /** A window of history needs a checkpoint from before it; with 16 in a window it holds an eighth too much at most. */
   #historyPolicy(): HistoryPolicy {
     const { content, host } = this.#options;
     const windowMicros = (): number => content.catalog.retention.everyWriteMicros ?? 0;

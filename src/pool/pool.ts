@@ -614,6 +614,7 @@ export class Pool {
       set,
       shared,
       history: () => this.#promisedHistory(),
+      pinHistory: () => this.#checkpointer.pinBases(),
       oldestCutSegment: () => this.#checkpointer.oldestCutSegment,
       checkpoint: () => this.#takeCheckpoint(),
       removedBranches: () => new Set(this.#unpromisedVolumes().map(({ branch }) => branch)),
@@ -665,9 +666,12 @@ export class Pool {
     const windowMicros = this.#catalog.retention.everyWriteMicros;
     if (windowMicros === 0) return { kind: "none" };
     if (windowMicros === null) return { kind: "all" };
+    // The oldest that checkpoints still name, not the one that the clock would choose now: clocks step back, and what is
+    // collected by a newer one isn't there for an older one any more.
     const begin = this.#host.clock.wallMicros() - windowMicros;
-    const base = this.#checkpointer.bases.findLast(({ cut }) => cut.recordedMicros <= begin);
-    return base === undefined ? { kind: "all" } : { kind: "since", base };
+    const [base] = this.#checkpointer.bases;
+    const isOldEnough = base !== undefined && base.cut.recordedMicros <= begin;
+    return isOldEnough ? { kind: "since", base } : { kind: "all" };
   }
 
   /** What removed volumes held is nobody's any more, once history lets go of it: a trim of all of it says so. */
