@@ -102,6 +102,10 @@ for (const { seed, trouble, claim } of COLLECTING_SEEDS) {
   });
 }
 
+test("seed 291401124, a window: the clock steps back behind what a collection went by", async () => {
+  await live(291401124, { trouble: "none", driver: collectingDriver({}, 500_000) });
+});
+
 for (const ack of ["memory", "durable"] as const) {
   test(`crashes by chance, ack ${ack}`, async () => {
     for (let seed = 1; seed <= 12; seed++) {
