@@ -5,7 +5,7 @@
 
 import { equal, ok } from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK, noise, PoolRig, sameBytes } from "../../test/crash/memory-rig.ts";
+import { BLOCK, noise, PoolRig, sameBytes, turns } from "../../test/crash/memory-rig.ts";
 
 const MIB = 1 << 20;
 const NONE = { retention: { everyWriteMicros: 0 } };
@@ -180,6 +180,38 @@ test("a full pool with nothing to free isn't collected for each write that it re
   await rig.pool.removeVolume("a");
   equal(await rig.write("b", 0, noise(3000, 16 * BLOCK)), 0, "after a removal");
   await rig.close();
+});
+
+test("on a full disk a collection takes no room that it can't give back, and everything else goes on", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 4 * MIB });
+  await rig.pool.setPolicy(NONE);
+  await rig.pool.createVolume("a", 128 * MIB);
+  rig.host.log.capacityBytes = 64 * MIB;
+  let end = 0;
+  while ((await rig.write("a", end, noise(end, 32 * BLOCK))) === 0) end += 32 * BLOCK;
+  // Some garbage in each segment: too little to do without room for all that is live beside it.
+  for (let at = 0; at < end; at += 16 * BLOCK) equal(await rig.trim("a", at, BLOCK), 0);
+  for (let round = 0; round < 4; round++) {
+    const report = await rig.pool.collect({ isDryRun: false });
+    ok(report.bytesMoved < 4 * MIB, `${report.bytesMoved} bytes moved in round ${round}`);
+    equal(await rig.trim("a", (1 + round) * BLOCK, BLOCK), 0);
+    equal(await rig.flush("a"), 0);
+  }
+  sameBytes(
+    await rig.read("a", 8 * BLOCK, BLOCK),
+    noise(0, 32 * BLOCK).subarray(8 * BLOCK, 9 * BLOCK),
+  );
+  // With more garbage there is room for what is left.
+  for (let at = 0; at < end / 2; at += 16 * BLOCK) equal(await rig.trim("a", at, 13 * BLOCK), 0);
+  const before = rig.pool.stats().storedBytes;
+  await rig.pool.collect({ isDryRun: false });
+  const after = rig.pool.stats().storedBytes;
+  ok(after < before - 16 * MIB, `${before} bytes became ${after}`);
+  await turns(50); // until the file system is looked at again
+  equal(await rig.write("a", end, noise(7, 32 * BLOCK)), 0);
+  const again = await PoolRig.open(await rig.close(), { segmentBytes: 4 * MIB });
+  sameBytes(await again.read("a", end, 32 * BLOCK), noise(7, 32 * BLOCK));
+  await again.close();
 });
 
 test("a collection that crashes at any operation of the disk loses nothing", async () => {

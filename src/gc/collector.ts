@@ -33,6 +33,7 @@ import { FrameMarks } from "./frame-marks.ts";
 import { FrameMover } from "./frame-mover.ts";
 import { type History, type ReferenceTaker, scanHistory } from "./history.ts";
 import { keepRecords } from "./kept-records.ts";
+import { mostRoomToMove, roomToMove } from "./moving-room.ts";
 import { scanReferences } from "./reference-scan.ts";
 import { FrameSizes, readSegmentFrames, type SegmentFrames } from "./segment-frames.ts";
 import { Survey } from "./survey.ts";
@@ -62,6 +63,8 @@ export interface CollectorOptions extends LogFiles {
   readonly onDropped: (dropped: { freedBytes: number; isSegment: boolean }) => void;
   /** Clients wait for space. */
   readonly isUrgent: () => boolean;
+  /** How many bytes may be written before anything is freed. */
+  readonly roomBytes: () => Promise<number>;
   /** Throws when the pool is closed or has stopped. */
   readonly checkStopped: () => void;
   readonly onProblem: (segment: number, error: StorageError) => void;
@@ -98,6 +101,8 @@ export interface Collected {
   liveBytes: number;
   /** Garbage in segments that were not worth their while, or that a recovery may still need. */
   keptGarbageBytes: number;
+  /** Garbage in segments whose live data had no room to be moved to. */
+  noRoomBytes: number;
   /** Of a dry run, by samples: what compressing cold data again would save. */
   coldGainBytes: number;
 }
@@ -169,6 +174,7 @@ export class Collector {
       garbageBytes: 0,
       liveBytes: 0,
       keptGarbageBytes: 0,
+      noRoomBytes: 0,
       coldGainBytes: 0,
     };
     this.progress = { phase: "counting what is live", doneBytes: 0, totalBytes: 0 };
@@ -176,7 +182,8 @@ export class Collector {
     try {
       if (!options.isDryRun) await this.#options.forgetRemoved();
       const isSettled = options.isThorough || options.isSettled === true;
-      if (isSettled && !options.isDryRun) await this.#settle();
+      if (isSettled && !options.isDryRun && (await this.#options.roomBytes()) > 0)
+        await this.#settle();
       unpin = this.#options.pinHistory();
       const history = this.#options.history();
       if (!options.isDryRun) await this.#removeOldRecords(history);
@@ -440,11 +447,25 @@ export class Collector {
     try {
       let moved: SegmentFrames[] = [];
       let bytes = 0;
+      let room = new Room(await this.#options.roomBytes(), mover);
       for (const frames of all) {
         this.#options.checkStopped();
         if (marks?.isAccounted(frames) === false || !(await this.#isWhole(history, frames))) {
           this.#options.onProblem(frames.number, unaccounted(frames.number));
           continue;
+        }
+        const what = { marks, keepsRecords: needsRecords(history, frames.number) };
+        if (!room.has(frames, what)) {
+          await mover.finish();
+          await this.#drop(moved, history, collected);
+          moved = [];
+          bytes = 0;
+          room = new Room(await this.#options.roomBytes(), mover);
+          if (!room.has(frames, what)) {
+            const liveBytes = this.#liveBytesOf.get(frames.number) ?? 0;
+            collected.noRoomBytes += Math.max(0, frames.sizeBytes - liveBytes);
+            continue;
+          }
         }
         const isCold =
           options.isThorough || (!this.#isHot(frames.number) && !this.#options.isUrgent());
@@ -576,6 +597,25 @@ export class Collector {
     checkStopped();
     this.#pacedLsn = log.changeCount;
     this.#pacedMicros = clock.monotoneMicros();
+  }
+}
+
+/** What could be written when it was looked at, less what the mover has taken of it since. */
+class Room {
+  readonly #end: number;
+  readonly #mover: FrameMover;
+
+  constructor(bytes: number, mover: FrameMover) {
+    this.#end = bytes + mover.movedBytes;
+    this.#mover = mover;
+  }
+
+  has(
+    frames: SegmentFrames,
+    what: { readonly marks: FrameMarks | undefined; readonly keepsRecords: boolean },
+  ): boolean {
+    const left = this.#end - this.#mover.movedBytes;
+    return mostRoomToMove(frames) <= left || roomToMove(frames, what) <= left;
   }
 }
 

@@ -268,12 +268,12 @@ export class Housekeeper {
   }
 
   #holders(
-    { liveBytes, garbageBytes, keptGarbageBytes }: Collected,
+    { liveBytes, garbageBytes, keptGarbageBytes, noRoomBytes }: Collected,
     isDryRun: boolean,
   ): GcHolder[] {
     const { catalog, space } = this.#options;
     const { everyWriteMicros } = catalog().retention;
-    const examinedBytes = liveBytes + (isDryRun ? garbageBytes : keptGarbageBytes);
+    const examinedBytes = liveBytes + (isDryRun ? garbageBytes : keptGarbageBytes + noRoomBytes);
     const holders = [
       {
         what:
@@ -285,6 +285,7 @@ export class Housekeeper {
         bytes: liveBytes,
       },
       { what: "not worth moving yet, or needed by a checkpoint", bytes: keptGarbageBytes },
+      { what: "garbage beside live data that the disk has no room to move", bytes: noRoomBytes },
       {
         what: "index, records, reserve, and what was written last",
         bytes: space.storedBytes - examinedBytes,

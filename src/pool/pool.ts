@@ -622,6 +622,7 @@ export class Pool {
       appendDropped: (dropped) => this.#appendDropped(dropped),
       onDropped: ({ freedBytes, isSegment }) => this.#sealed.remove(freedBytes, isSegment),
       isUrgent: () => this.#housekeeper.isReclaiming,
+      roomBytes: () => this.#space.roomBytes(),
       checkStopped: () => {
         const cause = this.#refusal();
         if (cause !== undefined) throw cause;

@@ -68,6 +68,7 @@ export class SpaceGuard {
   #isClosed = false;
   #cancelPoll: () => void = () => undefined;
   #polling: Promise<void> | undefined;
+  #looking: Promise<void> | undefined;
   #isPolling = false;
 
   constructor(options: SpaceGuardOptions) {
@@ -122,6 +123,17 @@ export class SpaceGuard {
     }
     this.#admittedBytes += lengthBytes;
     return true;
+  }
+
+  /**
+   * What may be written to free more with it: all but a batch, for others have the reserve. When that was given up, what
+   * is left is shared with them.
+   */
+  async roomBytes(): Promise<number> {
+    await this.#undisturbed(() => this.#look());
+    const batch = Math.min(PIECE_OF_WRITE_BYTES, this.#headroomBytes / 2);
+    const free = this.#freeBytes - this.#admittedBytes;
+    return Math.max(0, this.#isReserveThere ? free - batch : free / 2);
   }
 
   /** Garbage collection found nothing to make room with. */
@@ -199,9 +211,7 @@ export class SpaceGuard {
   async #poll(): Promise<void> {
     this.#isPolling = true;
     await this.#undisturbed(async () => {
-      const admitted = this.#admittedBytes;
-      this.#freeBytes = await this.#options.directory.freeBytes();
-      this.#admittedBytes -= admitted;
+      await this.#look();
       this.#resizeReserve();
       if (
         !this.#isReserveThere &&
@@ -220,6 +230,20 @@ export class SpaceGuard {
     });
     this.#isPolling = false;
     this.#schedule(POLL_MS);
+  }
+
+  /** Asks the file system, one at a time: what was admitted before is on it now. */
+  #look(): Promise<void> {
+    this.#looking ??= this.#ask().finally(() => {
+      this.#looking = undefined;
+    });
+    return this.#looking;
+  }
+
+  async #ask(): Promise<void> {
+    const admitted = this.#admittedBytes;
+    this.#freeBytes = await this.#options.directory.freeBytes();
+    this.#admittedBytes -= admitted;
   }
 
   async #undisturbed(work: () => Promise<void>): Promise<void> {
