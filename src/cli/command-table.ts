@@ -346,7 +346,7 @@ export const COMMANDS: readonly CommandRow[] = [
     name: "scrub",
     summary: "verify all that is stored, while it is served",
     description: [
-      "The daemon reads everything that the pool stores and verifies its checksums, slowly enough that clients hardly notice, and the command shows how far it is. Damage is a result: it is listed, and the exit code is 13.",
+      "The daemon reads everything that the pool stores, but for the segment that is still being written, and verifies its checksums, slowly enough that clients hardly notice, and the command shows how far it is. Damage is a result: it is listed, and the exit code is 13.",
       "Ctrl-C ends the waiting; the scrub goes on in the daemon. What also compares the index with the log, but needs the daemon to be stopped, is `varve check`.",
     ],
     arguments: [],
