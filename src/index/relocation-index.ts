@@ -17,6 +17,7 @@
 // segment itself is forgotten; no checkpoint has to remember it.
 
 import { assert } from "../base/assert.ts";
+import { StorageError } from "../base/errors.ts";
 import { RELOCATED_HOME_AT, RELOCATED_SLOT_BYTES, type RecordCursor } from "../log/record.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
 import {
@@ -49,6 +50,17 @@ export interface RelocationCut {
   readonly dropped: ReadonlySet<number>;
 }
 
+/** Where damaged tables come from. */
+export interface RelocationRepair {
+  /**
+   * The entries of a home segment's table whose nodes can't be read, from the records beside the moved frames. Throws what
+   * keeps it from being sure of all of them.
+   */
+  entriesOf(homeSegment: number, stored: StoredTable, cause: StorageError): Promise<Uint32Array>;
+  /** They are in memory; the next checkpoint writes them. */
+  onRebuilt(): void;
+}
+
 interface Home {
   /** Moves since the cut of the newest checkpoint, be it under way. */
   pending: RelocationTable | undefined;
@@ -73,6 +85,9 @@ export class RelocationIndex {
   readonly #dropped: Set<number> = new Set();
   #cut: RelocationCut | undefined;
   readonly #loading: Map<string, Promise<void>> = new Map();
+  readonly #repairing: Map<number, Promise<void>> = new Map();
+  /** Set where damaged tables are to be rebuilt; without it, reading one throws POOL_CORRUPT or DISK_IO. */
+  repair: RelocationRepair | undefined;
   readonly #entry: Uint32Array = new Uint32Array(ENTRY_WORDS);
   /** Of the last `resolve` that found: the place's segment, low (relocation-table.ts), bytes behind the frame's header. */
   foundSegment = 0;
@@ -94,9 +109,9 @@ export class RelocationIndex {
     const entry = this.#entry;
     if (home.pending?.find(homeOffset8, entry) || home.frozen?.find(homeOffset8, entry))
       return this.#found(entry, 0);
-    const { nodes } = home.stored;
+    const { nodes, isRebuilt } = home.stored;
     const node = nodeFor(nodes, homeOffset8);
-    if (node < 0) return RELOCATION.AT_HOME;
+    if (node < 0 || isRebuilt === true) return RELOCATION.AT_HOME;
     const address = this.#slots.findBlock(nodes[node + 1] as number, cacheLow(nodes, node));
     if (address === 0) return RELOCATION.NOT_LOADED;
     const { words, view } = this.#memory;
@@ -288,6 +303,50 @@ export class RelocationIndex {
     return cut;
   }
 
+  /** Bytes of the node; 0: it couldn't be read, and its table is in memory now. */
+  async #read(place: {
+    homeSegment: number;
+    run: number;
+    offset: number;
+    target: number;
+  }): Promise<number> {
+    const { homeSegment } = place;
+    const stored = this.#homes.get(homeSegment)?.stored;
+    try {
+      return await readRelocations(this.#memory, this.#runs, place);
+    } catch (error) {
+      const { repair } = this;
+      if (repair === undefined || stored === undefined || !(error instanceof StorageError))
+        throw error;
+      let repairing = this.#repairing.get(homeSegment);
+      if (repairing === undefined) {
+        repairing = repair
+          .entriesOf(homeSegment, stored, error)
+          .then((entries) => this.#rebuilt(homeSegment, stored, entries))
+          .finally(() => this.#repairing.delete(homeSegment));
+        this.#repairing.set(homeSegment, repairing);
+      }
+      await repairing;
+      return 0;
+    }
+  }
+
+  /** The table's entries, where no later move counts, until the next checkpoint writes them anew. */
+  #rebuilt(homeSegment: number, stored: StoredTable, entries: Uint32Array): void {
+    const home = this.#homes.get(homeSegment);
+    if (home?.stored !== stored) return; // a checkpoint was quicker, or somebody else
+    const entry = this.#entry;
+    const pending = this.#pendingFor(homeSegment);
+    for (let at = 0; at < entries.length; at += ENTRY_WORDS) {
+      const offset8 = entries[at] as number;
+      if (pending.find(offset8, entry) || home.frozen?.find(offset8, entry)) continue;
+      pending.put(entries, at);
+      this.pendingCount += 1;
+    }
+    home.stored = { ...stored, isRebuilt: true };
+    this.repair?.onRebuilt();
+  }
+
   async #load(homeSegment: number, homeOffset8: number): Promise<void> {
     const memory = this.#memory;
     const target = await memory.reads.acquire(RELOCATIONS_BYTES_MAX);
@@ -300,13 +359,9 @@ export class RelocationIndex {
       const run = nodes[node + 1] as number;
       const low = cacheLow(nodes, node);
       if (this.#slots.findBlock(run, low) !== 0) return;
-      const offset = (nodes[node + 2] as number) * 8;
-      const lengthBytes = await readRelocations(memory, this.#runs, {
-        homeSegment,
-        run,
-        offset,
-        target,
-      });
+      const place = { homeSegment, run, offset: (nodes[node + 2] as number) * 8, target };
+      const lengthBytes = await this.#read(place);
+      if (lengthBytes === 0) return;
       // Runs never change, so it is right whatever a checkpoint did meanwhile.
       if (this.#slots.findBlock(run, low) !== 0) return;
       memory.bytes.copyWithin(this.#slots.addBlock(run, low), target, target + lengthBytes);

@@ -64,6 +64,8 @@ export interface StoredTable {
   /** Segments that the entries name, ascending; undefined: too many to list. */
   readonly places: Uint32Array | undefined;
   readonly entryCount: number;
+  /** Its nodes can't be read, and all entries are in memory. */
+  readonly isRebuilt?: boolean;
 }
 
 export const NOTHING_STORED: StoredTable = {

@@ -8,6 +8,7 @@
 // The nodes of all tables come first in the run, then all directories: an opening reads those in a few pieces.
 
 import { assert } from "../base/assert.ts";
+import { StorageError } from "../base/errors.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
 import type { RelocationCut, RelocationIndex } from "./relocation-index.ts";
 import {
@@ -27,6 +28,8 @@ import {
 import { ENTRY_WORDS, mergeEntries } from "./relocation-table.ts";
 import { NODE_HEADER_BYTES, nodeCorrupt, type RunStore } from "./run-file.ts";
 import type { RunWriter } from "./run-writer.ts";
+
+const NO_ENTRIES = new Uint32Array(0);
 
 export interface RelocationWork {
   readonly memory: BlockMemory;
@@ -48,7 +51,7 @@ export async function writeRelocations(work: RelocationWork): Promise<Map<number
   const written = new Map<number, StoredTable>();
   for (const [segment, old] of tablesToWrite(work)) {
     const entries = mergeEntries(
-      await readTable(work, segment, old),
+      await readOrRebuild(work, segment, old),
       work.relocations.frozenEntries(segment),
       work.cut.dropped,
     );
@@ -83,6 +86,21 @@ export function runsOfTable({ location, nodes }: StoredTable): number[] {
   const runs = location === undefined ? [] : [location.run];
   for (let node = 0; node < nodes.length; node += NODE_WORDS) runs.push(nodes[node + 1] as number);
   return runs;
+}
+
+async function readOrRebuild(
+  work: RelocationWork,
+  segment: number,
+  old: StoredTable,
+): Promise<Uint32Array> {
+  if (old.isRebuilt === true) return NO_ENTRIES; // they are among those in memory
+  const { repair } = work.relocations;
+  try {
+    return await readTable(work, segment, old);
+  } catch (error) {
+    if (repair === undefined || !(error instanceof StorageError)) throw error;
+    return await repair.entriesOf(segment, old, error);
+  }
 }
 
 async function readTable(

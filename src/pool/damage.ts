@@ -53,6 +53,20 @@ export class Damage {
     this.#events.tell("error", "index.page-damaged", { branch, page, code, message });
   }
 
+  /** The list of where a segment's frames were moved can't be read. */
+  relocationsDamaged(homeSegment: number, { code, message }: StorageError): void {
+    addPlace(this.#pages, `moved from ${homeSegment}`);
+    this.#events.tell("error", "index.relocations-damaged", {
+      segment: homeSegment,
+      code,
+      message,
+    });
+  }
+
+  relocationsRebuilt(homeSegment: number): void {
+    this.#events.tell("warn", "index.relocations-rebuilt", { segment: homeSegment });
+  }
+
   pagesRebuilt(pageCount: number): void {
     this.#events.tell("warn", "index.pages-rebuilt", { pages: pageCount });
   }

@@ -4,7 +4,8 @@
 // behind it → where the log goes on. Long replays take checkpoints on their way, so that any log can be opened with
 // any budget. Nothing is written to the log here; runs that a crash left behind are removed once it goes on.
 
-import { hasCode } from "../base/errors.ts";
+import { hasCode, type StorageError } from "../base/errors.ts";
+import { rebuildRelocations } from "../gc/relocation-repair.ts";
 import type { HistoryBase } from "../index/checkpoint-body.ts";
 import {
   type CheckpointSource,
@@ -19,6 +20,7 @@ import {
   type HistoryPolicy,
 } from "../index/checkpointer.ts";
 import { LeafRepair } from "../index/leaf-repair.ts";
+import type { StoredTable } from "../index/relocation-node.ts";
 import { runName, runNumberOf } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogPosition } from "../log/log-writer.ts";
@@ -106,6 +108,11 @@ export class PoolOpening {
     const usable = newest === undefined ? [] : checkpoints.slice(checkpoints.indexOf(newest));
     this.#checkpointer = this.#makeCheckpointer(stateFrom(usable, await host.log.list()));
     content.index.repair = this.#makeRepair();
+    content.index.relocations.repair = {
+      entriesOf: (homeSegment, stored, cause) =>
+        this.#rebuildRelocations(homeSegment, stored, cause),
+      onRebuilt: this.#options.onRebuilt,
+    };
     return this.#checkpointer;
   }
 
@@ -274,6 +281,19 @@ export class PoolOpening {
         windowMicros() > 0 &&
         (nextMicros === undefined || nextMicros > host.clock.wallMicros() - windowMicros()),
     };
+  }
+
+  /** So do lists of moved frames. */
+  async #rebuildRelocations(
+    homeSegment: number,
+    stored: StoredTable,
+    cause: StorageError,
+  ): Promise<Uint32Array> {
+    const { damage } = this.#options;
+    damage.relocationsDamaged(homeSegment, cause);
+    const entries = await rebuildRelocations(this.#source, homeSegment, stored, cause);
+    damage.relocationsRebuilt(homeSegment);
+    return entries;
   }
 
   /** Damaged pages of the index come back from the log, and into a new run soon. */
