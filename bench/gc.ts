@@ -7,12 +7,12 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Scratch } from "../test/interop/scratch.ts";
+import { chosen, openScratch, sizeOf } from "./command-line.ts";
 import { AgingPool, type Amplification, ZIPF_THETA } from "./gc-amplification.ts";
 import { type LatencyResult, type LatencySample, measureLatency } from "./gc-latency.ts";
-import { describeMachine, type Machine, placeForStores } from "./machine.ts";
+import { describeMachine, type Machine, machineFacts } from "./machine.ts";
 import { median } from "./measure.ts";
-import { GIB, KIB, MIB } from "./rows.ts";
+import { MIB } from "./rows.ts";
 
 const PARTS = ["amplification", "window", "latency"];
 
@@ -48,14 +48,10 @@ if (values.help) {
   console.log(HELP);
   process.exit(0);
 }
-const wanted = values.only?.split(",") ?? PARTS;
-const unknown = wanted.find((part) => !PARTS.includes(part));
-if (unknown !== undefined) {
-  console.error(`bench: unknown part "${unknown}": choose of ${PARTS.join(", ")}`);
-  process.exit(2);
-}
-const liveBytes = sizeOf(values.live);
-const segmentBytes = sizeOf(values.segment);
+const wanted = chosen(values.only, PARTS, "part");
+const SIZES = { units: "KMG", example: "512M" };
+const liveBytes = sizeOf(values.live, SIZES);
+const segmentBytes = sizeOf(values.segment, SIZES);
 const fillShare = Number(values.fill) / 100;
 const sets = Number(values.sets);
 const WINDOW_SETS = 2;
@@ -67,12 +63,7 @@ interface Work {
   readonly result: Amplification | string;
 }
 
-await using scratch = await Scratch.create(values.scratch ?? (await placeForStores()));
-for (const signal of ["SIGINT", "SIGTERM"]) {
-  process.once(signal, () => {
-    void scratch[Symbol.asyncDispose]().finally(() => process.exit(130));
-  });
-}
+await using scratch = await openScratch(values.scratch);
 const startedMs = Date.now();
 const machine = await describeMachine(scratch.directory);
 const works: Work[] = [];
@@ -90,7 +81,7 @@ if (wanted.includes("window")) {
 const latency = wanted.includes("latency")
   ? await measureLatency({
       scratch,
-      volumeBytes: sizeOf(values.volume),
+      volumeBytes: sizeOf(values.volume, SIZES),
       runs: Number(values.runs),
       seconds: Number(values.seconds),
       fillShare,
@@ -129,15 +120,10 @@ async function measureWindow(): Promise<Amplification | string> {
     .finally(() => pool.remove());
 }
 
-function headerLines({ cores, cpuModel, memoryBytes, ...machine }: Machine): string[] {
+function headerLines(machine: Machine): string[] {
   const facts = [
     ["date", new Date(startedMs).toISOString()],
-    ["commit", machine.commit],
-    ["machine", `${cores} × ${cpuModel}, ${(memoryBytes / GIB).toFixed(1)} GiB`],
-    ["kernel", machine.kernel],
-    ["file system", machine.fileSystem],
-    ["node", machine.node],
-    ["fio", machine.versions.fio ?? ""],
+    ...machineFacts(machine),
     ["live set", `${mib(liveBytes)} MiB, segments of ${mib(segmentBytes)} MiB`],
     ["fill", `${values.fill} % of the pool's size is what it must keep, by what it says it stores`],
     ["took minutes", ((Date.now() - startedMs) / 60_000).toFixed(1)],
@@ -236,13 +222,4 @@ function tableLine(name: string, cells: readonly string[]): string {
 
 function mib(bytes: number): string {
   return (bytes / MIB).toFixed(0);
-}
-
-function sizeOf(text: string): number {
-  const match = /^(\d+)([KMG])$/.exec(text);
-  if (!match) {
-    console.error(`bench: "${text}" isn't a size: write it like 512M`);
-    process.exit(2);
-  }
-  return Number(match[1]) * KIB ** ("KMG".indexOf(match[2] as string) + 1);
 }

@@ -50,6 +50,18 @@ export async function describeMachine(directory: string): Promise<Machine> {
   };
 }
 
+/** What a result says of it, as names and values. */
+export function machineFacts({ cores, cpuModel, memoryBytes, ...machine }: Machine): string[][] {
+  return [
+    ["commit", machine.commit],
+    ["machine", `${cores} × ${cpuModel}, ${(memoryBytes / GIB).toFixed(1)} GiB`],
+    ["kernel", machine.kernel],
+    ["file system", machine.fileSystem],
+    ["node", machine.node],
+    ["fio", machine.versions.fio ?? ""],
+  ];
+}
+
 /** A place for stores on the same disk as the checkout: the temporary directory, if it is there. */
 export async function placeForStores(): Promise<string> {
   const checkout = join(import.meta.dirname, "..");

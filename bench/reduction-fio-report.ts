@@ -3,10 +3,11 @@
 // The tables of bench/reduction-fio.ts, as plain text that is also Markdown: what each content costs and
 // how far it shrinks, and what a duplicate costs against new data. Medians; the JSON keeps every run.
 
-import type { Machine } from "./machine.ts";
+import { type Machine, machineFacts } from "./machine.ts";
 import { median } from "./measure.ts";
 import type { Content, Measured, PairWork } from "./reduction-fio-pool.ts";
 import type { CellRun, ImageResult, PairRun } from "./reduction-fio-work.ts";
+import { format } from "./report.ts";
 import { GIB, MIB } from "./rows.ts";
 
 export interface Cell {
@@ -35,17 +36,7 @@ export function fioReductionReport(results: FioReductionResults): string {
 }
 
 function header({ date, machine, options }: FioReductionResults): string[] {
-  const { cores, cpuModel, memoryBytes } = machine;
-  const facts = [
-    ["date", date],
-    ["commit", machine.commit],
-    ["machine", `${cores} × ${cpuModel}, ${(memoryBytes / GIB).toFixed(1)} GiB`],
-    ["kernel", machine.kernel],
-    ["file system", machine.fileSystem],
-    ["node", machine.node],
-    ["fio", machine.versions.fio ?? ""],
-    ...Object.entries(options),
-  ];
+  const facts = [["date", date], ...machineFacts(machine), ...Object.entries(options)];
   const lines = facts.map(([name, value]) => `    ${`${name}`.padEnd(18)} ${value}`);
   return [
     "# What fio's duplicates and compressible data cost, and how far they shrink",
@@ -215,15 +206,6 @@ function tableLine(name: string, cells: readonly string[]): string {
     at === cells.length - 1 ? `  ${cell}` : cell.padStart(width),
   );
   return `    ${name.padEnd(cells.length > 10 ? 18 : 36)}${padded.join("")}`.trimEnd();
-}
-
-function format(value: number, digits: number): string {
-  return Number.isNaN(value)
-    ? "-"
-    : value.toLocaleString("en-US", {
-        minimumFractionDigits: digits,
-        maximumFractionDigits: digits,
-      });
 }
 
 export function progressLine({ content, runs }: Cell): string {

@@ -8,8 +8,8 @@
 import { writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
-import { Scratch } from "../test/interop/scratch.ts";
-import { describeMachine, placeForStores, warmMemory } from "./machine.ts";
+import { chosen, openScratch, refuse, sizeOf } from "./command-line.ts";
+import { describeMachine, warmMemory } from "./machine.ts";
 import { PAIR_WORKS, type WorkOptions } from "./reduction-fio-pool.ts";
 import {
   type Cell,
@@ -19,7 +19,7 @@ import {
   progressLine,
 } from "./reduction-fio-report.ts";
 import { type CellRun, measureImage, runCell, runPairs } from "./reduction-fio-work.ts";
-import { KIB, MIB } from "./rows.ts";
+import { MIB } from "./rows.ts";
 
 const PARTS = ["cells", "ratio", "pairs"];
 
@@ -62,28 +62,22 @@ if (values.help) {
   console.log(HELP);
   process.exit(0);
 }
-const wanted = values.only?.split(",") ?? PARTS;
-const unknown = wanted.find((part) => !PARTS.includes(part));
-if (unknown !== undefined) refuse(`unknown part "${unknown}": choose of ${PARTS.join(", ")}`);
+const wanted = chosen(values.only, PARTS, "part");
+const SIZES = { units: "MG", example: "512M" };
 const dedupePercents = percentagesOf(values.dedupe);
 const compressPercents = percentagesOf(values.compress);
 const contents = dedupePercents.flatMap((dedupePercent) =>
   compressPercents.map((compressPercent) => ({ dedupePercent, compressPercent })),
 );
 const runs = Number(values.runs);
-const volumeBytes = sizeOf(values.size);
-const imageBytes = sizeOf(values["size-vdo"]);
+const volumeBytes = sizeOf(values.size, SIZES);
+const imageBytes = sizeOf(values["size-vdo"], SIZES);
 const vdoRatio = values["vdo-ratio"] ?? process.env.VARVE_VDO_RATIO;
 // A daemon takes each variable of that kind for a setting, and refuses those it doesn't know.
 delete process.env.VARVE_VDO_RATIO;
 const say = (line: string): void => console.log(line);
 
-await using scratch = await Scratch.create(values.scratch ?? (await placeForStores()));
-for (const signal of ["SIGINT", "SIGTERM"]) {
-  process.once(signal, () => {
-    void scratch[Symbol.asyncDispose]().finally(() => process.exit(130));
-  });
-}
+await using scratch = await openScratch(values.scratch);
 const work: WorkOptions = {
   scratch,
   volumeBytes,
@@ -153,15 +147,4 @@ function percentagesOf(list: string): number[] {
     if (/^\d\d?$/.test(text)) return Number(text);
     return refuse(`"${text}" isn't a percentage: write it like 30`);
   });
-}
-
-function sizeOf(text: string): number {
-  const match = /^(\d+)([MG])$/.exec(text);
-  if (!match) return refuse(`"${text}" isn't a size: write it like 512M`);
-  return Number(match[1]) * MIB * (match[2] === "G" ? KIB : 1);
-}
-
-function refuse(message: string): never {
-  console.error(`bench: ${message}`);
-  process.exit(2);
 }

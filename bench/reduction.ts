@@ -10,10 +10,10 @@ import { createReadStream } from "node:fs";
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { Scratch } from "../test/interop/scratch.ts";
+import { chosen, openScratch } from "./command-line.ts";
 import { buildCorpus, type Corpus } from "./corpus/build.ts";
 import { sha256Of } from "./corpus/sources.ts";
-import { describeMachine, placeForStores } from "./machine.ts";
+import { describeMachine } from "./machine.ts";
 import { type Content, type ReductionResults, reductionReport } from "./reduction-report.ts";
 import { measurePeer, PEER_KINDS, type PeerKind, type StoreResult } from "./reduction-stores.ts";
 import { measureVarve } from "./reduction-varve.ts";
@@ -50,22 +50,12 @@ if (values.help) {
   console.log(HELP);
   process.exit(0);
 }
-const wanted = values.only?.split(",") ?? SYSTEMS;
-for (const name of wanted) {
-  if (SYSTEMS.includes(name)) continue;
-  console.error(`bench: unknown system "${name}": choose of ${SYSTEMS.join(", ")}`);
-  process.exit(2);
-}
+const wanted = chosen(values.only, SYSTEMS, "system");
 const say = (line: string): void => console.log(line);
 
 const corpus = values.images ? await named(values.images.split(",")) : await buildCorpus(say);
 const known = values["peers-from"] ? await readKnown(values["peers-from"]) : undefined;
-await using scratch = await Scratch.create(values.scratch ?? (await placeForStores()));
-for (const signal of ["SIGINT", "SIGTERM"]) {
-  process.once(signal, () => {
-    void scratch[Symbol.asyncDispose]().finally(() => process.exit(130));
-  });
-}
+await using scratch = await openScratch(values.scratch);
 
 const vdoRatio = values["vdo-ratio"] ?? process.env.VARVE_VDO_RATIO;
 // The daemon would take it for a setting.

@@ -174,7 +174,8 @@ function tableLine(name: string, cells: readonly string[]): string {
   return `    ${name.padEnd(11)}${padded.join("")}`.trimEnd();
 }
 
-function format(value: number, digits: number): string {
+/** With thousands apart; a dash where there is nothing. */
+export function format(value: number, digits: number): string {
   return Number.isNaN(value)
     ? "-"
     : value.toLocaleString("en-US", {

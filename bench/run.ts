@@ -7,12 +7,12 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Scratch } from "../test/interop/scratch.ts";
 import { SERVER_KINDS, type ServerKind } from "../test/interop/server.ts";
-import { describeMachine, dropPageCache, placeForStores, warmMemory } from "./machine.ts";
+import { chosen, openScratch, sizeOf } from "./command-line.ts";
+import { describeMachine, dropPageCache, warmMemory } from "./machine.ts";
 import { type BenchOptions, Contender, type Sample } from "./measure.ts";
 import { type PerServer, type Results, report, rowLines } from "./report.ts";
-import { GIB, KIB, MIB, ROWS, type Row } from "./rows.ts";
+import { GIB, MIB, ROWS, type Row } from "./rows.ts";
 import {
   measureRestart,
   measureTrim,
@@ -64,29 +64,25 @@ if (values.help) {
   process.exit(0);
 }
 
+const SIZES = { units: "KMGT", example: "4G", isPlainAllowed: true };
 const SHOTS = ["restart", "trim"];
 const isSmoke = values.smoke;
 const wantedRows = chosen(values.rows, [...ROWS.map(({ id }) => id), ...SHOTS], "row");
 const kinds = chosen(values.servers, SERVER_KINDS, "server");
 const seconds = Number(values.seconds ?? (isSmoke ? 0.3 : 2));
 const runs = values.runs === undefined ? undefined : Number(values.runs);
-const volumeBytes = sizeOf(values.volume ?? (isSmoke ? "64M" : "4G"));
-const mappedBytes = sizeOf(values.mapped ?? (isSmoke ? "16M" : "4G"));
+const volumeBytes = sizeOf(values.volume ?? (isSmoke ? "64M" : "4G"), SIZES);
+const mappedBytes = sizeOf(values.mapped ?? (isSmoke ? "16M" : "4G"), SIZES);
 const say = (line: string): void => console.log(line);
 
-await using scratch = await Scratch.create(values.scratch ?? (await placeForStores()));
-for (const signal of ["SIGINT", "SIGTERM"]) {
-  process.once(signal, () => {
-    void scratch[Symbol.asyncDispose]().finally(() => process.exit(130));
-  });
-}
+await using scratch = await openScratch(values.scratch);
 
 const options: BenchOptions = {
   scratch: scratch.directory,
   volumeBytes,
   seconds,
   warmUpSeconds: seconds / 4,
-  storeLimitBytes: sizeOf(values["store-limit"]),
+  storeLimitBytes: sizeOf(values["store-limit"], SIZES),
   isPageCacheDropped: chosen(values["page-cache"], ["drop", "keep"], "page cache")[0] === "drop",
   varveArgs: values["varve-args"].split(" ").filter(Boolean),
   say,
@@ -129,7 +125,7 @@ const trim: { [kind in ServerKind]?: TrimResult } = {};
 for (const kind of kinds) {
   if (wantedRows.includes("restart")) {
     const size = values["restart-volume"];
-    const volume = size === undefined ? mappedBytes : sizeOf(size);
+    const volume = size === undefined ? mappedBytes : sizeOf(size, SIZES);
     const isForgetful = values.forgetful && kind === "varve";
     const where = { volumeBytes: volume, mappedBytes, isForgetful };
     restart[kind] = await measureRestart(kind, { ...shots, ...where });
@@ -175,25 +171,4 @@ if (values.save && !isSmoke) {
 async function pageCacheState(): Promise<string> {
   if (!options.isPageCacheDropped) return "as the run before left it";
   return (await dropPageCache()) ? "dropped before each run" : "not dropped: needs root";
-}
-
-function chosen<T extends string>(list: string | undefined, all: readonly T[], what: string): T[] {
-  if (list === undefined) return [...all];
-  return list.split(",").map((name) => {
-    const found = all.find((one) => one === name);
-    if (found === undefined) {
-      console.error(`bench: unknown ${what} "${name}": choose of ${all.join(", ")}`);
-      process.exit(2);
-    }
-    return found;
-  });
-}
-
-function sizeOf(text: string): number {
-  const match = /^(\d+)([KMGT]?)$/.exec(text);
-  if (!match) {
-    console.error(`bench: "${text}" isn't a size: write it like 4G`);
-    process.exit(2);
-  }
-  return Number(match[1]) * (match[2] ? KIB ** ("KMGT".indexOf(match[2]) + 1) : 1);
 }
