@@ -13,7 +13,7 @@ import {
   FRAME_HEADER_BYTES,
   RAW_FRAME_BYTES,
 } from "../reduce/block-memory.ts";
-import { SHARED_WORTH } from "./frame-mover.ts";
+import { type Alone, SHARED_WORTH } from "./frame-mover.ts";
 import type { SegmentFrames } from "./segment-frames.ts";
 import { stagingPiece } from "./staging-piece.ts";
 
@@ -30,13 +30,6 @@ const GROUPS_MAX = 8;
 /** Frames of a group that lie further apart are left out. */
 const WINDOW_BYTES: number = 1 << 20;
 const CONTENT_BYTES: number = SHARED_SLOTS_MAX * BLOCK_BYTES;
-
-/** A frame of one block, and the name that it has. */
-interface Alone {
-  readonly offset8: number;
-  readonly homeSegment: number;
-  readonly homeOffset8: number;
-}
 
 /** The part of what the frames take that would be saved: 0 to 1. Throws DISK_IO, and what `pace` throws. */
 export async function coldGainOf(options: ColdGainOptions, frames: SegmentFrames): Promise<number> {

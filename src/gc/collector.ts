@@ -144,7 +144,7 @@ const AGE_WEIGHT = 0.4;
 const DRY_RUN_TRIED_MAX = 64;
 /** Frames that are counted between two turns of others: half a millisecond. */
 const SLICE_FRAMES = 4096;
-/** What was written, or moved, not so long ago will not stay: it is moved as it is. Of all segments the newer half, and */
+/** The newer half of all segments, and at least so many, are hot: what is moved out of them stays as it is. */
 const HOT_SEGMENTS_MIN = 8;
 
 export class Collector {

@@ -37,8 +37,8 @@ export interface FrameMoverOptions {
   readonly pace: () => Promise<void>;
 }
 
-/** A frame of one block, and where it is. */
-interface Alone {
+/** A frame of one block: where it is, and the name that it has. */
+export interface Alone {
   readonly offset8: number;
   readonly homeSegment: number;
   readonly homeOffset8: number;

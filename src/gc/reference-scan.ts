@@ -43,7 +43,7 @@ export interface ScanOptions {
   readonly checkStopped: () => void;
 }
 
-/** Pages between two turns of the event loop: a third of a millisecond. */
+/** Pages between two turns of the event loop: half a millisecond. */
 const SLICE_PAGES = 8;
 
 /** Throws POOL_CORRUPT, DISK_IO, and what `checkStopped` throws. */

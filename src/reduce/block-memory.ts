@@ -27,7 +27,7 @@ import { Staging } from "./staging.ts";
 
 export const BLOCK_BYTES = 4096;
 /** Largest payload of one record: a write up to this is atomic across a crash (1 MiB and its edges). */
-const RECORD_BLOCKS_MAX = 257;
+export const RECORD_BLOCKS_MAX = 257;
 export const FRAME_HEADER_BYTES = 24;
 export const RAW_FRAME_BYTES: number = FRAME_HEADER_BYTES + BLOCK_BYTES;
 

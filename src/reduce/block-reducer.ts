@@ -13,7 +13,7 @@
 //
 // Examining and packing are one turn of the event loop: the plan lies in the memory's scratch.
 
-import type { BlockMemory } from "./block-memory.ts";
+import { BLOCK_BYTES, type BlockMemory, RECORD_BLOCKS_MAX } from "./block-memory.ts";
 import { preparedContentOf, preparedHashesOf, preparedSizesOf } from "./prepared-blocks.ts";
 
 export interface BlockMatcher {
@@ -81,8 +81,6 @@ export class Reduction {
 const STUBBORN_MIN = 64;
 const STUBBORN_EVERY = 8;
 
-/** As many as one record takes. */
-const RECORD_BLOCKS_MAX = 257;
 const NOTHING_VERIFIED = new Uint32Array(0);
 const HASHES_IN_SCRATCH = 40960;
 const REFERENCES_IN_SCRATCH = 45056;
@@ -237,5 +235,3 @@ export interface PackedFrames {
   readonly rowsAddress: number;
   readonly frameBytes: number;
 }
-
-const BLOCK_BYTES = 4096;

@@ -5,9 +5,10 @@
 // the order in which they came, so the order of a volume is always the order of its calls: a later write waits
 // behind them too (`isEmpty`), and a read of blocks that they touch (`overlapping`).
 //
-// Only the last step is in line. What a change needs to read is read as soon as it comes; when its turn comes, and
-// another change was quicker on the same block, the block's reference differs and it is read again, then from
-// memory. Blocks of large writes are hashed and compressed meanwhile, by other threads. Between that check and the appending nothing awaits. So no lock is held and nothing is lost.
+// Only the last step is in line. What a change needs to read is read as soon as it comes, and blocks of large writes are
+// hashed and compressed then, by other threads; when its turn comes, and another change was quicker on the same block,
+// the block's reference differs and it is read again, then from memory. Between that check and the appending nothing
+// awaits. So no lock is held and nothing is lost.
 //
 // On a full pool ranges go on: they take a record, not blocks. Only their edges would be new data, and those depend on
 // who asks. A client's trim leaves them as they are: it is a hint, and half a block is nothing to give back. Zeroes

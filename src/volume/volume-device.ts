@@ -90,8 +90,6 @@ export interface DeviceCounters {
 const READ_NOW_BYTES_MAX: number = 4 * BLOCK_BYTES;
 const FLAG_HOLE = 1;
 const FLAG_ZERO = 2;
-/** What a large write brings says what the next will. */
-const LARGE_BLOCKS = 64;
 /** A write waits for no more lists of fingerprints: its blocks would come from as many places. */
 const LISTS_PER_WRITE_MAX = 4;
 /** A block-status answer looks at so many blocks, pages and chunks: the client asks on from where it ended. */
@@ -382,7 +380,7 @@ export class VolumeDevice implements ChangeTarget {
     this.#trailSegment = reducer.hitSegment;
     this.#trailLow = reducer.hitLow;
     this.#trailEnd = lba + blockCount;
-    if (blockCount >= LARGE_BLOCKS) this.#isMostlyKnown = reducer.newCount * 2 < blockCount;
+    if (this.#isPreparable(blockCount)) this.#isMostlyKnown = reducer.newCount * 2 < blockCount;
   }
 
   get listCount(): number {
