@@ -7,26 +7,17 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { before, suite, test } from "node:test";
 import {
   BLOCK,
+  checkFiles,
   durableFilesOf,
   filesOf,
-  newHost,
   noise,
   type PoolFiles,
   PoolRig,
 } from "../../test/crash/memory-rig.ts";
 import { segmentNumberOf } from "../log/segment.ts";
 import { Prng } from "../sim/prng.ts";
-import { type CheckReport, checkPool } from "./pool-check.ts";
 
 const MIB = 1 << 20;
-
-async function check(files: PoolFiles): Promise<CheckReport> {
-  const host = newHost(files);
-  const report = await checkPool({ ...host, memoryBytes: 24 * MIB });
-  deepEqual(filesOf(host), files, "checking changes nothing");
-  equal(host.log.openCount, 0, "no file stays open");
-  return report;
-}
 
 /** Segments with footers, two checkpoints, two lives, and something behind the newest checkpoint. */
 async function makeRig(): Promise<PoolRig> {
@@ -87,7 +78,7 @@ suite("check", () => {
   });
 
   test("a pool that was closed is sound, up to its last record, and says when it was closed", async () => {
-    const report = await check(closed);
+    const report = await checkFiles(closed);
     deepEqual(report.findings, []);
     ok(report.closedMicros !== undefined && report.closedMicros >= report.timeMicros);
     equal(report.isLogWhole, true);
@@ -97,7 +88,7 @@ suite("check", () => {
 
   test("a pool that was killed is sound, but nobody knows what came behind its end", async () => {
     const rig = await makeRig();
-    const report = await check(rig.kill());
+    const report = await checkFiles(rig.kill());
     deepEqual(report.findings, []);
     equal(report.closedMicros, undefined);
   });
@@ -113,20 +104,21 @@ suite("check", () => {
       if (block % 5 === 0) void rig.flush("a");
       if (block % 60 === 50) void rig.pool.checkpoint();
     }
-    for (const files of [...states, rig.cutPower()]) deepEqual((await check(files)).findings, []);
+    for (const files of [...states, rig.cutPower()])
+      deepEqual((await checkFiles(files)).findings, []);
   });
 
   test("a closed log whose last segment was cut off isn't closed any more", async () => {
     const last = segmentNames(closed).at(-1) as string;
     const bytes = closed.log.get(last) as Uint8Array;
     const log = new Map([...closed.log, [last, bytes.slice(0, bytes.length - 4096)]]);
-    const report = await check({ ...closed, log });
+    const report = await checkFiles({ ...closed, log });
     equal(report.closedMicros, undefined);
   });
 
   test("a bit turned over in whatever a checksum covers is found", async () => {
     const prng = new Prng(3);
-    const sound = await check(closed);
+    const sound = await checkFiles(closed);
     const last = segmentNames(closed).at(-1);
     const missed: string[] = [];
     let count = 0;
@@ -137,7 +129,7 @@ suite("check", () => {
       for (const [index, [start, end]] of covered.entries()) {
         if (index > 6 && index < covered.length - 4 && !prng.chance(0.05)) continue;
         const offset = prng.between(start, end - 1);
-        const report = await check(flipped(closed, name, offset));
+        const report = await checkFiles(flipped(closed, name, offset));
         count += 1;
         const isMissed = report.findings.length === 0 && report.closedMicros !== undefined;
         if (isMissed || (report.findings.length === 0 && !isLast)) missed.push(`${name} ${offset}`);
@@ -161,7 +153,7 @@ suite("check", () => {
     );
     const [frameAt] = frame as [number, number];
     const inFrame = flipped(noFooter, third as string, frameAt + 200);
-    const report = await check(inFrame);
+    const report = await checkFiles(inFrame);
     equal(report.isLogWhole, false);
     equal(report.segment, 1, "the last batch before the break");
     ok(report.offset > 4096 && report.lsn > 1);
@@ -176,7 +168,7 @@ suite("check", () => {
 
   test("where a footer repeats a damaged batch, the rest is compared all the same", async () => {
     const [, second] = segmentNames(closed);
-    const report = await check(flipped(closed, second as string, 4096 + 60));
+    const report = await checkFiles(flipped(closed, second as string, 4096 + 60));
     deepEqual(
       report.findings.map(({ code, data }) => [code, data.segment, data.offset]),
       [["LOG_CORRUPT", 2, 4096]],
@@ -190,14 +182,14 @@ suite("check", () => {
     const names = segmentNames(closed);
     const gone = new Set(names.slice(-3));
     const log = new Map([...closed.log].filter(([name]) => !gone.has(name)));
-    const { findings } = await check({ ...closed, log });
+    const { findings } = await checkFiles({ ...closed, log });
     match(findings[0]?.message ?? "", /cut off before LSN \d+: a checkpoint holds/);
   });
 
   test("an empty volume of any size is nothing to compare", async () => {
     const rig = await PoolRig.create();
     await rig.pool.createVolume("a", 2 ** 46);
-    const report = await check(await rig.close());
+    const report = await checkFiles(await rig.close());
     deepEqual(report.findings, []);
     equal(report.blocksCompared, 0);
   });

@@ -7,28 +7,20 @@ import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { suite, test } from "node:test";
 import {
   BLOCK,
+  checkFiles,
   durableFilesOf,
   filesOf,
-  newHost,
   noise,
   type PoolFiles,
   PoolRig,
 } from "../../test/crash/memory-rig.ts";
 import { homeOfBlock, moveAlone, moveShared } from "../../test/crash/moved-frames.ts";
 import { segmentName, segmentNumberOf } from "../log/segment.ts";
-import { type CheckReport, checkPool } from "./pool-check.ts";
+import type { CheckReport } from "./pool-check.ts";
 
 const MIB = 1 << 20;
 const COLD = 150;
 const HOUR = 3_600_000_000;
-
-async function check(files: PoolFiles): Promise<CheckReport> {
-  const host = newHost(files);
-  const report = await checkPool({ ...host, memoryBytes: 24 * MIB });
-  deepEqual(filesOf(host), files, "checking changes nothing");
-  equal(host.log.openCount, 0, "no file stays open");
-  return report;
-}
 
 /** Most of it is in every block: cold ones end up together in one frame. */
 function alike(seed: number): Uint8Array {
@@ -79,7 +71,7 @@ suite("a check of a collected pool", () => {
   test("with all of history counts every reference and finds nothing wrong", async () => {
     const rig = await collected(null);
     for (const files of [filesOf(rig.host), await rig.close()]) {
-      const report = await check(files);
+      const report = await checkFiles(files);
       deepEqual(codesOf(report), []);
       equal(report.firstLsn, 1);
       ok([...files.log.keys()].some((name) => name.endsWith(".rec")));
@@ -94,7 +86,7 @@ suite("a check of a collected pool", () => {
   test("without history compares both checkpoints behind a log that begins late", async () => {
     const rig = await collected(0);
     for (const files of [filesOf(rig.host), await rig.close()]) {
-      const report = await check(files);
+      const report = await checkFiles(files);
       deepEqual(codesOf(report), []);
       ok(report.firstLsn > 100);
       equal(report.counted?.references, 100 + COLD, "what the removed volume held is let go");
@@ -114,12 +106,12 @@ suite("a check of a collected pool", () => {
       rig.host.clock.wallOffsetMicros += HOUR / 3;
       await rig.pool.checkpoint();
       await rig.pool.collect({ isDryRun: false });
-      const report = await check(filesOf(rig.host));
+      const report = await checkFiles(filesOf(rig.host));
       deepEqual(codesOf(report), [], `step ${step}`);
       references = Math.max(references, report.counted?.frames ?? 0);
     }
     const files = rig.kill();
-    const report = await check(files);
+    const report = await checkFiles(files);
     ok(report.firstLsn > 1, "something was let go");
     ok(
       [...files.log.keys()].some((name) => name.endsWith(".rec")),
@@ -145,7 +137,7 @@ suite("a check of a collected pool", () => {
       rig.host.log.onOperation = undefined;
       ok(states.length > 10, `${states.length} states`);
       for (const [at, files] of states.entries())
-        deepEqual(codesOf(await check(files)), [], `state ${at} of ${everyWriteMicros}`);
+        deepEqual(codesOf(await checkFiles(files)), [], `state ${at} of ${everyWriteMicros}`);
       rig.host.stop();
     }
   });
@@ -155,7 +147,7 @@ suite("a check of a collected pool", () => {
     const numbers = [...files.log.keys()].map(segmentNumberOf).filter((number) => number > 0);
     let dangling = 0;
     for (const number of numbers.sort((a, b) => a - b)) {
-      const report = await check(without(files, segmentName(number)));
+      const report = await checkFiles(without(files, segmentName(number)));
       if (report.counted === undefined) ok(!report.isLogWhole && report.findings.length > 0);
       else if (report.counted.danglingReferences === 0) continue;
       else {
@@ -180,12 +172,12 @@ suite("a check of a collected pool", () => {
     rig.pool.index.relocations.resolve(home.segment, home.offset8);
     const { foundSegment, foundLow } = rig.pool.index.relocations;
     const files = await rig.close();
-    deepEqual(codesOf(await check(files)), []);
+    deepEqual(codesOf(await checkFiles(files)), []);
     const name = segmentName(foundSegment);
     const bytes = (files.log.get(name) as Uint8Array).slice();
     const at = ((foundLow >>> 6) & 0xffffff) * 8 + 100;
     bytes[at] = (bytes[at] as number) ^ 1;
-    const report = await check({ ...files, log: new Map([...files.log, [name, bytes]]) });
+    const report = await checkFiles({ ...files, log: new Map([...files.log, [name, bytes]]) });
     equal(report.counted?.damagedReferences, 5);
     equal(report.counted?.danglingReferences, 0);
     match(codesOf(report).join("\n"), /^FRAME_CORRUPT .*wrong checksum; it holds what was born at/);
@@ -197,7 +189,7 @@ suite("a check of a collected pool", () => {
     await rig.pool.createVolume("a", MIB);
     for (let block = 0; block < 8; block++) await rig.write("a", block * BLOCK, alike(block));
     await moveShared(rig, [0, 1, 2, 3], { stored: [0, 1, 5, 3] });
-    const report = await check(await rig.close());
+    const report = await checkFiles(await rig.close());
     match(codesOf(report).join("\n"), /^FRAME_CORRUPT .*: slot 2 holds another block than/);
     equal(report.findings.length, 1);
   });
@@ -217,7 +209,7 @@ suite("a check of a collected pool", () => {
       for (let block = 0; block < 8; block++) await rig.write("a", block * BLOCK, alike(block));
       await moveAlone(rig, [3], { tell });
       await rig.pool.checkpoint();
-      const report = await check(rig.kill());
+      const report = await checkFiles(rig.kill());
       equal(report.findings.length, 1, codesOf(report).join("\n"));
       match(codesOf(report)[0] as string, pattern);
     }

@@ -4,9 +4,10 @@
 // what the tests of the log, the index, volumes and pools are written in. Payloads go through the slab as
 // the NBD door's do; a write is offered with writeNow first.
 
-import { AssertionError } from "node:assert/strict";
+import { AssertionError, deepEqual, equal } from "node:assert/strict";
 import { StorageError } from "../../src/base/errors.ts";
 import { Pool } from "../../src/pool/pool.ts";
+import { type CheckReport, checkPool } from "../../src/pool/pool-check.ts";
 import type { PoolSettings } from "../../src/pool/types.ts";
 import { type Files, MemoryHost } from "../../src/sim/memory-host.ts";
 import { Prng } from "../../src/sim/prng.ts";
@@ -58,6 +59,15 @@ export function newHost(files: Partial<PoolFiles> & { seed?: number } = {}): Mem
 
 export function filesOf(host: MemoryHost): PoolFiles {
   return { root: host.root.files(), log: host.log.files() };
+}
+
+/** What the offline check says of the files, which it leaves as they are. */
+export async function checkFiles(files: PoolFiles): Promise<CheckReport> {
+  const host = newHost(files);
+  const report = await checkPool({ ...host, memoryBytes: TINY.memoryBytes });
+  deepEqual(filesOf(host), files, "checking changes nothing");
+  equal(host.log.openCount, 0, "no file stays open");
+  return report;
 }
 
 export function durableFilesOf(host: MemoryHost): PoolFiles {
