@@ -72,6 +72,10 @@ export const ERRORS = {
     kind: "invalid",
     hint: "a volume is 1M to 64T, a multiple of 512 bytes; write it like 10G",
   },
+  MOMENT_INVALID: {
+    kind: "invalid",
+    hint: "a moment is #1234567 or lsn:1234567, 2026-03-01T12:00:00Z, -10m, flush:MOMENT, a snapshot's name, or now",
+  },
   CONFIG_INVALID: {
     kind: "invalid",
     hint: '"varve serve --help" lists all settings; in a file they have the same names',

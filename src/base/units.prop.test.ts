@@ -6,7 +6,14 @@
 import { equal, ok } from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { formatSize, parseDurationMs, parseSize, spellSize } from "./units.ts";
+import {
+  formatSize,
+  parseDurationMicros,
+  parseDurationMs,
+  parseSize,
+  spellDuration,
+  spellSize,
+} from "./units.ts";
 
 const anyBytes = fc.oneof(
   fc.maxSafeNat(),
@@ -15,6 +22,17 @@ const anyBytes = fc.oneof(
 
 test("every number of bytes is spelled so that it is read back exactly", () => {
   fc.assert(fc.property(anyBytes, (bytes) => equal(parseSize(spellSize(bytes)), bytes)));
+});
+
+test("every number of microseconds is spelled so that it is read back exactly", () => {
+  const micros = fc.oneof(
+    fc.maxSafeNat(),
+    fc.nat(2_000_000),
+    fc.nat(2000).map((count) => count * 60_000_000),
+  );
+  fc.assert(
+    fc.property(micros, (value) => equal(parseDurationMicros(spellDuration(value)), value)),
+  );
 });
 
 test("any text is either a safe whole number of bytes or nothing", () => {

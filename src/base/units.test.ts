@@ -9,8 +9,10 @@ import {
   formatDuration,
   formatSize,
   formatTime,
+  parseDurationMicros,
   parseDurationMs,
   parseSize,
+  spellDuration,
   spellSize,
 } from "./units.ts";
 
@@ -56,12 +58,24 @@ test("sizes for people have three digits that matter", () => {
   equal(formatSize(64 * 1024 ** 4), "64.0 TiB");
 });
 
-test("durations have one unit each", () => {
+test("durations are numbers with units, the large ones first", () => {
   equal(parseDurationMs("250ms"), 250);
   equal(parseDurationMs("10m"), 600_000);
   equal(parseDurationMs("2w"), 1_209_600_000);
-  for (const text of ["", "10", "m", "-1h", "1h30m", "99999999999w"])
+  equal(parseDurationMs("1h30m"), 5_400_000);
+  equal(parseDurationMs("1.5h"), 5_400_000);
+  equal(parseDurationMs("1w1d1h1m1s1ms"), 694_861_001);
+  equal(parseDurationMicros("0.25ms"), 250);
+  for (const text of ["", "10", "m", "-1h", "1h 30m", "30m1h", "1m1m", "1e3s", "99999999999w"])
     equal(parseDurationMs(text), undefined, text);
+});
+
+test("a duration is spelled exactly, and for people roughly", () => {
+  equal(spellDuration(0), "0s");
+  equal(spellDuration(250), "0.25ms");
+  equal(spellDuration(90_000_000), "1m30s");
+  equal(spellDuration(3_600_000_001), "1h0.000001s");
+  equal(spellDuration(14 * 86_400_000_000), "14d");
   equal(formatDuration(999), "999 ms");
   equal(formatDuration(12_000), "12 s");
   equal(formatDuration(7_500_000), "2 h 5 min");

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sizes, durations and times as people write and read them. Sizes are binary: 10G is 10 GiB, as in every
-// tool of the field; "10GB" could mean either and is refused. Durations are a number and one of s m h d w
-// (ms where milliseconds make sense). Times are UTC, ISO 8601, to the microsecond where there is one.
+// tool of the field; "10GB" could mean either and is refused. Durations are numbers with units, w d h m s ms,
+// the large ones first: 1h30m. Times are UTC, ISO 8601, to the microsecond where there is one; base/moment-time.ts
+// reads them.
 //
 // The parsers answer undefined for what they don't understand: only the caller knows what to call it in
 // the error message.
@@ -42,21 +43,48 @@ export function spellSize(bytes: number): string {
   return String(bytes);
 }
 
-const DURATION_MS: Readonly<Record<string, number>> = {
-  ms: 1,
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-  w: 604_800_000,
-};
+const DURATION_UNITS = [
+  ["w", 604_800_000_000],
+  ["d", 86_400_000_000],
+  ["h", 3_600_000_000],
+  ["m", 60_000_000],
+  ["s", 1_000_000],
+  ["ms", 1000],
+] as const;
+// Each unit at most once, and the large ones first: "1m1m" and "5m1h" are slips of the keyboard.
+const DURATION_PATTERN = new RegExp(
+  `^(?=.)${DURATION_UNITS.map(([unit]) => `(?:(\\d{1,12}(?:\\.\\d{1,6})?)${unit})?`).join("")}$`,
+);
 
-/** Milliseconds for "250ms", "10s", "1.5h", "7d", "2w". */
-export function parseDurationMs(text: string): number | undefined {
-  const match = /^(\d{1,12}(?:\.\d{1,6})?)(ms|[smhdw])$/.exec(text.trim());
+/** Microseconds for "250ms", "10s", "1.5h", "1h30m", "2w"; undefined beyond what is safe, some 285 years. */
+export function parseDurationMicros(text: string): number | undefined {
+  const match = DURATION_PATTERN.exec(text.trim());
   if (!match) return undefined;
-  const ms = Math.round(Number(match[1]) * DURATION_MS[match[2]!]!);
-  return Number.isSafeInteger(ms) ? ms : undefined;
+  const micros = DURATION_UNITS.reduce(
+    (sum, [, unitMicros], index) => sum + Math.round(Number(match[index + 1] ?? 0) * unitMicros),
+    0,
+  );
+  return Number.isSafeInteger(micros) ? micros : undefined;
+}
+
+/** The same in whole milliseconds. */
+export function parseDurationMs(text: string): number | undefined {
+  const micros = parseDurationMicros(text);
+  return micros === undefined ? undefined : Math.round(micros / 1000);
+}
+
+/** The spelling that `parseDurationMicros` reads back as the same number: "10m", "1h30m", "30d", "1.5s", "250ms". */
+export function spellDuration(micros: number): string {
+  if (micros > 0 && micros < 1_000_000) return `${micros / 1000}ms`;
+  let text = "";
+  let rest = micros;
+  for (const [unit, unitMicros] of DURATION_UNITS) {
+    // Nobody says 4w2d; seconds take what is left.
+    if (unit === "w" || unit === "s" || unit === "ms" || rest < unitMicros) continue;
+    text += `${Math.floor(rest / unitMicros)}${unit}`;
+    rest %= unitMicros;
+  }
+  return rest > 0 || text === "" ? `${text}${rest / 1_000_000}s` : text;
 }
 
 /** "250 ms", "12 s", "3 min", "2 h 5 min", "9 d 4 h". */
