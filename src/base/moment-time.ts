@@ -10,8 +10,8 @@
 /** Times end where microseconds aren't safe numbers any more, in 2255. */
 const YEAR_MIN = 1970;
 const YEAR_MAX = 2254;
-// biome-ignore lint/style/noRestrictedGlobals: counts days, never asks for a time
-const END_MICROS = Date.UTC(YEAR_MAX + 1, 0) * 1000;
+const DAY_MICROS = 86_400_000_000;
+const END_MICROS = daysBefore(YEAR_MAX + 1, 1) * DAY_MICROS;
 
 const DATE = /^(\d{4})-(\d{2})-(\d{2})/;
 const CLOCK = /^[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d+))?)?/;
@@ -29,8 +29,7 @@ export function parseTime(text: string): number | string {
   const [year, month, day] = date.slice(1).map(Number) as [number, number, number];
   const dateProblem = problemOfDate(year, month, day);
   if (dateProblem !== undefined) return dateProblem;
-  // biome-ignore lint/style/noRestrictedGlobals: counts days, never asks for a time
-  const dayMicros = Date.UTC(year, month - 1, day) * 1000;
+  const dayMicros = (daysBefore(year, month) + day - 1) * DAY_MICROS;
   const clockText = text.slice(date[0].length);
   if (clockText === "") return dayMicros;
 
@@ -79,6 +78,18 @@ function problemOfClock(hour: number, minute: number, second: number): string | 
 function daysOf(year: number, month: number): number {
   if (month !== 2) return [4, 6, 9, 11].includes(month) ? 30 : 31;
   return year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0) ? 29 : 28;
+}
+
+/** Days from 1970 to the first of the month. */
+function daysBefore(year: number, month: number): number {
+  let days = 365 * (year - 1970) + leapDaysBefore(year) - leapDaysBefore(1970);
+  for (let earlier = 1; earlier < month; earlier++) days += daysOf(year, earlier);
+  return days;
+}
+
+function leapDaysBefore(year: number): number {
+  const years = year - 1;
+  return Math.floor(years / 4) - Math.floor(years / 100) + Math.floor(years / 400);
 }
 
 function outOfRange(): string {
