@@ -14,6 +14,7 @@ import type {
   ExportCatalog,
   ExportDescription,
   ExportEntry,
+  FoundExport,
   OpenExport,
 } from "../nbd/block-device.ts";
 import type { VolumeSummary } from "../pool/types.ts";
@@ -45,8 +46,24 @@ export class VolumeCatalog implements ExportCatalog {
       .map((volume) => ({ name: volume.name, description: describeVolume(volume) }));
   }
 
-  async describe(name: string): Promise<ExportDescription> {
-    const volume = this.#find(name);
+  async find(name: string): Promise<FoundExport> {
+    const { id, name: stableName } = this.#volume(name);
+    /** The volume as it is by then, and no other one that has its name. */
+    const still = (): VolumeSummary => {
+      const volume = this.#volume(stableName);
+      if (volume.id !== id) throw notThere(stableName);
+      return volume;
+    };
+    return {
+      stableName,
+      isRelative: false,
+      otherNames: [],
+      describe: () => this.#describe(still()),
+      open: async (client) => this.#open(still(), { asked: name, client }),
+    };
+  }
+
+  #describe(volume: VolumeSummary): ExportDescription {
     const device = this.#options.pool.device(volume.name);
     return {
       sizeBytes: device.sizeBytes,
@@ -58,13 +75,15 @@ export class VolumeCatalog implements ExportCatalog {
     };
   }
 
-  async open(name: string, client: ClientIdentity): Promise<OpenExport> {
+  #open(
+    volume: VolumeSummary,
+    { asked, client }: { asked: string; client: ClientIdentity },
+  ): OpenExport {
     const { pool, clients, clock, events } = this.#options;
-    const volume = this.#find(name);
     const device = new CountedDevice(pool.device(volume.name));
     const leave = clients.add({
       identity: client,
-      exportName: name,
+      exportName: asked,
       volumeId: volume.id,
       connectedMicros: clock.wallMicros(),
       device,
@@ -90,7 +109,7 @@ export class VolumeCatalog implements ExportCatalog {
     };
   }
 
-  #find(name: string): VolumeSummary {
+  #volume(name: string): VolumeSummary {
     const volumes = this.#options.pool.volumes();
     if (name === "") return onlyVolume(volumes);
     const found = volumes.find((volume) => volume.name === name);
@@ -103,16 +122,17 @@ export class VolumeCatalog implements ExportCatalog {
         { hint: `open ${quoted(name.slice(0, at))} for the disk as it is now` },
       );
     }
-    const guess = nearest(
-      name,
-      volumes.map((volume) => volume.name),
-    );
-    throw new StorageError(
-      "EXPORT_NOT_FOUND",
-      `export ${quoted(name)}: not found: there is no volume of that name`,
-      guess === undefined ? {} : { hint: `did you mean "${guess}"?` },
-    );
+    const names = volumes.map((volume) => volume.name);
+    throw notThere(name, nearest(name, names));
   }
+}
+
+function notThere(name: string, guess?: string): StorageError {
+  return new StorageError(
+    "EXPORT_NOT_FOUND",
+    `export ${quoted(name)}: not found: there is no volume of that name`,
+    guess === undefined ? {} : { hint: `did you mean "${guess}"?` },
+  );
 }
 
 function onlyVolume(volumes: readonly VolumeSummary[]): VolumeSummary {

@@ -7,7 +7,6 @@ import { test } from "node:test";
 import { type SmallDaemon, smallDaemon } from "../../test/cli/small-daemon.ts";
 import { type ErrorCode, hasCode, StorageError } from "../base/errors.ts";
 
-const CLIENT = { address: "127.0.0.1:5123" };
 const MIB = 1024 ** 2;
 
 async function withVolumes(...names: string[]): Promise<SmallDaemon> {
@@ -24,8 +23,8 @@ function refuses(promise: Promise<unknown>, code: ErrorCode, text: RegExp): Prom
 }
 
 test("a volume with a client is neither removed nor shrunk nor made read-only", async () => {
-  const { operations, catalog } = await withVolumes("db");
-  const open = await catalog.open("db", CLIENT);
+  const { operations, attach } = await withVolumes("db");
+  const open = await attach("db");
   await refuses(
     operations.removeVolume({ volume: "db" }),
     "VOLUME_BUSY",
@@ -51,9 +50,9 @@ test("a volume with a client is neither removed nor shrunk nor made read-only", 
 });
 
 test("a forced shrink hangs its clients up and waits until they are gone", async () => {
-  const { operations, catalog, hungUp } = await withVolumes("db", "web");
-  const open = await catalog.open("db", CLIENT);
-  const other = await catalog.open("web", CLIENT);
+  const { operations, hungUp, attach } = await withVolumes("db", "web");
+  const open = await attach("db");
+  const other = await attach("web");
   const shrunk = operations.resizeVolume({ volume: "db", sizeBytes: MIB, force: true });
   await Promise.resolve();
   deepEqual(hungUp, ["db"]);
@@ -64,15 +63,15 @@ test("a forced shrink hangs its clients up and waits until they are gone", async
 });
 
 test("a client that comes while a volume is being removed is kept out", async () => {
-  const { operations, catalog, pool } = await withVolumes("db");
+  const { operations, pool, attach } = await withVolumes("db");
   let attempt: Promise<unknown> | undefined;
   pool.beforeChange = async () => {
-    attempt = catalog.open("db", CLIENT);
+    attempt = attach("db");
     await refuses(attempt as Promise<unknown>, "VOLUME_BUSY", /being changed/);
   };
   await operations.removeVolume({ volume: "db" });
   equal(attempt !== undefined, true);
-  await refuses(catalog.open("db", CLIENT), "EXPORT_NOT_FOUND", /no volume of that name/);
+  await refuses(attach("db"), "EXPORT_NOT_FOUND", /no volume of that name/);
 });
 
 test("two changes of one volume at a time: the second is refused, not mixed", async () => {
@@ -87,8 +86,8 @@ test("two changes of one volume at a time: the second is refused, not mixed", as
 });
 
 test("a client of a renamed volume still counts", async () => {
-  const { operations, catalog } = await withVolumes("db");
-  const open = await catalog.open("db", CLIENT);
+  const { operations, attach } = await withVolumes("db");
+  const open = await attach("db");
   await operations.renameVolume({ volume: "db", to: "orders" });
   await refuses(operations.removeVolume({ volume: "orders" }), "VOLUME_BUSY", /1 client/);
   const { clients } = await operations.listClients({});
@@ -101,25 +100,25 @@ test("a client of a renamed volume still counts", async () => {
 
 test("the empty name means the only volume, and says so when there are more or none", async () => {
   const { catalog, operations } = await withVolumes();
-  await refuses(catalog.describe(""), "EXPORT_NOT_FOUND", /no volume.*varve create/);
+  await refuses(catalog.find(""), "EXPORT_NOT_FOUND", /no volume.*varve create/);
   await operations.createVolume({ name: "db", sizeBytes: MIB });
-  equal((await catalog.describe("")).stableName, "db");
+  equal((await catalog.find("")).stableName, "db");
   await operations.createVolume({ name: "web", sizeBytes: MIB });
-  await refuses(catalog.describe(""), "EXPORT_NOT_FOUND", /2 volumes.*name one of them: db, web/);
+  await refuses(catalog.find(""), "EXPORT_NOT_FOUND", /2 volumes.*name one of them: db, web/);
 });
 
 test("a moment is not answered with the live disk", async () => {
-  const { catalog } = await withVolumes("db");
-  await refuses(catalog.open("db@-10m", CLIENT), "EXPORT_NOT_FOUND", /no moments.*open "db"/);
-  await refuses(catalog.open("dbb", CLIENT), "EXPORT_NOT_FOUND", /did you mean "db"/);
+  const { attach } = await withVolumes("db");
+  await refuses(attach("db@-10m"), "EXPORT_NOT_FOUND", /no moments.*open "db"/);
+  await refuses(attach("dbb"), "EXPORT_NOT_FOUND", /did you mean "db"/);
 });
 
 test("what a client was told of the size stays true for it", async () => {
-  const { catalog, operations } = await withVolumes("db");
-  const open = await catalog.open("db", CLIENT);
+  const { catalog, operations, attach } = await withVolumes("db");
+  const open = await attach("db");
   await operations.resizeVolume({ volume: "db", sizeBytes: 128 * MIB });
   equal(open.device.sizeBytes, 64 * MIB);
-  equal((await catalog.describe("db")).sizeBytes, 128 * MIB);
+  equal((await catalog.find("db")).describe().sizeBytes, 128 * MIB);
   open.close();
 });
 

@@ -95,7 +95,7 @@ function keeps(schema: SchemaName, value: unknown): void {
 }
 
 test("every operation's real answer keeps the contract", async () => {
-  const open = async () => daemon.catalog.open("db", { address: "unix:0", unixUid: 0 });
+  const open = async () => daemon.attach("db", { address: "unix:0", unixUid: 0 });
   const inputs: { [name in OperationName]: () => Promise<Answer> } = {
     createVolume: () => call("createVolume", { name: "db", sizeBytes: 1 << 20 }),
     getPool: () => call("getPool", {}),

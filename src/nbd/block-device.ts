@@ -106,7 +106,7 @@ export interface ClientIdentity {
 /** An export opened for one connection. */
 export interface OpenExport {
   readonly device: BlockDevice;
-  /** What NBD_INFO_NAME answers: the name that stays true (db@#123 for db@-10m). */
+  /** What NBD_INFO_NAME answers and hooks are told: the name that stays true (db@#123 for db@-10m). */
   readonly stableName: string;
   readonly description: string;
   /** Called once when the connection ends, for whatever reason. */
@@ -123,10 +123,20 @@ export interface ExportDescription {
   readonly extraContexts: readonly string[];
 }
 
-/** The door's view of the pool: names to devices. Throws StorageError (EXPORT_NOT_FOUND, ACCESS_DENIED …). */
+/** What a name means. It holds nothing: whoever doesn't open it just drops it. */
+export interface FoundExport {
+  readonly stableName: string;
+  /** The name means another disk each time it is asked for ("db@-10m"). */
+  readonly isRelative: boolean;
+  /** Other names that access lists may know this disk by: each of them has to let the client in too. */
+  readonly otherNames: readonly string[];
+  /** What an open would give, without opening. Throws as open() does. */
+  describe(): ExportDescription;
+  open(client: ClientIdentity): Promise<OpenExport>;
+}
+
+/** The door's view of the pool: names to devices. Throws StorageError (EXPORT_NOT_FOUND, BUSY …). */
 export interface ExportCatalog {
   list(client: ClientIdentity): Promise<readonly ExportEntry[]>;
-  /** For INFO: what an open would give, without opening. */
-  describe(name: string, client: ClientIdentity): Promise<ExportDescription>;
-  open(name: string, client: ClientIdentity): Promise<OpenExport>;
+  find(name: string): Promise<FoundExport>;
 }

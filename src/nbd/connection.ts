@@ -17,8 +17,10 @@ import type {
   ClientIdentity,
   ExportCatalog,
   ExportDescription,
+  FoundExport,
   OpenExport,
 } from "./block-device.ts";
+import { FoundExports } from "./found-exports.ts";
 import type { HookEvent } from "./hooks.ts";
 import {
   Negotiation,
@@ -57,6 +59,7 @@ type Phase = "handshake" | "session" | "closing" | "closed";
 export class Connection implements SocketHandler {
   readonly #context: ConnectionContext;
   readonly #negotiation: Negotiation;
+  readonly #found: FoundExports;
   #socket: Socket;
   #phase: Phase = "handshake";
   #client: ClientIdentity & { ip?: string };
@@ -79,6 +82,7 @@ export class Connection implements SocketHandler {
 
   constructor(socket: Socket, context: ConnectionContext) {
     this.#context = context;
+    this.#found = new FoundExports(context.catalog);
     this.#socket = socket;
     const { peer, peerAddress } = socket;
     this.#client = { address: peer, ...(peerAddress === undefined ? {} : { ip: peerAddress }) };
@@ -233,23 +237,43 @@ export class Connection implements SocketHandler {
       return () => this.#negotiation.listed(visible);
     }
     const { exportName } = question;
-    this.#checkAccess(exportName);
+    const found = await this.#find(exportName);
+    if (this.#lacksTls(found)) {
+      const message = `export "${exportName}" requires TLS`;
+      return () => this.#negotiation.refused({ kind: "tls", message });
+    }
     if (question.kind === "describe") {
-      const description = await catalog.describe(exportName, this.#client);
+      const description = found.describe();
       return () => this.#negotiation.described(description);
     }
-    await this.#context.runHook("before-attach", exportName, this.#client);
-    this.#export = await catalog.open(exportName, this.#client);
+    await this.#context.runHook("before-attach", found.stableName, this.#client);
+    this.#export = await found.open(this.#client);
     this.#exportName = exportName;
     const description = describe(this.#export);
     return () => this.#negotiation.described(description);
   }
 
-  #checkAccess(exportName: string): void {
-    if (this.#context.access.isAllowed(exportName, this.#client)) return;
-    const message = `export "${exportName}": client refused: the access list doesn't name it`;
-    this.#log("warn", "nbd.client-refused", { export: exportName, reason: message });
+  async #find(exportName: string): Promise<FoundExport> {
+    this.#checkAccess(exportName, exportName);
+    const found = await this.#found.find(exportName);
+    for (const name of found.otherNames) this.#checkAccess(exportName, name);
+    return found;
+  }
+
+  /** By the rules of one of the names that the export is known by. */
+  #checkAccess(exportName: string, name: string): void {
+    if (this.#context.access.isAllowed(name, this.#client)) return;
+    const list = name === exportName ? "access list" : "access list of another name of this disk";
+    const message = `export "${exportName}": client refused: the ${list} doesn't name it`;
+    this.#log("warn", "nbd.client-refused", { export: exportName, rule: name, reason: message });
     throw new StorageError("ACCESS_DENIED", message);
+  }
+
+  /** The negotiation has looked at the name that was asked for; these are the others. */
+  #lacksTls({ otherNames }: FoundExport): boolean {
+    const { access, tlsMode } = this.#context;
+    if (tlsMode === "off" || this.#negotiation.isTls) return false;
+    return otherNames.some((name) => access.needsTls(name));
   }
 
   async #findUid(): Promise<void> {
@@ -289,6 +313,7 @@ export class Connection implements SocketHandler {
       ...(certificateName === undefined ? {} : { certificateName }),
       ...(pskIdentity === undefined ? {} : { pskIdentity }),
     };
+    this.#found.forget();
     this.#negotiation.tlsStarted();
     secure.start(this);
     this.#drive();
@@ -368,7 +393,8 @@ export class Connection implements SocketHandler {
 
   /** A hook that can't refuse any more: what goes wrong is logged by the runner. */
   #hookAfter(event: HookEvent): void {
-    this.#context.runHook(event, this.#exportName, this.#client).catch((error: unknown) => {
+    const { stableName } = this.#export as OpenExport;
+    this.#context.runHook(event, stableName, this.#client).catch((error: unknown) => {
       this.#log("warn", "nbd.hook-failed", { hook: event, reason: textOf(error) });
     });
   }

@@ -2,7 +2,7 @@
 //
 // The handshake's parser, fed whole, in pieces, and with noise.
 
-import { deepEqual, ok } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { OPTION } from "./constants.ts";
@@ -127,6 +127,61 @@ test("no handshake breaks the server, whatever is sent and however it is cut", (
       },
     ),
     { numRuns: 2000 },
+  );
+});
+
+/** Bytes in the place of a name, as GO and EXPORT_NAME carry it: often moments, sometimes no text at all. */
+const nameBytes = fc.oneof(
+  fc.uint8Array({ maxLength: 80 }),
+  fc.uint8Array({ minLength: 4090, maxLength: 4100 }),
+  fc.integer({ min: 4090, max: 4100 }).map((count) => Buffer.alloc(count, "db@")),
+  fc
+    .array(
+      fc.constantFrom(
+        "db",
+        "@",
+        "#",
+        "-",
+        "10m",
+        "lsn:",
+        "flush:",
+        "é",
+        "\ufeff",
+        "\0",
+        "9".repeat(40),
+      ),
+      {
+        maxLength: 6,
+      },
+    )
+    .map((parts) => Buffer.from(parts.join(""))),
+);
+
+test("whatever stands in the place of a name, it is asked for as it is or refused", () => {
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  fc.assert(
+    fc.property(nameBytes, fc.constantFrom(OPTION.GO, OPTION.EXPORT_NAME), (bytes, code) => {
+      const payload =
+        code === OPTION.GO
+          ? Buffer.concat([u32(bytes.length), bytes, Buffer.from([0, 0])])
+          : Buffer.from(bytes);
+      const negotiation = new Negotiation({ tls: "off", needsTls: () => false });
+      const head = [u32(3), Buffer.from("IHAVEOPT"), u32(code), u32(payload.length)];
+      negotiation.receive(Buffer.concat([...head, payload]));
+      const step = negotiation.step();
+      let text: string | undefined;
+      try {
+        text = bytes.length > 4096 ? undefined : decoder.decode(bytes);
+      } catch {
+        text = undefined;
+      }
+      if (text === undefined) equal(step.kind, code === OPTION.GO ? "read" : "end");
+      else ok(step.kind === "ask" && step.question.kind === "open");
+      if (step.kind === "ask" && "exportName" in step.question) {
+        equal(step.question.exportName, text);
+      }
+    }),
+    { numRuns: 1000 },
   );
 });
 

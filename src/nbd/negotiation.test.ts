@@ -473,6 +473,7 @@ test("refusals are told in the protocol's words", () => {
   for (const [kind, type] of [
     ["unknown", OPTION_REPLY.ERR_UNKNOWN],
     ["policy", OPTION_REPLY.ERR_POLICY],
+    ["tls", OPTION_REPLY.ERR_TLS_REQD],
     ["shutdown", OPTION_REPLY.ERR_SHUTDOWN],
     ["failed", OPTION_REPLY.ERR_PLATFORM],
   ] as const) {

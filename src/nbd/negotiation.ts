@@ -88,7 +88,7 @@ export type Step =
 
 /** Why the catalog said no, as the client is told. */
 export interface Refusal {
-  readonly kind: "unknown" | "policy" | "shutdown" | "failed";
+  readonly kind: "unknown" | "policy" | "tls" | "shutdown" | "failed";
   readonly message: string;
 }
 
@@ -462,7 +462,10 @@ export class Negotiation {
   }
 
   #refuse(option: number, refusal: Refusal): void {
-    this.#error(option, REFUSAL_REPLY[refusal.kind], refusal.message);
+    // The specification has TLS_REQD for INFO and GO alone.
+    const isTlsTold = option === OPTION.INFO || option === OPTION.GO;
+    const kind = refusal.kind === "tls" && !isTlsTold ? "policy" : refusal.kind;
+    this.#error(option, REFUSAL_REPLY[kind], refusal.message);
   }
 
   #invalid(option: number, message: string): undefined {
@@ -533,6 +536,7 @@ interface Continuation {
 const REFUSAL_REPLY: Readonly<Record<Refusal["kind"], number>> = {
   unknown: OPTION_REPLY.ERR_UNKNOWN,
   policy: OPTION_REPLY.ERR_POLICY,
+  tls: OPTION_REPLY.ERR_TLS_REQD,
   shutdown: OPTION_REPLY.ERR_SHUTDOWN,
   // The protocol has no "failed": the reply that makes a client give up and show the message.
   failed: OPTION_REPLY.ERR_PLATFORM,

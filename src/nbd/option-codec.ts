@@ -18,7 +18,7 @@ import {
 } from "./constants.ts";
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { fatal: true });
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Reads fields one after the other; every method returns undefined once the bytes have run out. */
 export class FieldReader {

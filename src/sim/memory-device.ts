@@ -14,11 +14,10 @@ import {
   type BlockRequest,
   type ClientIdentity,
   type ExportCatalog,
-  type ExportDescription,
   type ExportEntry,
   type ExtentSink,
+  type FoundExport,
   MAX_SLAB_PIECE_BYTES,
-  type OpenExport,
   type Slab,
   type ZeroOptions,
 } from "../nbd/block-device.ts";
@@ -292,7 +291,14 @@ export class MemoryCatalog implements ExportCatalog {
   openCount = 0;
   closeCount = 0;
   /** Who opened what, in order. */
-  readonly opened: { readonly name: string; readonly client: ClientIdentity }[] = [];
+  readonly opened: {
+    readonly name: string;
+    readonly stableName: string;
+    readonly client: ClientIdentity;
+  }[] = [];
+  findCount = 0;
+  /** What else access lists may know an export by. */
+  readonly otherNames: Map<string, readonly string[]> = new Map();
 
   constructor(devices: Readonly<Record<string, MemoryDevice>>) {
     this.devices = new Map(Object.entries(devices));
@@ -302,27 +308,32 @@ export class MemoryCatalog implements ExportCatalog {
     return [...this.devices.keys()].map((name) => ({ name, description: `disk ${name}` }));
   }
 
-  async describe(name: string): Promise<ExportDescription> {
-    const { sizeBytes, isReadOnly, canMultiConnect, extraContexts } = this.#find(name);
+  async find(name: string): Promise<FoundExport> {
+    this.findCount += 1;
+    const device = this.#device(name);
+    const isRelative = name.includes("@-");
+    // As if time went on with each question.
+    const stableName = isRelative ? `${name.split("@")[0]}@#${this.findCount}` : name;
     const description = `disk ${name}`;
-    return { sizeBytes, isReadOnly, canMultiConnect, extraContexts, stableName: name, description };
-  }
-
-  async open(name: string, client: ClientIdentity): Promise<OpenExport> {
-    const device = this.#find(name);
-    this.openCount += 1;
-    this.opened.push({ name, client });
+    const { sizeBytes, isReadOnly, canMultiConnect, extraContexts } = device;
+    const facts = { sizeBytes, isReadOnly, canMultiConnect, extraContexts };
     return {
-      device,
-      stableName: name,
-      description: `disk ${name}`,
-      close: () => {
-        this.closeCount += 1;
+      stableName,
+      isRelative,
+      otherNames: this.otherNames.get(name) ?? [],
+      describe: () => ({ ...facts, stableName, description }),
+      open: async (client) => {
+        this.openCount += 1;
+        this.opened.push({ name, stableName, client });
+        const close = (): void => {
+          this.closeCount += 1;
+        };
+        return { device, stableName, description, close };
       },
     };
   }
 
-  #find(name: string): MemoryDevice {
+  #device(name: string): MemoryDevice {
     const refusal = this.refusals.get(name);
     if (refusal !== undefined) throw refusal;
     const device = this.devices.get(name);

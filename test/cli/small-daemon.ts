@@ -10,6 +10,7 @@ import { EventLog } from "../../src/daemon/event-log.ts";
 import { createOperations } from "../../src/daemon/operations.ts";
 import { createClock } from "../../src/host/node/clock.ts";
 import type { Logger } from "../../src/host/ports.ts";
+import type { ClientIdentity, OpenExport } from "../../src/nbd/block-device.ts";
 import { SmallPool } from "./small-pool.ts";
 
 export interface SmallDaemon {
@@ -19,6 +20,8 @@ export interface SmallDaemon {
   readonly catalog: VolumeCatalog;
   readonly operations: Operations;
   readonly logger: Logger;
+  /** A client comes and opens an export. */
+  readonly attach: (exportName: string, client?: ClientIdentity) => Promise<OpenExport>;
   /** Names of exports whose clients were hung up. */
   readonly hungUp: string[];
 }
@@ -57,5 +60,9 @@ export function smallDaemon(): SmallDaemon {
     },
   });
   const catalog = new VolumeCatalog({ pool, clients, events, clock });
-  return { pool, clients, events, catalog, operations, logger, hungUp };
+  const attach = async (
+    exportName: string,
+    client: ClientIdentity = { address: "127.0.0.1:5123" },
+  ): Promise<OpenExport> => (await catalog.find(exportName)).open(client);
+  return { pool, clients, events, catalog, operations, logger, hungUp, attach };
 }
