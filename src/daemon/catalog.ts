@@ -57,7 +57,8 @@ export class VolumeCatalog implements ExportCatalog {
     return {
       stableName,
       isRelative: false,
-      otherNames: [],
+      // The empty name has no access list: the volume's own decides.
+      otherNames: name === stableName ? [] : [stableName],
       describe: () => this.#describe(still()),
       open: async (client) => this.#open(still(), { asked: name, client }),
     };

@@ -102,7 +102,9 @@ test("the empty name means the only volume, and says so when there are more or n
   const { catalog, operations } = await withVolumes();
   await refuses(catalog.find(""), "EXPORT_NOT_FOUND", /no volume.*varve create/);
   await operations.createVolume({ name: "db", sizeBytes: MIB });
-  equal((await catalog.find("")).stableName, "db");
+  const found = await catalog.find("");
+  equal(found.stableName, "db");
+  deepEqual(found.otherNames, ["db"], "whose access list decides");
   await operations.createVolume({ name: "web", sizeBytes: MIB });
   await refuses(catalog.find(""), "EXPORT_NOT_FOUND", /2 volumes.*name one of them: db, web/);
 });

@@ -254,7 +254,8 @@ export class Connection implements SocketHandler {
   }
 
   async #find(exportName: string): Promise<FoundExport> {
-    this.#checkAccess(exportName, exportName);
+    // The empty name is judged by the name of what is found.
+    if (exportName !== "") this.#checkAccess(exportName, exportName);
     const found = await this.#found.find(exportName);
     for (const name of found.otherNames) this.#checkAccess(exportName, name);
     return found;

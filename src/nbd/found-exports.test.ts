@@ -146,6 +146,25 @@ test("each name that a disk is known by has to let the client in", async () => {
   }
 });
 
+test("the empty name is judged by what it stands for, not by the rule for all others", async () => {
+  for (const [rule, others, expected] of [
+    ["db", "*", /the access list of another name of this disk doesn't name it/],
+    ["*", "db", /^db$/],
+  ] as const) {
+    const access = [
+      { exportName: rule, allow: [] },
+      { exportName: others, allow: [{}] },
+    ];
+    const asked = door({ access });
+    asked.catalog.devices.set("", asked.device);
+    asked.catalog.otherNames.set("", ["db"]);
+    const socket = start(asked);
+    socket.feed(ask(OPTION.GO, ""));
+    match(await answer(socket), expected);
+    socket.cut();
+  }
+});
+
 test("a name that needs TLS hides the disk under its other names too", async () => {
   const tls = { clientCertificate: "none", presharedKeys: new Map() } as const;
   const access = [{ exportName: "orders", needsTls: true, allow: [{}] }];

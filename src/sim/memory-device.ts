@@ -313,7 +313,9 @@ export class MemoryCatalog implements ExportCatalog {
     const device = this.#device(name);
     const isRelative = name.includes("@-");
     // As if time went on with each question.
-    const stableName = isRelative ? `${name.split("@")[0]}@#${this.findCount}` : name;
+    const stableName = isRelative
+      ? `${name.split("@")[0]}@#${this.findCount}`
+      : name || (this.otherNames.get(name)?.[0] ?? "");
     const description = `disk ${name}`;
     const { sizeBytes, isReadOnly, canMultiConnect, extraContexts } = device;
     const facts = { sizeBytes, isReadOnly, canMultiConnect, extraContexts };
