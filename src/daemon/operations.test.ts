@@ -6,6 +6,7 @@ import { deepEqual, equal, rejects } from "node:assert/strict";
 import { test } from "node:test";
 import { type SmallDaemon, smallDaemon } from "../../test/cli/small-daemon.ts";
 import { type ErrorCode, hasCode, StorageError } from "../base/errors.ts";
+import { wholeRetention } from "../pool/catalog-policy.ts";
 
 const MIB = 1024 ** 2;
 
@@ -173,7 +174,7 @@ test("a pool that fills is warned of, with the commands that give it space", asy
       'the pool holds more than it may (120 MiB of 100 MiB): new data is refused: free what nothing needs with "varve gc", or make room on the file system',
     ],
   ] as const) {
-    pool.policy = { retention, poolSizeBytes };
+    pool.policy = { ...pool.policy, retention: wholeRetention(retention), poolSizeBytes };
     pool.stats = () => ({
       ...counted,
       state,
@@ -194,7 +195,7 @@ test("what is set on the pool or a volume is what is asked for, and nothing else
   deepEqual((await operations.setPool({ retention: day })).retention, day);
   const grown = await operations.setPool({ poolSizeBytes: 2 ** 31 });
   deepEqual([grown.retention, grown.poolSizeBytes], [day, 2 ** 31]);
-  deepEqual(pool.policy.retention, { everyWriteMicros: 86_400_000_000 });
+  deepEqual(pool.policy.retention, wholeRetention({ everyWriteMicros: 86_400_000_000 }));
   await refuses(operations.setPool({ poolSizeBytes: MIB }), "SIZE_INVALID", /less than 256 MiB/);
   const volume = await operations.setVolume({ volume: "db", isCompressed: false });
   deepEqual([volume.isDeduplicated, volume.isCompressed], [true, false]);

@@ -25,6 +25,7 @@ import type {
   PoolPolicy,
   PoolStatistics,
   Retention,
+  RetentionSpans,
   ScrubStatus,
   VolumeSettings,
   VolumeStatistics,
@@ -350,7 +351,7 @@ function toRetentionJson({ everyWriteMicros }: Retention): RetentionJson {
   return { everyWriteMs: everyWriteMicros === null ? null : everyWriteMicros / 1000 };
 }
 
-function toRetention({ everyWriteMs }: RetentionJson): Retention {
+function toRetention({ everyWriteMs }: RetentionJson): RetentionSpans {
   return { everyWriteMicros: everyWriteMs === null ? null : everyWriteMs * 1000 };
 }
 

@@ -10,6 +10,7 @@ import type {
   Housekeeping,
   PoolEvent,
   PoolPolicy,
+  PoolPolicyChange,
   PoolStatistics,
   VolumeSettings,
   VolumeSummary,
@@ -26,7 +27,7 @@ export interface ServedPool extends Housekeeping {
   /** Throws VOLUME_NOT_FOUND. */
   device(name: string): BlockDevice;
   readonly policy: PoolPolicy;
-  setPolicy(change: Partial<PoolPolicy>): Promise<void>;
+  setPolicy(change: PoolPolicyChange): Promise<void>;
   /** What comes from a census is as of the last one. */
   stats(): PoolStatistics;
   /** Counts anew; may take long, and is shared by those who ask meanwhile. */

@@ -259,7 +259,9 @@ export class PlainState {
     const volume = this.volumes.get(id);
     if (volume === undefined) return;
     if (kind === RECORD_KIND.VOLUME_REMOVED) volume.isRemoved = true;
-    if (kind === RECORD_KIND.VOLUME_SET && typeof body.name === "string") volume.name = body.name;
+    if (kind === RECORD_KIND.VOLUME_RESTORED) volume.isRemoved = false;
+    const mayRename = kind === RECORD_KIND.VOLUME_SET || kind === RECORD_KIND.VOLUME_RESTORED;
+    if (mayRename && typeof body.name === "string") volume.name = body.name;
     if (kind === RECORD_KIND.VOLUME_RESIZED) {
       const sizeBytes = body.sizeBytes as number;
       const lba = Math.ceil(sizeBytes / BLOCK_BYTES);

@@ -1,75 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The catalog: volumes, branches and the policy of the pool, as the log's records made them. It is small, lives in memory, goes into
-// every checkpoint as JSON and is brought up to date from the records behind it. Records are applied here
-// and nowhere else, both when they are appended and when they are replayed, so that the two can't differ.
+// The catalog: volumes, branches, named moments and the policy of the pool, as the log's records made them. It is
+// small, lives in memory, goes into every checkpoint as JSON and is brought up to date from the records behind it.
+// Records are applied here and nowhere else, both when they are appended and when they are replayed, so that the two
+// can't differ.
+//
+// Nothing is forgotten of what a volume was: names, sizes and branches are kept with the records that gave them.
 
 import { assert } from "../base/assert.ts";
 import { StorageError } from "../base/errors.ts";
 import { RECORD_KIND } from "../log/record.ts";
-import type { Retention, VolumeSettings, VolumeSummary } from "./types.ts";
-
-export interface Branch {
-  readonly id: number;
-  readonly volume: number;
-  /** 0: begins empty. */
-  readonly parent: number;
-  readonly parentLsn: number;
-}
-
-export interface Volume {
-  readonly id: number;
-  name: string;
-  sizeBytes: number;
-  readonly createdMicros: number;
-  removedMicros: number | undefined;
-  isReadOnly: boolean;
-  description: string;
-  isDeduplicated: boolean;
-  isCompressed: boolean;
-  branch: number;
-}
-
-/** Records of a volume carry its id. */
-export type VolumeRecord =
-  | {
-      readonly kind: typeof RECORD_KIND.VOLUME_MADE;
-      readonly body: {
-        readonly id: number;
-        readonly name: string;
-        readonly sizeBytes: number;
-        readonly branch: number;
-      };
-    }
-  | {
-      readonly kind: typeof RECORD_KIND.VOLUME_RESIZED;
-      readonly body: { readonly id: number; readonly sizeBytes: number };
-    }
-  | { readonly kind: typeof RECORD_KIND.VOLUME_REMOVED; readonly body: { readonly id: number } }
-  | {
-      readonly kind: typeof RECORD_KIND.VOLUME_SET;
-      readonly body: { readonly id: number; readonly name?: string } & VolumeSettings;
-    };
-
-export type CatalogRecord =
-  | VolumeRecord
-  | { readonly kind: typeof RECORD_KIND.RETENTION_SET; readonly body: Retention }
-  | {
-      readonly kind: typeof RECORD_KIND.POOL_SET;
-      readonly body: { readonly poolSizeBytes: number };
-    };
-
-const KEEPS_ALL: Retention = { everyWriteMicros: null };
+import {
+  type Fields,
+  isCount,
+  isId,
+  isNameField,
+  isSize,
+  type RecordPlace,
+} from "./catalog-fields.ts";
+import { NamedMoments } from "./catalog-moments.ts";
+import {
+  LIMITS_DEFAULT,
+  limitsFrom,
+  type PoolLimits,
+  RETENTION_DEFAULT,
+  retentionFrom,
+} from "./catalog-policy.ts";
+import {
+  type Branch,
+  branchFrom,
+  isStateOf,
+  lastUndoable,
+  newestState,
+  newVolume,
+  noteState,
+  stateAt,
+  summaryOf,
+  type Undoable,
+  type Volume,
+  type VolumeState,
+  volumeFrom,
+} from "./catalog-volume.ts";
+import type { Retention, VolumeSummary } from "./types.ts";
 
 export class Catalog {
   readonly volumes: Map<number, Volume> = new Map();
   readonly branches: Map<number, Branch> = new Map();
+  readonly moments: NamedMoments = new NamedMoments();
   readonly #live: Map<string, Volume> = new Map();
   nextVolume = 1;
   nextBranch = 1;
-  retention: Retention = KEEPS_ALL;
-  /** Undefined: never set. */
-  poolSizeBytes: number | undefined;
+  retention: Retention = RETENTION_DEFAULT;
+  limits: PoolLimits = LIMITS_DEFAULT;
 
   /** The live volume of that name. Throws VOLUME_NOT_FOUND. */
   volumeNamed(name: string): Volume {
@@ -92,34 +74,60 @@ export class Catalog {
       .map(summaryOf);
   }
 
-  /** Applies one record. False when it contradicts the catalog: then the log is damaged, or we are wrong. */
-  apply(kind: number, body: Readonly<Record<string, unknown>>, timeMicros: number): boolean {
+  /** The volume that had the name at the moment #lsn, and what it was then. One at most: names are taken once. */
+  volumeAt(name: string, lsn: number): { volume: Volume; state: VolumeState } | undefined {
+    for (const volume of this.volumes.values()) {
+      const state = stateAt(volume, lsn);
+      if (state !== undefined && !state.isRemoved && state.name === name) return { volume, state };
+    }
+    return undefined;
+  }
+
+  /** What the volume was at the moment #lsn; undefined: it wasn't made yet. */
+  stateAt(volume: Volume, lsn: number): VolumeState | undefined {
+    return stateAt(volume, lsn);
+  }
+
+  retentionOf({ retention }: Volume): Retention {
+    return retention ?? this.retention;
+  }
+
+  /** What undoing the volume would take back. */
+  lastUndoable(volume: Volume): Undoable | undefined {
+    return lastUndoable(volume);
+  }
+
+  /**
+   * Applies one record. False when it contradicts the catalog, and then nothing has changed: the log is damaged, or we
+   * are wrong.
+   */
+  apply(kind: number, body: Fields, at: RecordPlace): boolean {
     switch (kind) {
       case RECORD_KIND.VOLUME_MADE:
-        return this.#made(body, timeMicros);
-      case RECORD_KIND.VOLUME_RESIZED: {
-        const volume = this.#volumeOf(body);
-        if (volume === undefined || !isSize(body.sizeBytes)) return false;
-        volume.sizeBytes = body.sizeBytes;
-        return true;
-      }
-      case RECORD_KIND.VOLUME_REMOVED: {
-        const volume = this.#volumeOf(body);
-        if (volume === undefined || volume.removedMicros !== undefined) return false;
-        volume.removedMicros = timeMicros;
-        this.#live.delete(volume.name);
-        return true;
-      }
+        return this.#made(body, at);
+      case RECORD_KIND.VOLUME_RESIZED:
+        return this.#resized(body, at);
+      case RECORD_KIND.VOLUME_REMOVED:
+        return this.#removed(body, at);
+      case RECORD_KIND.VOLUME_RESTORED:
+        return this.#restored(body, at);
       case RECORD_KIND.VOLUME_SET:
-        return this.#set(body);
+        return this.#set(body, at);
+      case RECORD_KIND.BRANCHED:
+        return this.#branched(body, at);
+      case RECORD_KIND.MOMENT_NAMED:
+        return isBelow(body.lsn, at.lsn) && this.moments.named(body, this.#isLiveAt);
+      case RECORD_KIND.MOMENT_FORGOTTEN:
+        return this.moments.forgotten(body);
+      case RECORD_KIND.MOMENT_SET:
+        return this.moments.set(body);
       case RECORD_KIND.RETENTION_SET:
-        if (!isRetention(body)) return false;
-        this.retention = { everyWriteMicros: body.everyWriteMicros };
-        return true;
-      case RECORD_KIND.POOL_SET:
-        if (!isBytes(body.poolSizeBytes)) return false;
-        this.poolSizeBytes = body.poolSizeBytes;
-        return true;
+        return this.#retentionSet(body);
+      case RECORD_KIND.POOL_SET: {
+        const limits = limitsFrom(body, this.limits);
+        this.limits = limits ?? this.limits;
+        return limits !== undefined;
+      }
       default:
         return true;
     }
@@ -131,43 +139,21 @@ export class Catalog {
       nextVolume: this.nextVolume,
       nextBranch: this.nextBranch,
       retention: this.retention,
-      ...(this.poolSizeBytes === undefined ? {} : { poolSizeBytes: this.poolSizeBytes }),
-      volumes: [...this.volumes.values()].map((volume) => ({ ...volume })),
+      ...this.limits,
+      volumes: [...this.volumes.values()].map((volume) => ({
+        ...volume,
+        states: [...volume.states],
+      })),
       branches: [...this.branches.values()],
+      moments: this.moments.toJson(),
     };
   }
 
   /** Rebuilds what `toJson` gave; what a former version didn't know has its default. Throws POOL_CORRUPT. */
-  static fromJson(json: Readonly<Record<string, unknown>>): Catalog {
+  static fromJson(json: Fields): Catalog {
     const catalog = new Catalog();
-    const { nextVolume, nextBranch, volumes, branches, poolSizeBytes } = json;
-    const { retention = KEEPS_ALL } = json;
-    if (
-      !isId(nextVolume) ||
-      !isId(nextBranch) ||
-      !isListOf(branches, isBranch) ||
-      !isListOf(volumes, isVolume) ||
-      !isRetention(retention) ||
-      !(poolSizeBytes === undefined || isBytes(poolSizeBytes))
-    )
+    if (!catalog.#takeJson(json))
       throw new StorageError("POOL_CORRUPT", "index: checkpoint: its catalog makes no sense");
-    catalog.nextVolume = nextVolume;
-    catalog.nextBranch = nextBranch;
-    catalog.retention = { everyWriteMicros: retention.everyWriteMicros };
-    catalog.poolSizeBytes = poolSizeBytes;
-    for (const branch of branches) catalog.branches.set(branch.id, branch);
-    for (const volume of volumes) {
-      if (catalog.branches.get(volume.branch)?.volume !== volume.id)
-        throw new StorageError("POOL_CORRUPT", "index: checkpoint: its catalog makes no sense");
-      const kept: Volume = {
-        ...volume,
-        removedMicros: volume.removedMicros,
-        isDeduplicated: volume.isDeduplicated !== false,
-        isCompressed: volume.isCompressed !== false,
-      };
-      catalog.volumes.set(kept.id, kept);
-      if (kept.removedMicros === undefined) catalog.#live.set(kept.name, kept);
-    }
     return catalog;
   }
 
@@ -177,101 +163,190 @@ export class Catalog {
         volume.name === name && volume.removedMicros === undefined,
         "a live name names a live volume",
       );
-      assert(
-        this.branches.get(volume.branch)?.volume === volume.id,
-        "a volume's branch is its own",
-      );
     }
+    for (const volume of this.volumes.values()) {
+      assert(isStateOf(volume, newestState(volume)), "a volume's newest state is what it is");
+      assert(this.#hasItsBranches(volume), "a volume's branches are its own");
+    }
+    for (const { volume, lsn } of this.moments.all())
+      assert(this.#isLiveAt(volume, lsn), "a named moment is one that the volume had");
   }
 
-  #made(body: Readonly<Record<string, unknown>>, timeMicros: number): boolean {
+  // ---- from a checkpoint
+
+  #takeJson(json: Fields): boolean {
+    const { nextVolume, nextBranch, volumes, branches, moments = [] } = json;
+    const { retention: wanted = RETENTION_DEFAULT, ...rest } = json;
+    const retention = retentionFrom(wanted);
+    const limits = limitsFrom(rest, LIMITS_DEFAULT);
+    if (!isId(nextVolume) || !isId(nextBranch)) return false;
+    if (retention === undefined || limits === undefined) return false;
+    this.nextVolume = nextVolume;
+    this.nextBranch = nextBranch;
+    this.retention = retention;
+    this.limits = limits;
+    if (!Array.isArray(branches) || !branches.every((branch) => this.#takeBranch(branch)))
+      return false;
+    if (!Array.isArray(volumes) || !volumes.every((volume) => this.#takeVolume(volume)))
+      return false;
+    return this.moments.take(moments, this.#isLiveAt);
+  }
+
+  #takeBranch(json: unknown): boolean {
+    const branch = branchFrom(json);
+    if (branch === undefined || this.branches.has(branch.id)) return false;
+    if (branch.id >= this.nextBranch) return false;
+    if (branch.parent !== 0 && !this.branches.has(branch.parent)) return false;
+    this.branches.set(branch.id, branch);
+    return true;
+  }
+
+  #takeVolume(json: unknown): boolean {
+    const volume = volumeFrom(json);
+    if (volume === undefined || this.volumes.has(volume.id)) return false;
+    if (volume.id >= this.nextVolume || !this.#hasItsBranches(volume)) return false;
+    const isLive = volume.removedMicros === undefined;
+    if (isLive && this.#live.has(volume.name)) return false;
+    this.volumes.set(volume.id, volume);
+    if (isLive) this.#live.set(volume.name, volume);
+    return true;
+  }
+
+  // ---- records
+
+  #made(body: Fields, at: RecordPlace): boolean {
     const { id, name, sizeBytes, branch } = body;
-    if (!isId(id) || typeof name !== "string" || !isSize(sizeBytes) || !isId(branch)) return false;
+    if (!isId(id) || !isNameField(name) || !isSize(sizeBytes) || !isId(branch)) return false;
     if (this.volumes.has(id) || this.#live.has(name) || this.branches.has(branch)) return false;
-    const volume: Volume = {
-      id,
-      name,
-      sizeBytes,
-      createdMicros: timeMicros,
-      removedMicros: undefined,
-      isReadOnly: false,
-      description: "",
-      isDeduplicated: true,
-      isCompressed: true,
-      branch,
-    };
-    this.volumes.set(id, volume);
-    this.#live.set(name, volume);
-    this.branches.set(branch, { id: branch, volume: id, parent: 0, parentLsn: 0 });
-    this.nextVolume = Math.max(this.nextVolume, id + 1);
-    this.nextBranch = Math.max(this.nextBranch, branch + 1);
+    this.#addBranch({ id: branch, volume: id, parent: 0, parentLsn: 0, fromLsn: at.lsn });
+    this.#addVolume(newVolume({ id, name, sizeBytes, branch }, at));
     return true;
   }
 
-  #set(body: Readonly<Record<string, unknown>>): boolean {
-    const volume = this.#volumeOf(body);
+  #resized(body: Fields, at: RecordPlace): boolean {
+    const volume = this.#liveVolumeOf(body.id, at);
+    if (volume === undefined || !isSize(body.sizeBytes)) return false;
+    volume.sizeBytes = body.sizeBytes;
+    noteState(volume, at);
+    return true;
+  }
+
+  #removed(body: Fields, at: RecordPlace): boolean {
+    const volume = this.#liveVolumeOf(body.id, at);
     if (volume === undefined) return false;
-    if (typeof body.name === "string" && body.name !== volume.name) {
-      if (this.#live.has(body.name) || volume.removedMicros !== undefined) return false;
-      this.#live.delete(volume.name);
-      volume.name = body.name;
-      this.#live.set(volume.name, volume);
-    }
-    if (typeof body.isReadOnly === "boolean") volume.isReadOnly = body.isReadOnly;
-    if (typeof body.description === "string") volume.description = body.description;
-    if (typeof body.isDeduplicated === "boolean") volume.isDeduplicated = body.isDeduplicated;
-    if (typeof body.isCompressed === "boolean") volume.isCompressed = body.isCompressed;
+    volume.removedMicros = at.timeMicros;
+    this.#live.delete(volume.name);
+    noteState(volume, at);
     return true;
   }
 
-  #volumeOf(body: Readonly<Record<string, unknown>>): Volume | undefined {
-    return typeof body.id === "number" ? this.volumes.get(body.id) : undefined;
+  /** Its old name may be another one's by now: the record says which it gets. */
+  #restored({ id, name }: Fields, at: RecordPlace): boolean {
+    const volume = this.#volumeOf(id, at);
+    if (volume?.removedMicros === undefined) return false;
+    if (!isNameField(name) || this.#live.has(name)) return false;
+    volume.removedMicros = undefined;
+    volume.name = name;
+    this.#live.set(name, volume);
+    noteState(volume, at);
+    return true;
   }
-}
 
-export function summaryOf(volume: Volume): VolumeSummary {
-  const { id, name, sizeBytes, createdMicros, removedMicros } = volume;
-  const { isReadOnly, description, isDeduplicated, isCompressed } = volume;
-  return {
-    id,
-    name,
-    sizeBytes,
-    createdMicros,
-    isReadOnly,
-    description,
-    isDeduplicated,
-    isCompressed,
-    ...(removedMicros === undefined ? {} : { removedMicros }),
+  #set(body: Fields, at: RecordPlace): boolean {
+    const { name, isReadOnly, description, isDeduplicated, isCompressed } = body;
+    const volume = this.#volumeOf(body.id, at);
+    if (volume === undefined) return false;
+    if (name !== undefined && name !== volume.name) {
+      if (!isNameField(name) || this.#live.has(name)) return false;
+      if (volume.removedMicros !== undefined) return false;
+      this.#live.delete(volume.name);
+      volume.name = name;
+      this.#live.set(name, volume);
+      noteState(volume, at);
+    }
+    if (typeof isReadOnly === "boolean") volume.isReadOnly = isReadOnly;
+    if (typeof description === "string") volume.description = description;
+    if (typeof isDeduplicated === "boolean") volume.isDeduplicated = isDeduplicated;
+    if (typeof isCompressed === "boolean") volume.isCompressed = isCompressed;
+    return true;
+  }
+
+  /** A clone makes a volume; a rewind and an undo go on with the volume's own past. */
+  #branched(body: Fields, at: RecordPlace): boolean {
+    const { id, branch, parent, parentLsn, sizeBytes, reason, name } = body;
+    if (!isId(id) || !isId(branch) || !isId(parent) || !isSize(sizeBytes)) return false;
+    const origin = this.branches.get(parent);
+    if (origin === undefined || branch <= parent || this.branches.has(branch)) return false;
+    if (!isBelow(parentLsn, at.lsn) || parentLsn < origin.fromLsn) return false;
+    const begun = { id: branch, volume: id, parent, parentLsn, fromLsn: at.lsn };
+    if (reason === "clone") {
+      if (!isNameField(name) || this.volumes.has(id) || this.#live.has(name)) return false;
+      const { isDeduplicated, isCompressed } = this.volumes.get(origin.volume) as Volume;
+      this.#addBranch(begun);
+      this.#addVolume({
+        ...newVolume({ id, name, sizeBytes, branch }, at),
+        isDeduplicated,
+        isCompressed,
+      });
+      return true;
+    }
+    const volume = this.#liveVolumeOf(id, at);
+    if ((reason !== "rewind" && reason !== "undo") || name !== undefined) return false;
+    if (volume === undefined || origin.volume !== id) return false;
+    this.#addBranch(begun);
+    volume.branch = branch;
+    volume.sizeBytes = sizeBytes;
+    noteState(volume, at);
+    return true;
+  }
+
+  /** Of a volume where the record names one. */
+  #retentionSet(body: Fields): boolean {
+    if (body.volume === undefined) {
+      const retention = retentionFrom(body);
+      this.retention = retention ?? this.retention;
+      return retention !== undefined;
+    }
+    const volume = isId(body.volume) ? this.volumes.get(body.volume) : undefined;
+    const retention = body.isInherited === true ? undefined : retentionFrom(body);
+    if (volume === undefined || (retention === undefined && body.isInherited !== true))
+      return false;
+    volume.retention = retention;
+    return true;
+  }
+
+  #addBranch(branch: Branch): void {
+    this.branches.set(branch.id, branch);
+    this.nextBranch = Math.max(this.nextBranch, branch.id + 1);
+  }
+
+  #addVolume(volume: Volume): void {
+    this.volumes.set(volume.id, volume);
+    this.#live.set(volume.name, volume);
+    this.nextVolume = Math.max(this.nextVolume, volume.id + 1);
+  }
+
+  /** Records come in their order: one from before what is known of the volume contradicts it. */
+  #volumeOf(id: unknown, { lsn }: RecordPlace): Volume | undefined {
+    const volume = isId(id) ? this.volumes.get(id) : undefined;
+    return volume !== undefined && newestState(volume).fromLsn < lsn ? volume : undefined;
+  }
+
+  #liveVolumeOf(id: unknown, at: RecordPlace): Volume | undefined {
+    const volume = this.#volumeOf(id, at);
+    return volume?.removedMicros === undefined ? volume : undefined;
+  }
+
+  #hasItsBranches({ id, states }: Volume): boolean {
+    return states.every(({ branch }) => this.branches.get(branch)?.volume === id);
+  }
+
+  readonly #isLiveAt = (id: number, lsn: number): boolean => {
+    const volume = this.volumes.get(id);
+    return volume !== undefined && stateAt(volume, lsn)?.isRemoved === false;
   };
 }
 
-function isId(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) > 0 && (value as number) < 2 ** 32;
-}
-
-function isSize(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) > 0 && (value as number) % 512 === 0;
-}
-
-function isBytes(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
-}
-
-function isRetention(value: unknown): value is Retention {
-  const { everyWriteMicros } = (value ?? {}) as Partial<Retention>;
-  return everyWriteMicros === null || isBytes(everyWriteMicros);
-}
-
-function isListOf<T>(value: unknown, isItem: (item: unknown) => item is T): value is T[] {
-  return Array.isArray(value) && value.every(isItem);
-}
-
-function isBranch(value: unknown): value is Branch {
-  const { id, volume } = (value ?? {}) as Partial<Branch>;
-  return isId(id) && isId(volume);
-}
-
-function isVolume(value: unknown): value is Volume {
-  const { id, name, sizeBytes, branch } = (value ?? {}) as Partial<Volume>;
-  return isId(id) && typeof name === "string" && isSize(sizeBytes) && isId(branch);
+function isBelow(value: unknown, lsn: number): value is number {
+  return isCount(value) && value < lsn;
 }

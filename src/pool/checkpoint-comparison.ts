@@ -244,7 +244,8 @@ class ChangedBlocks {
     const { catalog } = this.#content;
     const volume = catalog.volumes.get(json.id as number);
     const oldEnd = Math.ceil((volume?.sizeBytes ?? 0) / BLOCK_BYTES);
-    if (!catalog.apply(kind, json, timeMicros)) throw contradiction(lsn, JSON.stringify(json));
+    if (!catalog.apply(kind, json, { lsn, timeMicros }))
+      throw contradiction(lsn, JSON.stringify(json));
     if (kind !== RECORD_KIND.VOLUME_RESIZED || volume === undefined) return;
     const end = Math.ceil((json.sizeBytes as number) / BLOCK_BYTES);
     if (end < oldEnd) this.of(volume.branch).fill(end, oldEnd - end, CHANGED);

@@ -5,6 +5,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK, noise, PoolRig, turn } from "../../test/crash/memory-rig.ts";
+import { wholeRetention } from "./catalog-policy.ts";
 
 const MIB = 1 << 20;
 const ENOSPC = 28;
@@ -17,7 +18,12 @@ async function fill(rig: PoolRig, from: number): Promise<number> {
 
 test("a full pool that is grown takes writes again, and is as large after a restart", async () => {
   const rig = await PoolRig.create();
-  deepEqual(rig.pool.policy, { retention: { everyWriteMicros: null }, poolSizeBytes: 0 });
+  deepEqual(rig.pool.policy, {
+    retention: wholeRetention({ everyWriteMicros: null }),
+    poolSizeBytes: 0,
+    whenFull: "shorten-history",
+    historyFloorMicros: 3_600_000_000,
+  });
   await rig.pool.createVolume("a", 64 * MIB);
   await rig.pool.setPolicy({ poolSizeBytes: 2 * MIB });
   const count = await fill(rig, 0);
@@ -65,7 +71,7 @@ test("a size that the daemon is started with goes before the one that was set, a
 
 test("retention is what was set last, in the log and in a checkpoint", async () => {
   const rig = await PoolRig.create();
-  const day = { everyWriteMicros: 86_400_000_000 };
+  const day = wholeRetention({ everyWriteMicros: 86_400_000_000, dailyMicros: null });
   await rig.pool.setPolicy({ retention: day });
   deepEqual(rig.pool.policy.retention, day);
   const replayed = await PoolRig.open(rig.cutPower());
@@ -73,8 +79,18 @@ test("retention is what was set last, in the log and in a checkpoint", async () 
   await replayed.pool.setPolicy({ retention: { everyWriteMicros: 0 } });
   await replayed.pool.checkpoint();
   const loaded = await PoolRig.open(replayed.cutPower());
-  deepEqual(loaded.pool.policy.retention, { everyWriteMicros: 0 });
+  deepEqual(loaded.pool.policy.retention, wholeRetention({ everyWriteMicros: 0 }));
   await loaded.close();
+});
+
+test("what becomes of a full pool, and the history that stays whatever happens, are set for good", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.setPolicy({ whenFull: "stop-writes" });
+  await rig.pool.setPolicy({ historyFloorMicros: 60_000_000 });
+  const again = await PoolRig.open(rig.cutPower());
+  const { whenFull, historyFloorMicros, poolSizeBytes } = again.pool.policy;
+  deepEqual([whenFull, historyFloorMicros, poolSizeBytes], ["stop-writes", 60_000_000, 0]);
+  await again.close();
 });
 
 test("deduplication and compression are switched per volume, for good", async () => {

@@ -255,7 +255,7 @@ class PoolCheck {
       start,
       onRecord: (cursor) => {
         this.#plain.apply(this.#memory, cursor);
-        if (cursor.kind === RECORD_KIND.RETENTION_SET)
+        if (cursor.kind === RECORD_KIND.RETENTION_SET && cursor.json?.volume === undefined)
           this.#windowMicros = windowOf(cursor.json ?? {});
       },
     });
@@ -496,6 +496,7 @@ class PoolCheck {
   }
 }
 
+/** What the pool promises; a volume's own retention is another matter. */
 function windowOf({ everyWriteMicros }: Readonly<Record<string, unknown>>): number | null {
   return typeof everyWriteMicros === "number" ? everyWriteMicros : null;
 }

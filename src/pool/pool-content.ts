@@ -17,7 +17,9 @@ import type { PageDirectory } from "../index/page-directory.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
 import { LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
 import { BLOCK_BYTES } from "../reduce/block-memory.ts";
-import { Catalog, type Volume } from "./catalog.ts";
+import { Catalog } from "./catalog.ts";
+import type { RecordPlace } from "./catalog-fields.ts";
+import type { Volume } from "./catalog-volume.ts";
 
 export class PoolContent {
   readonly index: BlockIndex;
@@ -65,17 +67,17 @@ export class PoolContent {
         if (this.index.relocations.apply(cursor)) return;
         throw misfit(cursor.lsn, "more frames of a segment were moved than it can have");
       default:
-        if (cursor.json === undefined || this.apply(cursor.kind, cursor.json, cursor.timeMicros))
-          return;
+        if (cursor.json === undefined || this.apply(cursor.kind, cursor.json, cursor)) return;
         throw contradiction(cursor.lsn, JSON.stringify(cursor.json));
     }
   }
 
   /** Applies a record with JSON. False when it contradicts what is there; then nothing has changed. */
-  apply(kind: number, body: Readonly<Record<string, unknown>>, timeMicros: number): boolean {
+  apply(kind: number, body: Readonly<Record<string, unknown>>, at: RecordPlace): boolean {
     if (kind === RECORD_KIND.SEGMENT_DROPPED) return this.#segmentDropped(body);
+    if (kind === RECORD_KIND.BRANCHED) return false; // the index knows no past yet
     const oldBytes = this.#volumeOf(body)?.sizeBytes ?? 0;
-    if (!this.catalog.apply(kind, body, timeMicros)) return false;
+    if (!this.catalog.apply(kind, body, at)) return false;
     if (kind === RECORD_KIND.VOLUME_MADE) this.index.addBranch(body.branch as number);
     const volume = this.#volumeOf(body);
     if (kind === RECORD_KIND.VOLUME_RESIZED && volume !== undefined) this.#cutOff(volume, oldBytes);

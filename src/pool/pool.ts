@@ -40,13 +40,10 @@ import { PromisedRequest } from "../volume/device-request.ts";
 import { FingerprintLists, type FingerprintListsOptions } from "../volume/fingerprint-lists.ts";
 import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
-import {
-  type Catalog,
-  type CatalogRecord,
-  summaryOf,
-  type Volume,
-  type VolumeRecord,
-} from "./catalog.ts";
+import type { Catalog } from "./catalog.ts";
+import { wholeRetention } from "./catalog-policy.ts";
+import type { CatalogRecord, VolumeRecord } from "./catalog-records.ts";
+import { summaryOf, type Volume } from "./catalog-volume.ts";
 import { Damage } from "./damage.ts";
 import { DedupRestore } from "./dedup-restore.ts";
 import { Housekeeper } from "./housekeeper.ts";
@@ -67,6 +64,7 @@ import type {
   PoolEvent,
   PoolHost,
   PoolPolicy,
+  PoolPolicyChange,
   PoolSettings,
   PoolState,
   PoolStatistics,
@@ -270,19 +268,20 @@ export class Pool {
   // ---- the pool as a whole
 
   get policy(): PoolPolicy {
-    const { retention } = this.#catalog;
-    return { retention, poolSizeBytes: this.#space.poolSizeBytes };
+    const { retention, limits } = this.#catalog;
+    return { ...limits, retention, poolSizeBytes: this.#space.poolSizeBytes };
   }
 
   /** Each setting given is a record of its own; it holds at once. */
-  async setPolicy({ retention, poolSizeBytes }: Partial<PoolPolicy>): Promise<void> {
+  async setPolicy({ retention, ...limits }: PoolPolicyChange): Promise<void> {
     if (retention !== undefined) {
-      await this.#record(() => ({ kind: RECORD_KIND.RETENTION_SET, body: retention }));
-      this.#tell("info", "pool.set", { ...retention });
+      const body = wholeRetention(retention);
+      await this.#record(() => ({ kind: RECORD_KIND.RETENTION_SET, body }));
+      this.#tell("info", "pool.set", { ...body });
     }
-    if (poolSizeBytes !== undefined) {
-      await this.#record(() => ({ kind: RECORD_KIND.POOL_SET, body: { poolSizeBytes } }));
-      this.#tell("info", "pool.set", { poolSizeBytes });
+    if (Object.keys(limits).length > 0) {
+      await this.#record(() => ({ kind: RECORD_KIND.POOL_SET, body: limits }));
+      this.#tell("info", "pool.set", limits);
     }
   }
 
@@ -520,7 +519,7 @@ export class Pool {
     const position = await opening.replay();
     this.#recovery = opening.recovery;
     const { poolSizeBytes } = this.#settings;
-    const { poolSizeBytes: setBytes = 0 } = this.#catalog;
+    const { poolSizeBytes: setBytes = 0 } = this.#catalog.limits;
     this.#space = new SpaceGuard({
       directory: this.#host.log,
       clock: this.#host.clock,
@@ -703,12 +702,11 @@ export class Pool {
   #appendDropped(dropped: DroppedSegment): Promise<void> {
     return this.log.withRoom(() => {
       const body = { ...dropped };
-      this.log.appendEncoded(encodeJsonRecord(RECORD_KIND.SEGMENT_DROPPED, body));
-      const isApplied = this.#content.apply(
-        RECORD_KIND.SEGMENT_DROPPED,
-        body,
-        this.log.appendedMicros,
-      );
+      const lsn = this.log.appendEncoded(encodeJsonRecord(RECORD_KIND.SEGMENT_DROPPED, body));
+      const isApplied = this.#content.apply(RECORD_KIND.SEGMENT_DROPPED, body, {
+        lsn,
+        timeMicros: this.log.appendedMicros,
+      });
       assert(isApplied, "a tombstone that we append fits");
     });
   }
@@ -744,8 +742,9 @@ export class Pool {
     const append = (): R => {
       const record = make();
       const body: Readonly<Record<string, unknown>> = { ...record.body };
-      this.log.appendEncoded(encodeJsonRecord(record.kind, body));
-      const isApplied = this.#content.apply(record.kind, body, this.log.appendedMicros);
+      const lsn = this.log.appendEncoded(encodeJsonRecord(record.kind, body));
+      const timeMicros = this.log.appendedMicros;
+      const isApplied = this.#content.apply(record.kind, body, { lsn, timeMicros });
       assert(isApplied, "a record that we append fits the catalog");
       this.#takeEffect(record);
       return record;
@@ -765,9 +764,12 @@ export class Pool {
   #takeEffect({ kind, body }: CatalogRecord): void {
     switch (kind) {
       case RECORD_KIND.RETENTION_SET:
+      case RECORD_KIND.MOMENT_NAMED:
+      case RECORD_KIND.MOMENT_FORGOTTEN:
+      case RECORD_KIND.MOMENT_SET:
         return;
       case RECORD_KIND.POOL_SET:
-        this.#space.poolSizeBytes = body.poolSizeBytes;
+        if (body.poolSizeBytes !== undefined) this.#space.poolSizeBytes = body.poolSizeBytes;
         return;
       default:
         this.#addDevice(this.#volumeOf(body.id));

@@ -72,18 +72,34 @@ export interface VolumeSettings {
   readonly isCompressed?: boolean;
 }
 
-/** What history is promised. Until a record says otherwise: all of it. */
+/** What history is promised, by how far back it reaches, in µs; 0: not at all, null: for ever. */
 export interface Retention {
-  /** How far back every write can be reached, in µs; 0: history isn't kept, null: it is kept for ever. */
+  /** Every write. */
   readonly everyWriteMicros: number | null;
+  /** One moment of each hour, day, week and month. */
+  readonly hourlyMicros: number | null;
+  readonly dailyMicros: number | null;
+  readonly weeklyMicros: number | null;
+  readonly monthlyMicros: number | null;
 }
+
+/** A retention as it is asked for: spans that aren't given are 0. */
+export type RetentionSpans = Pick<Retention, "everyWriteMicros"> & Partial<Retention>;
 
 /** What may be set on the pool, live; it is part of the pool and holds until it is set again. */
 export interface PoolPolicy {
   readonly retention: Retention;
   /** Limit on what the pool stores; 0: as much as the file system has. */
   readonly poolSizeBytes: number;
+  /** When space runs out: history beyond the floor goes before it should, or new data is refused. */
+  readonly whenFull: "shorten-history" | "stop-writes";
+  /** So much history stays whatever happens. */
+  readonly historyFloorMicros: number;
 }
+
+export type PoolPolicyChange = Partial<Omit<PoolPolicy, "retention">> & {
+  readonly retention?: RetentionSpans;
+};
 
 export type PoolState = "open" | "full" | "stopped" | "closed";
 

@@ -7,12 +7,18 @@
 import { StorageError } from "../../src/base/errors.ts";
 import type { ServedPool } from "../../src/daemon/served-pool.ts";
 import type { BlockDevice } from "../../src/nbd/block-device.ts";
+import {
+  LIMITS_DEFAULT,
+  RETENTION_DEFAULT,
+  wholeRetention,
+} from "../../src/pool/catalog-policy.ts";
 import type {
   DamageStatistics,
   GcReport,
   HousekeepingProgress,
   PoolEvent,
   PoolPolicy,
+  PoolPolicyChange,
   PoolStatistics,
   ScrubReport,
   ScrubStatus,
@@ -66,7 +72,7 @@ export class SmallPool implements ServedPool {
   /** What the next scrub finds. */
   scrubProblems: ScrubReport["problems"] = [];
   scrub: ScrubStatus = { progress: undefined, report: undefined };
-  policy: PoolPolicy = { retention: { everyWriteMicros: null }, poolSizeBytes: 0 };
+  policy: PoolPolicy = { ...LIMITS_DEFAULT, retention: RETENTION_DEFAULT, poolSizeBytes: 0 };
   #volumes: VolumeSummary[] = [];
 
   volumes({
@@ -106,9 +112,11 @@ export class SmallPool implements ServedPool {
     return this.#change(name, { removedMicros: 2e15 });
   }
 
-  async setPolicy(change: Partial<PoolPolicy>): Promise<void> {
+  async setPolicy({ retention, ...limits }: PoolPolicyChange): Promise<void> {
     await this.beforeChange();
-    this.policy = { ...this.policy, ...change };
+    this.policy = { ...this.policy, ...limits };
+    if (retention !== undefined)
+      this.policy = { ...this.policy, retention: wholeRetention(retention) };
   }
 
   setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary> {

@@ -364,7 +364,7 @@ suite("a damaged log", () => {
     for (const [kind, flags, code] of [
       [200, 1, "FORMAT_UNSUPPORTED"],
       [200, 0, undefined],
-      [20, 1, "FORMAT_UNSUPPORTED"],
+      [41, 1, "FORMAT_UNSUPPORTED"],
       [40, 1, "FORMAT_UNSUPPORTED"],
     ] as const) {
       const last = batchAt(3);

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The records that change the catalog, as they are made. Read from a log they are plain fields, and the catalog checks
+// each (catalog.ts). docs/format/record.md is the specification.
+
+import type { RECORD_KIND } from "../log/record.ts";
+import type { MomentName } from "./catalog-moments.ts";
+import type { PoolPolicy, Retention, VolumeSettings } from "./types.ts";
+
+/** Records of a volume carry its id. */
+export type VolumeRecord =
+  | {
+      readonly kind: typeof RECORD_KIND.VOLUME_MADE;
+      readonly body: {
+        readonly id: number;
+        readonly name: string;
+        readonly sizeBytes: number;
+        readonly branch: number;
+      };
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.VOLUME_RESIZED;
+      readonly body: { readonly id: number; readonly sizeBytes: number };
+    }
+  | { readonly kind: typeof RECORD_KIND.VOLUME_REMOVED; readonly body: { readonly id: number } }
+  | {
+      readonly kind: typeof RECORD_KIND.VOLUME_RESTORED;
+      readonly body: { readonly id: number; readonly name: string };
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.VOLUME_SET;
+      readonly body: { readonly id: number; readonly name?: string } & VolumeSettings;
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.BRANCHED;
+      readonly body: {
+        readonly id: number;
+        readonly branch: number;
+        readonly parent: number;
+        readonly parentLsn: number;
+        readonly sizeBytes: number;
+      } & (
+        | { readonly reason: "clone"; readonly name: string }
+        | { readonly reason: "rewind" | "undo" }
+      );
+    };
+
+export type MomentRecord =
+  | {
+      readonly kind: typeof RECORD_KIND.MOMENT_NAMED;
+      readonly body: {
+        readonly lsn: number;
+        readonly timeMicros: number;
+        readonly moments: readonly MomentName[];
+        readonly expiresMicros?: number;
+        readonly isProtected?: boolean;
+        readonly description?: string;
+      };
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.MOMENT_FORGOTTEN;
+      readonly body: { readonly moments: readonly MomentName[] };
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.MOMENT_SET;
+      readonly body: MomentName & {
+        readonly newName?: string;
+        readonly expiresMicros?: number | null;
+        readonly isProtected?: boolean;
+        readonly description?: string;
+      };
+    };
+
+export type PoolRecord =
+  | {
+      readonly kind: typeof RECORD_KIND.RETENTION_SET;
+      readonly body:
+        | Retention
+        | ({ readonly volume: number } & (Retention | { readonly isInherited: true }));
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.POOL_SET;
+      readonly body: Partial<Omit<PoolPolicy, "retention">>;
+    };
+
+export type CatalogRecord = VolumeRecord | MomentRecord | PoolRecord;
