@@ -58,6 +58,10 @@ export class AccessPolicy {
     return this.#ruleFor(exportName).needsTls;
   }
 
+  get hasRules(): boolean {
+    return this.#rules.size > 0;
+  }
+
   /** A uid is asked for by some rule: worth finding out. */
   get isUidNeeded(): boolean {
     return [...this.#rules.values()].some((rule) =>

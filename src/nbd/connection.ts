@@ -214,7 +214,7 @@ export class Connection implements SocketHandler {
     this.#isAsking = true;
     this.#answer(question).then(
       (answer) => this.#answered(answer),
-      (error: unknown) => this.#answered(() => this.#negotiation.refused(refusalOf(error))),
+      (error: unknown) => this.#answered(() => this.#negotiation.refused(this.#refusalOf(error))),
     );
   }
 
@@ -251,6 +251,15 @@ export class Connection implements SocketHandler {
     this.#exportName = exportName;
     const description = describe(this.#export);
     return () => this.#negotiation.described(description);
+  }
+
+  /** What the client is told. A guess at the name it meant may be one that an access list hides from it. */
+  #refusalOf(error: unknown): Refusal {
+    if (!(error instanceof StorageError)) throw error;
+    const isGuess = error.code === "EXPORT_NOT_FOUND" || error.code === "VOLUME_NOT_FOUND";
+    const isHinted = !(isGuess && this.#context.access.hasRules);
+    const message = isHinted ? `${error.message}; hint: ${error.hint}` : error.message;
+    return { kind: refusalKind(error), message };
   }
 
   async #find(exportName: string): Promise<FoundExport> {
@@ -423,13 +432,11 @@ function describe(opened: OpenExport): ExportDescription {
   };
 }
 
-function refusalOf(error: unknown): Refusal {
-  if (!(error instanceof StorageError)) throw error;
-  const message = error.message;
-  if (error.code === "ACCESS_DENIED") return { kind: "policy", message };
-  if (error.kind === "not_found" || error.kind === "invalid") return { kind: "unknown", message };
-  if (error.kind === "unavailable") return { kind: "shutdown", message };
-  return { kind: "failed", message };
+function refusalKind({ code, kind }: StorageError): Refusal["kind"] {
+  // BUSY is a limit of ours; the specification's SHUTDOWN would tell the client that the server goes away.
+  if (code === "ACCESS_DENIED" || code === "BUSY") return "policy";
+  if (kind === "not_found" || kind === "invalid") return "unknown";
+  return kind === "unavailable" ? "shutdown" : "failed";
 }
 
 function textOf(error: unknown): string {

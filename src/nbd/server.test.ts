@@ -66,12 +66,34 @@ describe("access", () => {
 
   test("the catalog's own refusals are told in the protocol's words", async () => {
     const door = new NbdDoorInMemory({ soon });
-    door.catalog.refusals.set("busy", new StorageError("BUSY", "pool: not now: starting"));
+    door.catalog.refusals.set("busy", new StorageError("BUSY", "view: not opened: too many"));
+    door.catalog.refusals.set("stopped", new StorageError("POOL_STOPPED", "pool: stopped"));
+    door.catalog.refusals.set("db@x y", new StorageError("MOMENT_INVALID", "moment: refused"));
     door.catalog.refusals.set("bad", new StorageError("POOL_CORRUPT", "pool: damaged: badly"));
     await rejects(open(door, "nothing"), /ERR_UNKNOWN: export "nothing"/);
-    await rejects(open(door, "busy"), /ERR_SHUTDOWN: pool: not now/);
+    await rejects(
+      open(door, "busy"),
+      /ERR_POLICY: view: not opened: too many; hint: the daemon is/,
+    );
+    await rejects(open(door, "stopped"), /ERR_SHUTDOWN: pool: stopped/);
+    await rejects(open(door, "db@x y"), /ERR_UNKNOWN: moment: refused; hint: a moment is #1234567/);
     await rejects(open(door, "bad"), /ERR_PLATFORM: pool: damaged/);
   });
+});
+
+test("a guess at what was meant isn't told where access lists may hide it", async () => {
+  const misspelt = new StorageError("EXPORT_NOT_FOUND", 'export "bd": not found', {
+    hint: 'did you mean "db"?',
+  });
+  for (const access of [[], [{ exportName: "db", allow: [] }]]) {
+    const door = new NbdDoorInMemory({ soon, settings: { access } });
+    door.catalog.refusals.set("bd", misspelt);
+    const isTold = access.length === 0;
+    await rejects(
+      open(door, "bd"),
+      (error: Error) => /did you mean/.test(error.message) === isTold,
+    );
+  }
 });
 
 describe("hooks", () => {
