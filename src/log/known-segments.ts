@@ -31,8 +31,10 @@ export async function withSegment<T>(
   files: LogFiles,
   number: number,
   work: (reader: SegmentReader) => Promise<T>,
+  windowBytes?: number,
 ): Promise<T> {
-  const reader = await SegmentReader.open(files.memory, files.directory, number, files.poolId);
+  const { memory, directory, poolId } = files;
+  const reader = await SegmentReader.open(memory, directory, number, poolId, windowBytes);
   try {
     return await work(reader);
   } finally {

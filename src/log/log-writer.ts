@@ -43,6 +43,7 @@ import {
 import { RecordedTime } from "./recorded-time.ts";
 import type { ReplayStart } from "./replay-start.ts";
 import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.ts";
+import type { RecentSegment } from "./segment-times.ts";
 import { SyncQueue } from "./sync-queue.ts";
 
 export interface LogPosition {
@@ -537,6 +538,15 @@ export class LogWriter {
     };
   }
 
+  /**
+   * The segments that can't be read from their footers yet, oldest first, with all that was appended so far; the last
+   * is being written.
+   */
+  recentSegments(): readonly RecentSegment[] {
+    while (this.#open !== undefined) this.closeBatch();
+    return this.#sync.segments.filter((segment) => segment.hasMetas);
+  }
+
   /** Ends the segment being written, if there is anything in it: the next batch begins another one. */
   async sealSegment(): Promise<void> {
     const { number, end } = this.#segment as OpenSegment;
@@ -778,7 +788,7 @@ export class LogWriter {
   #written(batch: BatchBuffer): void {
     assert(this.#queue[0] === batch, "batches are written in order");
     this.#queue.shift();
-    (batch.segment as OpenSegment).pendingBatchCount -= 1;
+    (batch.segment as OpenSegment).batchWritten();
     this.#writtenLsn = batch.firstLsn + batch.recordCount;
     this.#sync.written(batch, this.#writtenLsn);
     // A waiter may append at once: the buffer is free only when all of its own have been told.
@@ -897,22 +907,20 @@ export class LogWriter {
   #writeFooter(segment: OpenSegment): void {
     const { number, firstLsn, footerOffset } = segment;
     const footer = segment.buildFooter();
-    const completed = (): void => {
-      segment.isDirty = true;
-      segment.isFooterDone = true;
-    };
     this.#options.onSegmentSealed({ number, sizeBytes: footerOffset + footer.length, firstLsn });
     this.#footerCount += 1;
     segment.file.write(footer, footerOffset).then(
       () => {
         this.#footerCount -= 1;
-        completed();
+        segment.footerWritten();
+        segment.isDirty = true;
       },
       (error: unknown) => {
         this.#footerCount -= 1;
         if (!hasCode(error, "DISK_FULL")) return this.#stop(error);
         this.#options.onSpaceMissing();
-        completed(); // recovery reads its batches instead
+        segment.isFooterDone = true; // recovery reads its batches instead
+        segment.isDirty = true;
       },
     );
   }

@@ -4,6 +4,7 @@
 // its footer will repeat. The header page waits here until the first batch is written, so that a full disk stops
 // neither the roll-over nor the log.
 
+import { assert } from "../base/assert.ts";
 import type { DiskFile } from "../host/ports.ts";
 import { type BlockMemory, FRAME_ROW_BYTES, SEGMENT_FRAMES_MAX } from "../reduce/block-memory.ts";
 import { BATCH_HEADER_BYTES, FLUSH_ALIGN_BYTES } from "./batch.ts";
@@ -30,8 +31,9 @@ export class OpenSegment {
   readonly #memory: BlockMemory;
   /** Until it is written. */
   #headerPage: Uint8Array | undefined;
-  /** Batch metas for the footer, copied as batches close. */
+  /** Batch metas for the footer, copied as batches close; kept until they can be read from the file. */
   #meta: Uint8Array = new Uint8Array(META_BYTES_FIRST);
+  #hasFooter = false;
   #metaBytes = 0;
   #batchCount = 0;
   /** Where the next batch begins. */
@@ -127,8 +129,37 @@ export class OpenSegment {
       checksum: hashOutside(memory, footer.subarray(0, trailerAt)),
     });
     footer.set(memory.bytes.subarray(trailer, trailer + SEGMENT_TRAILER_BYTES), trailerAt);
-    this.#meta = new Uint8Array(0);
     return footer;
+  }
+
+  /** The footer is in the file. */
+  footerWritten(): void {
+    assert(this.isSealed, "a footer follows the last batch");
+    this.isFooterDone = true;
+    this.#hasFooter = true;
+    this.#forgetMetas();
+  }
+
+  /** One of the batches that were closed is. */
+  batchWritten(): void {
+    this.pendingBatchCount -= 1;
+    this.#forgetMetas();
+  }
+
+  /** The file doesn't say all of what is in here yet. */
+  get hasMetas(): boolean {
+    return !this.#hasFooter || this.pendingBatchCount > 0;
+  }
+
+  /** Offset, header and records of each batch that is closed, as in the footer; valid in this turn. */
+  get metas(): Uint8Array {
+    return this.#meta.subarray(0, this.#metaBytes);
+  }
+
+  #forgetMetas(): void {
+    if (this.hasMetas) return;
+    this.#meta = new Uint8Array(0);
+    this.#metaBytes = 0;
   }
 
   #reserve(lengthBytes: number): void {

@@ -7,6 +7,7 @@
 // Of a segment whose frames garbage collection has moved, only a file with its records may be left: header and footer,
 // no batches. It is opened where the segment isn't there, and has to be walked by its footer.
 
+import { assert } from "../base/assert.ts";
 import { hasCode, StorageError } from "../base/errors.ts";
 import type { Directory, DiskFile } from "../host/ports.ts";
 import { type BlockMemory, FRAME_OPEN_RESULT } from "../reduce/block-memory.ts";
@@ -82,6 +83,8 @@ export interface WalkOptions {
 }
 
 const WINDOW_BYTES = 2 << 20;
+/** Enough for whoever walks no batches. */
+export const PEEK_WINDOW_BYTES: number = SEGMENT_HEADER_BYTES;
 
 export class SegmentReader {
   readonly number: number;
@@ -92,6 +95,7 @@ export class SegmentReader {
   readonly #file: DiskFile;
   readonly #poolId: Uint8Array;
   readonly #window: number;
+  readonly #windowBytes: number;
   /** Reused: nothing keeps it across a call. */
   readonly #cursor: RecordCursor = newRecordCursor();
   #windowStart = 0;
@@ -101,6 +105,7 @@ export class SegmentReader {
     memory: BlockMemory,
     file: DiskFile,
     identity: { number: number; sizeBytes: number; isRecords: boolean; poolId: Uint8Array },
+    windowBytes: number,
   ) {
     this.#memory = memory;
     this.#file = file;
@@ -108,7 +113,8 @@ export class SegmentReader {
     this.sizeBytes = identity.sizeBytes;
     this.isRecords = identity.isRecords;
     this.#poolId = identity.poolId;
-    this.#window = memory.staging.allocate(WINDOW_BYTES);
+    this.#windowBytes = windowBytes;
+    this.#window = memory.staging.allocate(windowBytes);
     if (this.#window < 0)
       throw new StorageError("BUSY", `segment ${this.number}: not read: no staging memory is free`);
   }
@@ -118,11 +124,13 @@ export class SegmentReader {
     directory: Directory,
     number: number,
     poolId: Uint8Array,
+    windowBytes: number = WINDOW_BYTES,
   ): Promise<SegmentReader> {
     const { file, isRecords } = await openSegment(directory, number);
     try {
       const sizeBytes = await file.sizeBytes();
-      return new SegmentReader(memory, file, { number, sizeBytes, isRecords, poolId });
+      const identity = { number, sizeBytes, isRecords, poolId };
+      return new SegmentReader(memory, file, identity, windowBytes);
     } catch (error) {
       await file.close();
       throw error;
@@ -140,6 +148,18 @@ export class SegmentReader {
     if (typeof header !== "string" && header.number !== this.number)
       return `it is segment ${header.number} by its header`;
     return header;
+  }
+
+  /** The header of the batch that the segment begins with, or why there is none. */
+  async firstBatch(header: SegmentHeader): Promise<BatchHeader | string> {
+    const at = SEGMENT_HEADER_BYTES + (this.isRecords ? META_PREFIX_BYTES : 0);
+    const availableBytes = await this.#load(at, BATCH_HEADER_BYTES);
+    const batch = parseBatchHeader(this.#memory, this.#address(at), availableBytes, this.#poolId);
+    if (typeof batch === "string") return batch;
+    // The file's blocks may have held another segment before.
+    if (batch.incarnation !== header.incarnation)
+      return `it is of incarnation ${batch.incarnation}`;
+    return continues({ chain: header.chain, nextLsn: header.firstLsn }, batch) ?? batch;
   }
 
   /** The footer's trailer, or why there is none. */
@@ -167,8 +187,17 @@ export class SegmentReader {
     return footer !== undefined && this.#isRight(footer, trailer);
   }
 
+  /** The footer's metas, whose checksum is right, or why there are none. */
+  async metas(trailer: SegmentTrailer): Promise<Uint8Array | string> {
+    const footer = await this.#readFooter(trailer);
+    if (footer === undefined) return "footer cut off";
+    if (!this.#isRight(footer, trailer)) return "footer checksum is wrong";
+    return footer.subarray(trailer.rowBytes, trailer.rowBytes + trailer.metaBytes);
+  }
+
   /** Walks the batches themselves, where they are there. */
   async walk(options: WalkOptions): Promise<WalkResult> {
+    assert(this.#windowBytes === WINDOW_BYTES, "a batch has room in the window of a walk");
     let at = options.from;
     for (;;) {
       if (options.endsAt(at)) return { end: at, reason: undefined };
@@ -219,6 +248,7 @@ export class SegmentReader {
 
   /** Walks the metas in the footer: the same records without the payloads. Throws nothing; a sentence when the footer is bad. */
   async walkFooter(trailer: SegmentTrailer, options: WalkOptions): Promise<WalkResult | string> {
+    assert(this.#windowBytes === WINDOW_BYTES, "a batch has room in the window of a walk");
     const footer = await this.#readFooter(trailer);
     if (footer === undefined) return "footer cut off";
     if (!this.#isRight(footer, trailer)) return "footer checksum is wrong";
@@ -400,7 +430,7 @@ export class SegmentReader {
   }
 
   /** Makes [offset, offset + lengthBytes) available in the window, and some more; returns how much of it there is. */
-  async #load(offset: number, lengthBytes: number, readAhead = WINDOW_BYTES): Promise<number> {
+  async #load(offset: number, lengthBytes: number, readAhead = this.#windowBytes): Promise<number> {
     if (offset >= this.#windowStart && offset + lengthBytes <= this.#windowEnd) return lengthBytes;
     const target = this.#memory.bytes.subarray(
       this.#window,
@@ -442,7 +472,10 @@ function unreadable(segmentNumber: number, lsn: number, what: string): StorageEr
   });
 }
 
-function continues(chain: ChainState, header: BatchHeader): string | undefined {
+function continues(
+  chain: Pick<ChainState, "chain" | "nextLsn">,
+  header: BatchHeader,
+): string | undefined {
   if (header.previousChecksum !== chain.chain) return "it doesn't continue the chain";
   if (header.firstLsn !== chain.nextLsn)
     return `it begins at LSN ${header.firstLsn}, expected ${chain.nextLsn}`;
@@ -472,7 +505,8 @@ async function openSegment(
   }
 }
 
-function isMissing(error: unknown): boolean {
+/** Whether neither the segment nor its records are there. */
+export function isMissing(error: unknown): boolean {
   return hasCode(error, "DISK_IO") && error.data.errno === "ENOENT";
 }
 

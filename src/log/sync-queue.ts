@@ -74,6 +74,11 @@ export class SyncQueue {
     return this.#bytesSinceSync >= BACKGROUND_SYNC_BYTES;
   }
 
+  /** Those that may still have something to sync, or a footer to come, oldest first. */
+  get segments(): readonly OpenSegment[] {
+    return this.#segments;
+  }
+
   /** A file was made in the directory. */
   directoryChanged(): void {
     this.#isDirectoryDirty = true;

@@ -18,6 +18,7 @@ import type { Checkpointer } from "../index/checkpointer.ts";
 import { CHUNK_BLOCKS } from "../index/page-directory.ts";
 import { runName } from "../index/run-file.ts";
 import { FileStore } from "../log/file-store.ts";
+import { LogTimes } from "../log/log-times.ts";
 import { type LogPosition, LogWriter } from "../log/log-writer.ts";
 import { encodeJsonRecord, RECORD_KIND } from "../log/record.ts";
 import type { RecoveryResult } from "../log/recovery.ts";
@@ -122,6 +123,7 @@ export class Pool {
   #roomWaiters: RoomWaiter[] = [];
   // Set once by #start, before anyone else has the pool.
   log!: LogWriter;
+  times!: LogTimes;
   blocks!: BlockStore;
   reducer!: BlockReducer;
   lists!: FingerprintLists;
@@ -534,6 +536,13 @@ export class Pool {
       this.#tell("info", "pool.size-overridden", { poolSizeBytes, setBytes });
     this.log = await this.#space.orWithoutReserve(() => this.#openLog(position));
     this.#checkpointer.log = this.log;
+    this.times = new LogTimes({
+      memory: this.memory,
+      directory: this.#host.log,
+      poolId: poolIdBytes(this.#identity),
+      clock: this.#host.clock,
+      recentSegments: () => this.log.recentSegments(),
+    });
     await opening.cutTails();
     await opening.removeStrayRuns();
     const numbers = await opening.segmentNumbers();
