@@ -118,7 +118,10 @@ function zsh(): string {
       const help = option.help.replaceAll(/[[\]:']/g, " ");
       return `'--${option.name}[${help}]${action}'`;
     });
-    const positions = row.arguments.map((argument) => {
+    // Behind an argument that takes many words zsh knows no other place.
+    const many = row.arguments.findIndex(({ isVariadic }) => isVariadic);
+    const placed = many < 0 ? row.arguments : row.arguments.slice(0, many + 1);
+    const positions = placed.map((argument) => {
       const place = argument.isVariadic ? "*" : argument.isOptional ? "::" : ":";
       const head = argument.isVariadic ? "*:" : place;
       return `'${head}${argument.name}:${zshAction(argument)}'`;

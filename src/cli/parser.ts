@@ -112,11 +112,14 @@ function parseWith(row: CommandRow, words: readonly string[]): CommandLine {
     .allowExcessArguments(false)
     .showSuggestionAfterError(false)
     .configureOutput({ writeErr: () => {}, writeOut: () => {} });
-  for (const argument of row.arguments) {
-    command.addArgument(
-      new Argument(argumentText(argument).startsWith("[") ? bracket(argument) : angle(argument)),
-    );
-  }
+  const innerVariadic = row.arguments.slice(0, -1).findIndex(({ isVariadic }) => isVariadic);
+  const declared =
+    innerVariadic < 0
+      ? row.arguments.map((argument) =>
+          argumentText(argument).startsWith("[") ? bracket(argument) : angle(argument),
+        )
+      : ["[words...]"];
+  for (const text of declared) command.addArgument(new Argument(text));
   for (const option of optionsOf(row)) {
     if (option.name === "help") continue;
     const value = option.value === undefined ? "" : ` <${option.value}>`;
@@ -135,16 +138,29 @@ function parseWith(row: CommandRow, words: readonly string[]): CommandLine {
     optionsOf(row).map(({ name }) => [name, values[camelCase(name)]]),
   );
   checkChoices(row, options);
-  const found = row.arguments.map(
-    ({ name }, index) =>
-      [name, command.processedArgs[index] as string | string[] | undefined] as const,
-  );
+  const processed = command.processedArgs as (string | string[] | undefined)[];
+  const dealt = innerVariadic < 0 ? processed : deal(row, innerVariadic, processed[0] ?? []);
+  const found = row.arguments.map(({ name }, index) => [name, dealt[index]] as const);
   return {
     arguments: new Map(
       found.filter((pair): pair is [string, string | string[]] => pair[1] !== undefined),
     ),
     options,
   };
+}
+
+/**
+ * Commander lets only the last argument take many words. Where it is another (IMAGE... VOLUME), all words come
+ * as one list, and each argument but that one has one of them. Throws USAGE.
+ */
+function deal(row: CommandRow, variadic: number, list: string | string[]): (string | string[])[] {
+  const words = [...list];
+  const missing = row.arguments[words.length];
+  if (missing !== undefined)
+    throw usage(`argument ${missing.name}: missing`, `write "${usageShort(row)}"`);
+  const behind = row.arguments.length - 1 - variadic;
+  const end = words.length - behind;
+  return [...words.slice(0, variadic), words.slice(variadic, end), ...words.slice(end)];
 }
 
 function bracket({ name, isVariadic }: CommandRow["arguments"][number]): string {
