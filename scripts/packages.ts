@@ -13,6 +13,7 @@ const PACKAGES: readonly (readonly [debian: string, program: string])[] = [
   ["libnbd-bin", "nbdfuse"],
   ["python3-libnbd", "nbdsh"],
   ["nbd-client", "nbd-client"],
+  ["nbd-server", "nbd-trplay"],
   ["fio", "fio"],
   ["qemu-utils", "qemu-img"],
   ["qemu-system-common", "qemu-storage-daemon"],

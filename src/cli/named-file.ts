@@ -4,9 +4,11 @@
 // sick disk as well, and below here it is taken for that; but a directory in the place of a file is a wrong
 // argument, and the user's next step is another one than dmesg and smartctl.
 
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { type ErrorCode, StorageError } from "../base/errors.ts";
+import { openDirectory } from "../host/node/directory.ts";
 import { fileKind } from "../host/node/text-file.ts";
+import type { DiskFile } from "../host/ports.ts";
 
 interface Answer {
   readonly code: ErrorCode;
@@ -50,6 +52,14 @@ function nameError(what: string, error: StorageError): StorageError {
   if (answer === undefined || error.code !== "DISK_IO") return error;
   const { code, why, hint } = answer;
   return new StorageError(code, `${what}: ${why}`, { hint, cause: error });
+}
+
+/** Opens it for reading. */
+export function openNamed(path: string): Promise<DiskFile> {
+  return opening(`image "${path}": not read`, async () => {
+    const directory = await openDirectory(dirname(path));
+    return directory.open(basename(path), "read");
+  });
 }
 
 /** Throws unless `image` can be read at any position. */

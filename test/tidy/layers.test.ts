@@ -66,6 +66,10 @@ const FILE_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/cli/commands/serve.ts": ["daemon"],
   // Images are copied as any client would: through the NBD door.
   "src/cli/volume-image.ts": ["nbd"],
+  // What nbd-server logs is what went over the wire: the protocol's own numbers.
+  "src/image/transaction-log.ts": ["nbd"],
+  "src/image/transaction-log-survey.ts": ["nbd"],
+  "src/image/transaction-log-source.ts": ["nbd"],
   // They must work where no daemon does, so they read the pool's files themselves.
   "src/cli/commands/log-dump.ts": ["log", "pool"],
   "src/cli/commands/log-cat.ts": ["log", "pool", "reduce"],

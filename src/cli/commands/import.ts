@@ -4,14 +4,11 @@
 // nobody knows it gets the largest first, which costs nothing, and is cut to the stream's length at the
 // end. A volume that was made for an import that failed is removed again: half a disk is no disk.
 
-import { basename, dirname } from "node:path";
 import { checkVolumeSize } from "../../api/operations.ts";
-import { VOLUME_BYTES_MAX, VOLUME_BYTES_MIN, VOLUME_BYTES_STEP } from "../../api/schemas.ts";
-import { hasCode, StorageError } from "../../base/errors.ts";
+import { VOLUME_BYTES_MAX } from "../../api/schemas.ts";
+import { StorageError } from "../../base/errors.ts";
 import { checkName } from "../../base/names.ts";
 import { formatSize } from "../../base/units.ts";
-import { openDirectory } from "../../host/node/directory.ts";
-import type { DiskFile } from "../../host/ports.ts";
 import type { CopyResult } from "../../image/copy.ts";
 import {
   IMAGE_FORMATS,
@@ -20,22 +17,50 @@ import {
   type StreamSource,
 } from "../../image/image.ts";
 import { openImage } from "../../image/open-image.ts";
+import { SEED_LOG_FORMATS } from "../../image/seed-log.ts";
 import { openStream } from "../../image/stream.ts";
 import { type CommandContext, required } from "../command.ts";
 import { runCopy } from "../copy-run.ts";
 import type { DaemonClient } from "../daemon-client.ts";
-import { checkReadable, opening } from "../named-file.ts";
+import { discard, findVolume, fitting, notOverwritten } from "../import-volume.ts";
+import { importLog } from "../log-import.ts";
+import { checkReadable, openNamed } from "../named-file.ts";
 import { sizeOf } from "../values.ts";
 import { isBlank, openVolume, VolumeSink } from "../volume-image.ts";
 
 export async function run(context: CommandContext): Promise<undefined> {
-  const { output } = context;
-  const image = required(context, "IMAGE");
+  const images = context.variadic("IMAGE");
   const name = required(context, "VOLUME");
   checkName("volume", name);
   const sizeText = context.option("size");
   const sizeBytes = sizeText === undefined ? undefined : sizeOf("volume size", sizeText);
   if (sizeBytes !== undefined) checkVolumeSize(sizeBytes);
+  const format = SEED_LOG_FORMATS.find((known) => known === context.option("format"));
+  if (format !== undefined) return importLog(context, { format, paths: images, name, sizeBytes });
+  refuseLogOptions(context, images);
+  await importImage(context, { image: images[0] ?? "", name, sizeBytes });
+}
+
+/** What only a log can be imported with. */
+function refuseLogOptions(context: CommandContext, images: readonly string[]): void {
+  const hint = `logs are imported with --format ${SEED_LOG_FORMATS.join(" or --format ")}`;
+  const option = ["base", "base-format", "utc-offset", "moments"].find(
+    (known) => context.option(known) !== undefined,
+  );
+  if (option !== undefined)
+    throw new StorageError("USAGE", `option "--${option}": refused: it belongs to logs`, { hint });
+  if (images.length > 1) {
+    throw new StorageError("USAGE", `image "${images[1]}": refused: a volume takes one image`, {
+      hint,
+    });
+  }
+}
+
+async function importImage(
+  context: CommandContext,
+  { image, name, sizeBytes }: { image: string; name: string; sizeBytes: number | undefined },
+): Promise<void> {
+  const { output } = context;
   const daemon = await context.daemon();
   // The image first: nothing is made for one that can't be read.
   const source = await openSource(context, image, sizeBytes);
@@ -68,7 +93,7 @@ async function openSource(
   if (image === "-") return openStream(process.stdin, { format, sizeBytes });
   await checkReadable(image);
   const source = await openImage(image, {
-    openFile,
+    openFile: openNamed,
     format,
     allowBacking: context.flag("allow-backing"),
   });
@@ -83,13 +108,6 @@ function formatOf(text: string | undefined): ImageFormat | undefined {
   return IMAGE_FORMATS.find((format) => format === text);
 }
 
-async function openFile(path: string): Promise<DiskFile> {
-  return opening(`image "${path}": not read`, async () => {
-    const directory = await openDirectory(dirname(path));
-    return directory.open(basename(path), "read");
-  });
-}
-
 interface Target {
   readonly isNew: boolean;
   readonly volumeBytes: number;
@@ -102,13 +120,7 @@ async function prepareVolume(
   name: string,
   { source, sizeBytes }: { source: ImageSource | StreamSource; sizeBytes: number | undefined },
 ): Promise<Target> {
-  const isThere = await daemon.call("getVolume", { volume: name }).then(
-    (volume) => volume,
-    (error: unknown) => {
-      if (hasCode(error, "VOLUME_NOT_FOUND")) return undefined;
-      throw error;
-    },
-  );
+  const isThere = await findVolume(daemon, name);
   const imageBytes = source.sizeBytes;
   if (isThere !== undefined) {
     if (sizeBytes !== undefined && imageBytes !== sizeBytes && sizeBytes !== isThere.sizeBytes) {
@@ -147,12 +159,6 @@ async function prepareVolume(
   return { isNew: true, volumeBytes, isCutAtEnd };
 }
 
-/** The smallest size of a volume that holds so many bytes. */
-function fitting(bytes: number): number {
-  const whole = Math.ceil(bytes / VOLUME_BYTES_STEP) * VOLUME_BYTES_STEP;
-  return Math.max(VOLUME_BYTES_MIN, whole);
-}
-
 interface ImportResult extends CopyResult {
   /** The volume's size at the end; sizeBytes is the image's. */
   readonly volumeBytes: number;
@@ -176,12 +182,9 @@ async function fillVolume(
     try {
       const isEmpty = target.isNew || (await isBlank(client));
       if (!isEmpty && !context.flag("force")) {
-        throw new StorageError(
-          "VOLUME_EXISTS",
-          `volume "${name}": not overwritten: it holds data`,
-          {
-            hint: "import into a new volume, or pass --force to overwrite this one",
-          },
+        throw notOverwritten(
+          name,
+          "import into a new volume, or pass --force to overwrite this one",
         );
       }
       const sink = new VolumeSink(client, { isBlank: isEmpty });
@@ -196,14 +199,5 @@ async function fillVolume(
   } catch (error) {
     if (target.isNew) await discard(daemon, name);
     throw error;
-  }
-}
-
-/** Takes a half-made volume away; the first error is the one to tell. */
-async function discard(daemon: DaemonClient, name: string): Promise<void> {
-  try {
-    await daemon.call("removeVolume", { volume: name });
-  } catch (error) {
-    if (!(error instanceof StorageError)) throw error;
   }
 }
