@@ -88,6 +88,8 @@ export const ERRORS = {
 
   // Things that are or aren't there
   VOLUME_NOT_FOUND: { kind: "not_found", hint: 'see "varve list"' },
+  MOMENT_NOT_FOUND: { kind: "not_found", hint: 'see "varve history VOLUME"' },
+  MOMENT_GONE: { kind: "not_found", hint: 'see what is left with "varve history VOLUME"' },
   POOL_NOT_FOUND: {
     kind: "not_found",
     hint: 'make one with "varve serve --pool DIR", or name it with --pool or VARVE_POOL',
@@ -97,6 +99,14 @@ export const ERRORS = {
     hint: 'attach it with "varve attach VOLUME"; findmnt and losetup show what else is there',
   },
   EXPORT_NOT_FOUND: { kind: "not_found", hint: 'see "varve list"' },
+  SNAPSHOT_EXISTS: {
+    kind: "conflict",
+    hint: 'choose another name, or see "varve snapshots VOLUME"',
+  },
+  SNAPSHOT_PROTECTED: {
+    kind: "conflict",
+    hint: 'take the protection off first with "varve set VOLUME@NAME protected=off"',
+  },
   VOLUME_EXISTS: { kind: "conflict", hint: 'choose another name, or see "varve list"' },
   IMAGE_NOT_FOUND: { kind: "not_found", hint: "name a file that exists, or '-' for stdin" },
   IMAGE_EXISTS: { kind: "conflict", hint: "choose another name, or pass --force to replace it" },

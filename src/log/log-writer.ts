@@ -251,6 +251,15 @@ export class LogWriter {
   get recordedMicros(): number {
     return this.#time.recordedMicros;
   }
+  /** Recorded time of the last record. */
+  get newestMicros(): number {
+    return this.#time.newestMicros;
+  }
+  /** Both clocks, as they were when the last batch was begun. */
+  get timePoint(): Pick<RecordedTime, "monotoneMicros" | "recordedMicros"> {
+    const { monotoneMicros, recordedMicros } = this.#time;
+    return { monotoneMicros, recordedMicros };
+  }
   /** µs that the wall clock jumped since the last call. */
   takeClockStep(): number {
     return this.#time.takeStepMicros();

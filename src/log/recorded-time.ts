@@ -36,6 +36,11 @@ export class RecordedTime {
     return this.#recordedMicros;
   }
 
+  /** Of the last record. */
+  get newestMicros(): number {
+    return Math.max(this.#newestMicros, this.#recordedMicros);
+  }
+
   /** Reads both clocks. Afterwards the getters tell this instant. */
   advance(): void {
     const wall = Math.floor(this.#clock.wallMicros());

@@ -24,7 +24,7 @@ export interface NamedMoment {
   readonly timeMicros: number;
   /** When the name is forgotten; null: never. */
   readonly expiresMicros: number | null;
-  /** Not to be forgotten before that is taken back. */
+  /** Not to be removed before it expires. */
   readonly isProtected: boolean;
   readonly description: string;
 }

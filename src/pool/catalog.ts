@@ -61,6 +61,18 @@ export class Catalog {
     return volume;
   }
 
+  /** The live volume of that name, else the one of that name that was removed last. */
+  lastNamed(name: string): Volume | undefined {
+    const live = this.#live.get(name);
+    if (live !== undefined) return live;
+    let newest: Volume | undefined;
+    for (const volume of this.volumes.values()) {
+      const isNewer = newestState(volume).fromLsn >= (newest ? newestState(newest).fromLsn : 0);
+      if (volume.name === name && isNewer) newest = volume;
+    }
+    return newest;
+  }
+
   has(name: string): boolean {
     return this.#live.has(name);
   }

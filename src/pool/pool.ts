@@ -10,6 +10,7 @@
 
 import { assert } from "../base/assert.ts";
 import { hasCode, StorageError } from "../base/errors.ts";
+import type { Moment } from "../base/moment.ts";
 import { checkName } from "../base/names.ts";
 import { Collector, type DroppedSegment } from "../gc/collector.ts";
 import type { History } from "../gc/history.ts";
@@ -42,6 +43,7 @@ import { FingerprintLists, type FingerprintListsOptions } from "../volume/finger
 import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
 import type { Catalog } from "./catalog.ts";
+import type { RecordPlace } from "./catalog-fields.ts";
 import { wholeRetention } from "./catalog-policy.ts";
 import type { CatalogRecord, VolumeRecord } from "./catalog-records.ts";
 import { summaryOf, type Volume } from "./catalog-volume.ts";
@@ -55,7 +57,9 @@ import {
   readIdentity,
   writeIdentity,
 } from "./identity.ts";
+import type { ReachableHistory } from "./missing-moment.ts";
 import { PoolContent } from "./pool-content.ts";
+import { PoolMoments } from "./pool-moments.ts";
 import { PoolOpening, type SealedSegments } from "./pool-opening.ts";
 import { Scrubber } from "./scrubber.ts";
 import { SpaceGuard } from "./space-guard.ts";
@@ -69,7 +73,12 @@ import type {
   PoolSettings,
   PoolState,
   PoolStatistics,
+  ResolvedMoment,
   ScrubStatus,
+  SnapshotChange,
+  SnapshotOptions,
+  SnapshotSummary,
+  SnapshotTarget,
   VolumeReduction,
   VolumeSettings,
   VolumeSpace,
@@ -135,6 +144,7 @@ export class Pool {
   #space!: SpaceGuard;
   #housekeeper!: Housekeeper;
   #scrubber!: Scrubber;
+  #moments!: PoolMoments;
   /** No new work is begun in the background. */
   #isClosing = false;
   #isClosed = false;
@@ -265,6 +275,38 @@ export class Pool {
     });
     this.#tell("info", "volume.removed", { volume: name });
     return summaryOf(this.#volumeOf(body.id));
+  }
+
+  // ---- moments
+
+  /** Throws VOLUME_NOT_FOUND, MOMENT_NOT_FOUND, MOMENT_GONE. */
+  resolve(volume: string, moment: Moment): Promise<ResolvedMoment> {
+    return this.#moments.resolve(volume, moment);
+  }
+
+  /** Of one volume, live or removed, or of all; oldest first. Throws VOLUME_NOT_FOUND. */
+  snapshots(volume?: string): SnapshotSummary[] {
+    return this.#moments.snapshots.list(volume);
+  }
+
+  /** Names one moment of all the volumes, or none. */
+  snapshot(
+    targets: readonly SnapshotTarget[],
+    options?: SnapshotOptions,
+  ): Promise<SnapshotSummary[]> {
+    return this.#moments.snapshots.take(targets, options);
+  }
+
+  renameSnapshot(target: SnapshotTarget, newName: string): Promise<SnapshotSummary> {
+    return this.#moments.snapshots.rename(target, newName);
+  }
+
+  setSnapshot(target: SnapshotTarget, change: SnapshotChange): Promise<SnapshotSummary> {
+    return this.#moments.snapshots.set(target, change);
+  }
+
+  removeSnapshot(target: SnapshotTarget): Promise<SnapshotSummary> {
+    return this.#moments.snapshots.remove(target);
   }
 
   // ---- the pool as a whole
@@ -437,6 +479,7 @@ export class Pool {
     if (this.#isClosing) return;
     this.#isClosing = true;
     this.log.beginClose();
+    await this.#moments.snapshots.close();
     await this.#housekeeper.close();
     await this.#scrubber.close();
     await this.dedupRestore.stop();
@@ -572,6 +615,15 @@ export class Pool {
     );
     if (this.#identity.log === "new")
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
+    this.#moments = new PoolMoments({
+      clock: this.#host.clock,
+      log: this.log,
+      times: this.times,
+      history: this.#reachable,
+      catalog: () => this.#catalog,
+      record: (make) => this.#record(make),
+      tell: (level, event, fields) => this.#tell(level, event, fields),
+    });
     this.preparer = this.#host.startPreparer?.(this.memory);
     if (this.#settings.isDedupRestored !== false) this.dedupRestore.begin();
   }
@@ -681,6 +733,22 @@ export class Pool {
     const [base] = this.#checkpointer.bases;
     const isOldEnough = base !== undefined && base.cut.recordedMicros <= begin;
     return isOldEnough ? { kind: "since", base } : { kind: "all" };
+  }
+
+  /** Moments from the beginning of the promised history on. */
+  get #reachable(): ReachableHistory {
+    const first = (): RecordPlace => {
+      const history = this.#promisedHistory();
+      if (history.kind === "all") return { lsn: 1, timeMicros: 0 };
+      const { nextLsn, newestMicros } = this.log;
+      if (history.kind === "none") return { lsn: nextLsn - 1, timeMicros: newestMicros };
+      const { cut } = history.base;
+      return { lsn: cut.nextLsn - 1, timeMicros: cut.recordedMicros };
+    };
+    return {
+      isReachable: (_branch, lsn) => lsn >= first().lsn,
+      nearest: () => ({ after: first() }),
+    };
   }
 
   /** What removed volumes held is nobody's any more, once history lets go of it: a trim of all of it says so. */
@@ -851,6 +919,7 @@ export class Pool {
       this.index.relocations.pendingCount >= checkpointChanges ||
       this.log.nextLsn - this.#checkpointer.cutLsn >= checkpointChanges;
     if (isDue) this.#checkpointSoon();
+    this.#moments?.written();
     const stepMicros = this.log.takeClockStep();
     if (stepMicros !== 0) this.#clockStepped(stepMicros);
   }

@@ -4,6 +4,7 @@
 // stand apart from the pool's code so that the doors and the command line can speak of a pool without
 // loading one.
 
+import type { Moment } from "../base/moment.ts";
 import type { Clock, Directory, Logger, Random, Zstd } from "../host/ports.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
 import type { BlockPreparer } from "../reduce/prepared-blocks.ts";
@@ -100,6 +101,63 @@ export interface PoolPolicy {
 export type PoolPolicyChange = Partial<Omit<PoolPolicy, "retention">> & {
   readonly retention?: RetentionSpans;
 };
+
+/** A moment of a volume that was asked for, found: what a view, a clone or a rewind begins from. */
+export interface ResolvedMoment {
+  readonly volumeId: number;
+  /** Its name then. */
+  readonly volume: string;
+  readonly branch: number;
+  /** The last record that counts. */
+  readonly lsn: number;
+  readonly timeMicros: number;
+  /** Its size then. */
+  readonly sizeBytes: number;
+  /** What always means this moment: "db@#123". */
+  readonly stableName: string;
+  /** What was asked for means another moment each time. */
+  readonly isRelative: boolean;
+}
+
+/** A moment of a volume that has a name. */
+export interface SnapshotSummary {
+  readonly volumeId: number;
+  /** The volume's name now; another volume may have it too, where this one was removed. */
+  readonly volume: string;
+  readonly name: string;
+  readonly lsn: number;
+  readonly timeMicros: number;
+  /** The volume's size then. */
+  readonly sizeBytes: number;
+  /** When the name is let go; undefined: never. */
+  readonly expiresMicros?: number;
+  /** Not removed before it expires, unless the protection is taken off first. */
+  readonly isProtected: boolean;
+  readonly description: string;
+}
+
+/** A name to be given to a moment of a volume, or one that was given. */
+export interface SnapshotTarget {
+  readonly volume: string;
+  readonly name: string;
+}
+
+export interface SnapshotOptions {
+  /** So long it is kept; undefined: for ever. */
+  readonly keepMicros?: number | undefined;
+  readonly isProtected?: boolean | undefined;
+  readonly description?: string | undefined;
+  /** A moment of the past; undefined: now. */
+  readonly at?: Moment | undefined;
+}
+
+/** What may be changed of a snapshot. */
+export interface SnapshotChange {
+  /** From now on; null: for ever. */
+  readonly keepMicros?: number | null | undefined;
+  readonly isProtected?: boolean | undefined;
+  readonly description?: string | undefined;
+}
 
 export type PoolState = "open" | "full" | "stopped" | "closed";
 

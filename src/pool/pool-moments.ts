@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The moments of one pool: finding them, naming them, and what "ago" means to it. The pool gives it the log and the
+// catalog and asks it everything that has to do with the past, but for its content.
+
+import type { Moment } from "../base/moment.ts";
+import type { Clock } from "../host/ports.ts";
+import type { LogWriter } from "../log/log-writer.ts";
+import type { Tell } from "./bounded-events.ts";
+import type { Catalog } from "./catalog.ts";
+import type { MomentRecord } from "./catalog-records.ts";
+import { ElapsedTime } from "./elapsed-time.ts";
+import type { ReachableHistory } from "./missing-moment.ts";
+import { MomentResolver, type MomentTimes } from "./moments.ts";
+import { Snapshots } from "./snapshots.ts";
+import type { ResolvedMoment } from "./types.ts";
+
+export interface PoolMomentsOptions {
+  readonly clock: Clock;
+  readonly log: Pick<LogWriter, "nextLsn" | "newestMicros" | "timePoint">;
+  readonly times: MomentTimes;
+  readonly history: ReachableHistory;
+  readonly catalog: () => Catalog;
+  readonly record: (make: () => MomentRecord) => Promise<unknown>;
+  readonly tell: Tell;
+}
+
+export class PoolMoments {
+  readonly snapshots: Snapshots;
+  readonly #log: PoolMomentsOptions["log"];
+  readonly #elapsed: ElapsedTime;
+  readonly #resolver: MomentResolver;
+
+  constructor(options: PoolMomentsOptions) {
+    const { clock, log, catalog, history, times, record, tell } = options;
+    this.#log = log;
+    this.#elapsed = new ElapsedTime(clock, log.timePoint);
+    const newest = () => ({ lsn: log.nextLsn - 1, timeMicros: log.newestMicros });
+    const ago = (micros: number): number => this.#elapsed.ago(micros);
+    this.#resolver = new MomentResolver({ catalog, times, history, newest, ago });
+    this.snapshots = new Snapshots({
+      catalog,
+      clock,
+      history,
+      newest,
+      nowMicros: () => Math.max(ago(0), newest().timeMicros),
+      resolve: (volume, moment) => this.resolve(volume, moment),
+      record,
+      tell,
+    });
+  }
+
+  /** Throws VOLUME_NOT_FOUND, MOMENT_NOT_FOUND, MOMENT_GONE. */
+  resolve(volume: string, moment: Moment): Promise<ResolvedMoment> {
+    return this.#resolver.resolve(volume, moment);
+  }
+
+  /** Records were written. */
+  written(): void {
+    this.#elapsed.note(this.#log.timePoint);
+  }
+}
