@@ -1,29 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Gives back a volume's content by the references of its blocks, frame by frame, wherever garbage collection moved
-// them. A block whose frame is damaged or gone ends it, or is told to whoever asked to go on without.
+// Gives back a volume's content by the references of its blocks, one after the other. A block whose frame is damaged or
+// gone ends it, or is told to whoever asked to go on without.
 
 import { StorageError } from "../base/errors.ts";
 import type { Directory, Zstd } from "../host/ports.ts";
-import {
-  BLOCK_BYTES,
-  type BlockMemory,
-  FRAME_HEADER_BYTES,
-  FRAME_OPEN_RESULT,
-  RAW_FRAME_BYTES,
-} from "../reduce/block-memory.ts";
-import { FileStore } from "./file-store.ts";
+import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
+import { BlockContent } from "./block-content.ts";
 import type { PlainVolume } from "./log-dump.ts";
-import { isDamage } from "./log-reach.ts";
 import { PLAIN_PAGE_BLOCKS, type PlainMap } from "./plain-map.ts";
-import { newPlainPlace, type PlainMoves, type PlainPlace } from "./plain-moves.ts";
-import { formatReference, offset8Of, REFERENCE_STATE, stateOf } from "./reference.ts";
-import { segmentName } from "./segment.ts";
-import { SHARED_STORED_BYTES_MAX, SharedFrames } from "./shared-frame.ts";
-
-const OPEN_FILES_MAX = 16;
-/** Frames that blocks share, kept open: neighbours in a volume mostly lie in one, but not in order. */
-const SHARED_FRAMES_MAX = 16;
+import type { PlainMoves } from "./plain-moves.ts";
+import { formatReference, REFERENCE_STATE, stateOf } from "./reference.ts";
 
 /**
  * Stands for the reference of a block whose reference can't be read. On disk the state is reserved: such a
@@ -53,42 +40,24 @@ export interface ContentOptions {
 
 /** Throws FRAME_CORRUPT, and without `onLost` DISK_IO. */
 export async function giveContent(options: ContentOptions): Promise<void> {
-  const { memory, log } = options;
-  const files = new FileStore(log, segmentName, OPEN_FILES_MAX);
-  const frame = memory.staging.allocate(FRAME_HEADER_BYTES + SHARED_STORED_BYTES_MAX);
-  const block = memory.staging.allocate(BLOCK_BYTES);
+  const { memory, log, zstd, moves } = options;
+  const isDamageTold = options.onLost !== undefined;
+  const blocks = await BlockContent.open({ memory, log, zstd, moves, isDamageTold });
   try {
-    const segments = new Set(await log.list());
-    await new ContentReader(options, { files, segments, frame, block }).run();
+    await new ContentReader(options, blocks).run();
   } finally {
-    memory.staging.release(frame);
-    memory.staging.release(block);
-    await files.closeAll();
+    await blocks.close();
   }
-}
-
-interface Reading {
-  readonly files: FileStore;
-  /** Names of the files that are there. */
-  readonly segments: ReadonlySet<string>;
-  /** Addresses of a frame and of a block. */
-  readonly frame: number;
-  readonly block: number;
 }
 
 class ContentReader {
   readonly #options: ContentOptions;
-  readonly #reading: Reading;
-  readonly #shared: SharedFrames;
-  /** By where they are; what is wrong with one, or its blocks. The one opened longest ago goes first. */
-  readonly #opened: Map<string, Uint8Array | string> = new Map();
-  readonly #place: PlainPlace = newPlainPlace();
+  readonly #blocks: BlockContent;
   #lost: LostRange | undefined;
 
-  constructor(options: ContentOptions, reading: Reading) {
+  constructor(options: ContentOptions, blocks: BlockContent) {
     this.#options = options;
-    this.#reading = reading;
-    this.#shared = new SharedFrames(options.memory, options.zstd);
+    this.#blocks = blocks;
   }
 
   async run(): Promise<void> {
@@ -105,74 +74,16 @@ class ContentReader {
   }
 
   async #give(lba: number, segment: number, low: number): Promise<void> {
-    const { memory, volume, onContent } = this.#options;
-    const { block } = this.#reading;
+    const { volume, onContent } = this.#options;
     const state = stateOf(low);
     if (state === REFERENCE_STATE.HOLE || state === REFERENCE_STATE.ZERO) return;
     const start = lba * BLOCK_BYTES;
     // A page of the index that is lost as a whole may reach beyond the volume.
     if (start >= volume.sizeBytes) return;
     const end = Math.min(start + BLOCK_BYTES, volume.sizeBytes);
-    const problem = await this.#load(segment, low);
+    const problem = await this.#blocks.load(segment, low);
     if (problem !== undefined) return this.#lose({ start, end, reason: problem }, segment, low);
-    await onContent(memory.bytes.subarray(block, block + end - start), start);
-  }
-
-  /** The block's content to its place in memory; else why not. */
-  async #load(segment: number, low: number): Promise<string | undefined> {
-    const { moves, onLost } = this.#options;
-    if (stateOf(low) !== REFERENCE_STATE.FRAME) return "its page of the index is damaged";
-    const place = this.#place;
-    const offset8 = offset8Of(low);
-    const isMoved = moves.find(segment, offset8, place);
-    if (!isMoved) Object.assign(place, { segment, offset8, slot: 0, isShared: false });
-    const name = segmentName(place.segment);
-    if (!this.#reading.segments.has(name)) return `segment ${name} is missing`;
-    try {
-      return await (place.isShared ? this.#openShared() : this.#openAlone(segment, offset8));
-    } catch (error) {
-      if (onLost === undefined || !isDamage(error)) throw error;
-      return `segment ${name} can't be read`;
-    }
-  }
-
-  async #openAlone(homeSegment: number, homeOffset8: number): Promise<string | undefined> {
-    const { memory } = this.#options;
-    const { files, frame, block } = this.#reading;
-    const { segment, offset8 } = this.#place;
-    const target = memory.bytes.subarray(frame, frame + RAW_FRAME_BYTES);
-    const readBytes = await files.read(segment, target, offset8 * 8);
-    const result = memory.kernel.openFrame(frame, readBytes, homeSegment, homeOffset8, block);
-    return result === 0 ? undefined : FRAME_OPEN_RESULT[result];
-  }
-
-  async #openShared(): Promise<string | undefined> {
-    const { segment, offset8, slot } = this.#place;
-    const key = `${segment}:${offset8}`;
-    let content = this.#opened.get(key);
-    if (content === undefined) {
-      content = await this.#readShared();
-      const [oldest] = this.#opened.keys();
-      if (oldest !== undefined && this.#opened.size >= SHARED_FRAMES_MAX)
-        this.#opened.delete(oldest);
-      this.#opened.set(key, content);
-    }
-    if (typeof content === "string") return content;
-    const at = slot * BLOCK_BYTES;
-    if (at >= content.length) return "it has no such slot";
-    const { memory } = this.#options;
-    memory.bytes.set(content.subarray(at, at + BLOCK_BYTES), this.#reading.block);
-    return undefined;
-  }
-
-  async #readShared(): Promise<Uint8Array | string> {
-    const { memory } = this.#options;
-    const { files, frame } = this.#reading;
-    const { segment, offset8, storedBytes } = this.#place;
-    const lengthBytes = FRAME_HEADER_BYTES + Math.min(storedBytes, SHARED_STORED_BYTES_MAX);
-    const target = memory.bytes.subarray(frame, frame + lengthBytes);
-    const readBytes = await files.read(segment, target, offset8 * 8);
-    return await this.#shared.open(frame, readBytes, { segment, offset8 });
+    await onContent(this.#blocks.bytes.subarray(0, end - start), start);
   }
 
   #lose(range: LostRange, segment: number, low: number): void {
