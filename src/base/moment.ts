@@ -126,7 +126,7 @@ function parseLsn(text: string, whole: string): number {
 
 /** What was probably meant by a text that is no moment at all. */
 function whyNot(text: string): string {
-  if (text === "") return "it is empty";
+  if (text === "") return 'it is empty; in a URI "#" ends the name, write lsn: there';
   if (/^\d+$/.test(text)) return `an LSN is written #${text} or lsn:${text}`;
   if (parseDurationMicros(text) !== undefined) return `that long ago is written -${text.trim()}`;
   if (/^\d/.test(text))

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The commands of docs/guides/space.md work as they are written, one after the other.
+// The commands of docs/guides/space.md work as they are written, one after the other; what docs/guides/moments.md calls
+// a moment is one.
 
 import { equal, ok } from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { parseMoment } from "../../src/base/moment.ts";
 import { runText } from "./run.ts";
 
-const GUIDE = join(import.meta.dirname, "../../docs/guides/space.md");
+function guide(name: string): string {
+  return readFileSync(join(import.meta.dirname, "../../docs/guides", name), "utf8");
+}
 
 /** Lines that are indented as code, without what a list adds. */
 function commandsOf(markdown: string): string[] {
@@ -19,7 +23,7 @@ function commandsOf(markdown: string): string[] {
 }
 
 test("the guide on space can be typed as it stands", async () => {
-  const commands = commandsOf(readFileSync(GUIDE, "utf8"));
+  const commands = commandsOf(guide("space.md"));
   ok(commands.length > 15, "the guide has commands");
   const script = ["@ start", ...commands.map((command) => `$ ${command}`), "@ stop"];
   const printed = await runText(script.join("\n"));
@@ -27,4 +31,18 @@ test("the guide on space can be typed as it stands", async () => {
     const failure = part.split("\n").find((line) => /^= /.test(line));
     equal(failure, undefined, part);
   }
+});
+
+test("every moment that the guide on moments shows is one", () => {
+  const text = guide("moments.md");
+  const behindVolumes = [...text.matchAll(/\b(?:db|web)@([^\s"`?,]+)/g)].map(([, moment = ""]) =>
+    decodeURIComponent(moment),
+  );
+  const tables = text.slice(text.indexOf("## The words"), text.indexOf("## So long ago"));
+  const inTables = [...tables.matchAll(/^\| (`.*?`) \|/gm)].flatMap(([, cell = ""]) =>
+    cell.split(", ").map((word) => word.replaceAll(/[`"]/g, "")),
+  );
+  for (const moment of [...behindVolumes, ...inTables]) parseMoment(moment);
+  ok(behindVolumes.length > 20, `${behindVolumes.length} behind a volume`);
+  ok(inTables.length > 15, `${inTables.length} in tables`);
 });
