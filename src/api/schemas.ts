@@ -124,6 +124,11 @@ const client = object({
   "pskIdentity?": string,
   export: { ...string, description: "as the client named it" },
   volume: string,
+  "view?": {
+    ...object({ name: string, at: time }),
+    description:
+      "of a client that reads a past moment: the name that always means it, and its time",
+  },
   connectedAt: time,
   requestCount: count,
   readBytes: bytes,
@@ -216,6 +221,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
       failedRequestCount: { ...count, description: "requests that ended with an I/O error" },
       refusedRequestCount: { ...count, description: "requests refused because the pool was full" },
       clientCount: count,
+      viewCount: { ...count, description: "past moments that clients have open" },
       residentBytes: bytes,
       cpuMs: milliseconds,
     }),

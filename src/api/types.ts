@@ -111,6 +111,8 @@ export interface ClientJson {
   /** The export as the client named it. */
   readonly export: string;
   readonly volume: string;
+  /** Of a client that reads a past moment: the name that always means it ("db@#123"), and its time. */
+  readonly view?: { readonly name: string; readonly at: string };
   readonly connectedAt: string;
   readonly requestCount: number;
   readonly readBytes: number;
@@ -182,6 +184,8 @@ export interface PoolStatisticsJson extends DamageJson {
   /** Requests that were refused because the pool was full. */
   readonly refusedRequestCount: number;
   readonly clientCount: number;
+  /** Past moments that clients have open. */
+  readonly viewCount: number;
   /** Of the daemon's process. */
   readonly residentBytes: number;
   readonly cpuMs: number;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Export names over a pool: what NBD clients list, ask about and open. A name is a volume; the empty name
-// is the only volume where there is exactly one, because most clients connect with it by default. Names
-// with "@" belong to moments and are refused, so that nobody gets today's disk who asked for
-// yesterday's. Every open export is registered, so that a volume in use isn't pulled away.
+// Export names over a pool: what NBD clients list, ask about and open. A name is a volume, or with an "@" a
+// volume at a moment (past-exports.ts); the empty name is the only volume where there is exactly one,
+// because most clients connect with it by default. Every open export is registered, so that a volume in use
+// isn't pulled away.
 
 import { StorageError } from "../base/errors.ts";
 import { nearest } from "../base/names.ts";
@@ -18,16 +18,20 @@ import type {
   OpenExport,
 } from "../nbd/block-device.ts";
 import type { VolumeSummary } from "../pool/types.ts";
+import { attachExport } from "./attached-export.ts";
 import type { ClientRegistry } from "./clients.ts";
-import { CountedDevice } from "./counted-device.ts";
 import type { EventLog } from "./event-log.ts";
-import type { ServedPool } from "./served-pool.ts";
+import { PastExports, tellMoments } from "./past-exports.ts";
+import type { ServedPast, ServedPool } from "./served-pool.ts";
+import { SharedViews } from "./views.ts";
 
 /** Names in a message that lists what there is. */
 const LISTED_MAX = 8;
 
 export interface CatalogOptions {
   readonly pool: ServedPool;
+  /** Undefined: this pool serves no moments. */
+  readonly past?: ServedPast;
   readonly clients: ClientRegistry;
   readonly events: EventLog;
   readonly clock: Clock;
@@ -35,18 +39,36 @@ export interface CatalogOptions {
 
 export class VolumeCatalog implements ExportCatalog {
   readonly #options: CatalogOptions;
+  readonly #past: PastExports | undefined;
+  readonly #views: SharedViews | undefined;
 
   constructor(options: CatalogOptions) {
     this.#options = options;
+    const { pool, past, events } = options;
+    if (past === undefined) return;
+    const views = new SharedViews(past, events);
+    this.#views = views;
+    this.#past = new PastExports({ pool, past, views, book: options });
+  }
+
+  /** Moments that clients have open. */
+  get viewCount(): number {
+    return this.#views?.count ?? 0;
   }
 
   async list(): Promise<readonly ExportEntry[]> {
-    return this.#options.pool
-      .volumes()
-      .map((volume) => ({ name: volume.name, description: describeVolume(volume) }));
+    const past = this.#past?.list();
+    const volumes = this.#options.pool.volumes().map((volume) => {
+      const description = describeVolume(volume);
+      if (past === undefined) return { name: volume.name, description };
+      const moments = tellMoments(volume, past.unlistedCounts.get(volume.name) ?? 0);
+      return { name: volume.name, description: `${description}; ${moments}` };
+    });
+    return [...volumes, ...(past?.entries ?? [])];
   }
 
   async find(name: string): Promise<FoundExport> {
+    if (this.#past !== undefined && name.includes("@")) return this.#past.find(name);
     const { id, name: stableName } = this.#volume(name);
     /** The volume as it is by then, and no other one that has its name. */
     const still = (): VolumeSummary => {
@@ -60,7 +82,7 @@ export class VolumeCatalog implements ExportCatalog {
       // The empty name has no access list: the volume's own decides.
       otherNames: name === stableName ? [] : [stableName],
       describe: () => this.#describe(still()),
-      open: async (client) => this.#open(still(), { asked: name, client }),
+      open: async (client) => this.#open(still(), name, client),
     };
   }
 
@@ -76,38 +98,10 @@ export class VolumeCatalog implements ExportCatalog {
     };
   }
 
-  #open(
-    volume: VolumeSummary,
-    { asked, client }: { asked: string; client: ClientIdentity },
-  ): OpenExport {
-    const { pool, clients, clock, events } = this.#options;
-    const device = new CountedDevice(pool.device(volume.name));
-    const leave = clients.add({
-      identity: client,
-      exportName: asked,
-      volumeId: volume.id,
-      connectedMicros: clock.wallMicros(),
-      device,
-    });
-    // The door has its own lines in the log for this.
-    const tell = (event: string, fields: Record<string, unknown> = {}): void =>
-      events.tell({
-        timeMicros: Math.floor(clock.wallMicros()),
-        level: "info",
-        event,
-        fields: { volume: volume.name, client: client.address, ...fields },
-      });
-    tell("client.attached");
-    return {
-      device,
-      stableName: volume.name,
-      description: describeVolume(volume),
-      close: () => {
-        leave();
-        const { requestCount, readBytes, writeBytes } = device;
-        tell("client.left", { requestCount, readBytes, writeBytes });
-      },
-    };
+  #open(volume: VolumeSummary, asked: string, client: ClientIdentity): OpenExport {
+    const device = this.#options.pool.device(volume.name);
+    const description = describeVolume(volume);
+    return attachExport(this.#options, { client, asked, volume, device, description });
   }
 
   #volume(name: string): VolumeSummary {

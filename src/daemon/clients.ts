@@ -2,10 +2,12 @@
 //
 // Who has which volume open. The catalog registers every export that a client opens; resize and remove
 // ask here before they pull a disk from under somebody, and `varve list`, `info` and `top` show it. By
-// the volume's id, not its name, because a volume can be renamed while it is in use.
+// the volume's id, not its name, because a volume can be renamed while it is in use. Who reads the past of
+// a volume is listed with it but isn't in the way of anything: no change touches a view.
 
 import { StorageError } from "../base/errors.ts";
 import type { ClientIdentity } from "../nbd/block-device.ts";
+import type { ResolvedMoment } from "../pool/types.ts";
 import type { CountedDevice } from "./counted-device.ts";
 
 export interface OpenClient {
@@ -14,6 +16,8 @@ export interface OpenClient {
   /** As the client named it. */
   readonly exportName: string;
   readonly volumeId: number;
+  /** What a view shows; undefined: the live disk. */
+  readonly moment?: ResolvedMoment;
   readonly connectedMicros: number;
   readonly device: CountedDevice;
 }
@@ -32,6 +36,7 @@ export class ClientRegistry {
     return this.#open.size;
   }
 
+  /** Clients of the live disk. */
   countOf(volumeId: number): number {
     return this.#countByVolume.get(volumeId) ?? 0;
   }
@@ -40,11 +45,19 @@ export class ClientRegistry {
     return this.#open.values();
   }
 
+  /** Those that a change of the live disk touches. */
+  live(volumeId: number): OpenClient[] {
+    return [...this.#open.values()].filter(
+      (client) => client.volumeId === volumeId && client.moment === undefined,
+    );
+  }
+
   /**
    * Registers an open export, or throws VOLUME_BUSY while the volume is being changed. The returned
    * function takes the client off again; a second call does nothing.
    */
   add(client: Omit<OpenClient, "id">): () => void {
+    if (client.moment !== undefined) return this.#addToView(client);
     if (this.#keptOut.has(client.volumeId)) {
       throw new StorageError(
         "VOLUME_BUSY",
@@ -54,10 +67,8 @@ export class ClientRegistry {
         },
       );
     }
-    this.#lastId += 1;
-    const id = this.#lastId;
     const { volumeId } = client;
-    this.#open.set(id, { id, ...client });
+    const id = this.#list(client);
     this.#countByVolume.set(volumeId, this.countOf(volumeId) + 1);
     return () => {
       if (!this.#open.delete(id)) return;
@@ -72,7 +83,20 @@ export class ClientRegistry {
     };
   }
 
-  /** Resolves when nobody has the volume open; combine it with `keepOut`, or others may come. */
+  #addToView(client: Omit<OpenClient, "id">): () => void {
+    const id = this.#list(client);
+    return () => {
+      this.#open.delete(id);
+    };
+  }
+
+  #list(client: Omit<OpenClient, "id">): number {
+    this.#lastId += 1;
+    this.#open.set(this.#lastId, { id: this.#lastId, ...client });
+    return this.#lastId;
+  }
+
+  /** Resolves when nobody has the live disk open; combine it with `keepOut`, or others may come. */
   async none(volumeId: number): Promise<void> {
     if (this.countOf(volumeId) === 0) return;
     await new Promise<void>((resolve) => {

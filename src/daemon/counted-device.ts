@@ -4,6 +4,7 @@
 // that an operator can see who is busy. On the data path: it adds a call and an addition to a request,
 // and nothing that has to be freed. The size is the one at the time of opening: NBD clients learn of a
 // resize when they reconnect, so a volume that has grown must not answer beyond what this one was told.
+// A client of a relative moment isn't told to open a second connection: that would be another disk.
 
 import type { BlockDevice, BlockRequest, ExtentSink, ZeroOptions } from "../nbd/block-device.ts";
 
@@ -17,11 +18,11 @@ export class CountedDevice implements BlockDevice {
   readBytes = 0;
   writeBytes = 0;
 
-  constructor(device: BlockDevice) {
+  constructor(device: BlockDevice, { isRelative = false }: { isRelative?: boolean } = {}) {
     this.#device = device;
     this.sizeBytes = device.sizeBytes;
     this.isReadOnly = device.isReadOnly;
-    this.canMultiConnect = device.canMultiConnect;
+    this.canMultiConnect = device.canMultiConnect && !isRelative;
     this.extraContexts = device.extraContexts;
   }
 

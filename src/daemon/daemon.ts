@@ -150,6 +150,7 @@ class Daemon implements RunningDaemon {
       clients: this.#clients,
       events: this.#events,
       clock,
+      viewCount: () => catalog.viewCount,
       facts: {
         directory,
         version: productVersion(),

@@ -6,7 +6,9 @@ import { deepEqual, equal, rejects } from "node:assert/strict";
 import { test } from "node:test";
 import { type SmallDaemon, smallDaemon } from "../../test/cli/small-daemon.ts";
 import { type ErrorCode, hasCode, StorageError } from "../base/errors.ts";
+import { createClock } from "../host/node/clock.ts";
 import { wholeRetention } from "../pool/catalog-policy.ts";
+import { VolumeCatalog } from "./catalog.ts";
 
 const MIB = 1024 ** 2;
 
@@ -111,8 +113,9 @@ test("the empty name means the only volume, and says so when there are more or n
 });
 
 test("a moment is not answered with the live disk", async () => {
-  const { attach } = await withVolumes("db");
-  await refuses(attach("db@-10m"), "EXPORT_NOT_FOUND", /no moments.*open "db"/);
+  const { attach, pool, clients, events } = await withVolumes("db");
+  const catalog = new VolumeCatalog({ pool, clients, events, clock: createClock() });
+  await refuses(catalog.find("db@-10m"), "EXPORT_NOT_FOUND", /no moments.*open "db"/);
   await refuses(attach("dbb"), "EXPORT_NOT_FOUND", /did you mean "db"/);
 });
 

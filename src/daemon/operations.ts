@@ -69,10 +69,12 @@ export interface OperationsOptions {
   readonly events: EventLog;
   readonly clock: Clock;
   readonly facts: DaemonFacts;
+  /** Past moments that clients have open. */
+  readonly viewCount: () => number;
 }
 
 export function createOperations(options: OperationsOptions): Operations {
-  const { pool, clients, events, clock, facts } = options;
+  const { pool, clients, events, clock, facts, viewCount } = options;
   const collections = new Collections(pool);
   const uptimeMs = (): number => (clock.monotoneMicros() - facts.startedMonotoneMicros) / 1000;
 
@@ -117,6 +119,7 @@ export function createOperations(options: OperationsOptions): Operations {
 
   const toClient = (client: OpenClient): ClientJson => {
     const { address, unixUid, certificateName, pskIdentity } = client.identity;
+    const { moment } = client;
     const volume = pool
       .volumes({ includesRemoved: true })
       .find((candidate) => candidate.id === client.volumeId);
@@ -128,6 +131,9 @@ export function createOperations(options: OperationsOptions): Operations {
       ...(pskIdentity === undefined ? {} : { pskIdentity }),
       export: client.exportName,
       volume: volume?.name ?? "",
+      ...(moment === undefined
+        ? {}
+        : { view: { name: moment.stableName, at: formatTime(moment.timeMicros) } }),
       connectedAt: formatTime(client.connectedMicros),
       requestCount: client.device.requestCount,
       readBytes: client.device.readBytes,
@@ -194,6 +200,7 @@ export function createOperations(options: OperationsOptions): Operations {
           liveBytes: census?.liveBytes ?? 0,
           recoveryMs: recoveryMicros / 1000,
           clientCount: clients.count,
+          viewCount: viewCount(),
           ...facts.usage(),
         },
         dedup,
@@ -276,10 +283,8 @@ export function createOperations(options: OperationsOptions): Operations {
       if (!force) refuseWhileOpen(volume, `shrunk to ${formatSize(sizeBytes)}`);
       return clients.keepOut(volume, async () => {
         // Whoever stayed would write beyond the end; who reconnects sees the new size.
-        for (const client of clients.list()) {
-          if (client.volumeId === volume.id)
-            facts.hangUp(client.exportName, "its volume is being shrunk");
-        }
+        for (const client of clients.live(volume.id))
+          facts.hangUp(client.exportName, "its volume is being shrunk");
         await clients.none(volume.id);
         return resize();
       });

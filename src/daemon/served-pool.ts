@@ -5,6 +5,7 @@
 // one that calls.
 
 import type { StorageError } from "../base/errors.ts";
+import type { Moment } from "../base/moment.ts";
 import type { BlockDevice, Slab } from "../nbd/block-device.ts";
 import type {
   Housekeeping,
@@ -12,9 +13,26 @@ import type {
   PoolPolicy,
   PoolPolicyChange,
   PoolStatistics,
+  ResolvedMoment,
+  SnapshotSummary,
   VolumeSettings,
   VolumeSummary,
 } from "../pool/types.ts";
+
+/** A view of the pool's; each keeps its moment from being let go until it is closed. */
+export interface PastView {
+  /** Read-only. */
+  readonly device: BlockDevice;
+  close(): void;
+}
+
+/** What the daemon needs of a pool's past. */
+export interface ServedPast {
+  /** Pins nothing. Throws VOLUME_NOT_FOUND, MOMENT_NOT_FOUND, MOMENT_GONE. */
+  resolve(volume: string, moment: Moment): Promise<ResolvedMoment>;
+  openView(moment: ResolvedMoment): Promise<PastView>;
+  snapshots(): readonly SnapshotSummary[];
+}
 
 export interface ServedPool extends Housekeeping {
   readonly slab: Slab;

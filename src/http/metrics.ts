@@ -45,6 +45,7 @@ export const POOL_METRICS: readonly MetricRow<PoolStatisticsJson>[] = [
   row("varve_failed_requests_total", "Requests ended by I/O errors", (s) => s.failedRequestCount),
   row("varve_refused_requests_total", "Requests refused: pool full", (s) => s.refusedRequestCount),
   row("varve_clients_count", "NBD connections open", (s) => s.clientCount),
+  row("varve_views_count", "Past moments that clients have open", (s) => s.viewCount),
   row("varve_uptime_seconds", "Since the daemon started", (s) => s.uptimeMs / 1000),
   row("varve_process_resident_bytes", "Memory of the process", (s) => s.residentBytes),
   row("varve_process_cpu_seconds_total", "CPU time of the process", (s) => s.cpuMs / 1000),

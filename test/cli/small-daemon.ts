@@ -11,10 +11,12 @@ import { createOperations } from "../../src/daemon/operations.ts";
 import { createClock } from "../../src/host/node/clock.ts";
 import type { Logger } from "../../src/host/ports.ts";
 import type { ClientIdentity, OpenExport } from "../../src/nbd/block-device.ts";
+import { SmallPast } from "./small-past.ts";
 import { SmallPool } from "./small-pool.ts";
 
 export interface SmallDaemon {
   readonly pool: SmallPool;
+  readonly past: SmallPast;
   readonly clients: ClientRegistry;
   readonly events: EventLog;
   readonly catalog: VolumeCatalog;
@@ -30,8 +32,10 @@ export function smallDaemon(): SmallDaemon {
   const clock = createClock();
   const logger: Logger = { log: () => {} };
   const pool = new SmallPool();
+  const past = new SmallPast(pool);
   const clients = new ClientRegistry();
   const events = new EventLog(clock, logger);
+  const catalog = new VolumeCatalog({ pool, past, clients, events, clock });
   const hungUp: string[] = [];
   let logLevel: "debug" | "info" | "warn" | "error" = "info";
   const operations = createOperations({
@@ -39,6 +43,7 @@ export function smallDaemon(): SmallDaemon {
     clients,
     events,
     clock,
+    viewCount: () => catalog.viewCount,
     facts: {
       directory: "/srv/pool",
       version: "1.2.3",
@@ -59,10 +64,10 @@ export function smallDaemon(): SmallDaemon {
       shutdown: () => {},
     },
   });
-  const catalog = new VolumeCatalog({ pool, clients, events, clock });
+
   const attach = async (
     exportName: string,
     client: ClientIdentity = { address: "127.0.0.1:5123" },
   ): Promise<OpenExport> => (await catalog.find(exportName)).open(client);
-  return { pool, clients, events, catalog, operations, logger, hungUp, attach };
+  return { pool, past, clients, events, catalog, operations, logger, hungUp, attach };
 }

@@ -58,6 +58,7 @@ function printPool(pool: PoolJson, output: Output): void {
 
 function printVolume(volume: VolumeDetailsJson, output: Output): void {
   const { activity } = volume;
+  const viewers = volume.clients.filter((client) => client.view !== undefined).length;
   output.facts([
     ["volume", volume.name],
     ["size", `${formatSize(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
@@ -73,11 +74,12 @@ function printVolume(volume: VolumeDetailsJson, output: Output): void {
     ["flushes", String(activity.flushCount)],
     ...volume.uris.map((uri, index) => [index === 0 ? "uri" : "", uri] as const),
     ["clients", String(volume.clientCount)],
+    viewers === 0 ? undefined : ["of the past", String(viewers)],
   ]);
   if (volume.clients.length === 0) return;
   output.line();
   output.table(
-    ["CLIENT", "WHO", "SINCE", "REQUESTS", "READ", "WRITTEN"],
+    ["CLIENT", "WHO", "OPENED", "SINCE", "REQUESTS", "READ", "WRITTEN"],
     volume.clients.map(clientRow),
   );
 }
@@ -86,6 +88,7 @@ function clientRow(client: ClientJson): (string | number)[] {
   return [
     client.address,
     client.certificateName ?? client.pskIdentity ?? "",
+    client.view?.name ?? "live",
     shortTime(client.connectedAt),
     client.requestCount,
     formatSize(client.readBytes),

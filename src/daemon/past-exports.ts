@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Export names with an "@": a volume at a moment, read-only, with the size it had. The moment is resolved
+// once, when the name is looked up; what is found names that one disk from then on, opened or not, and
+// holds nothing until it is opened.
+//
+// Access lists go by names, and a disk may have had several. The door checks the name that was asked for;
+// the name that the volume had at that moment and the one it has now (or had when it was removed) must let
+// the client in too. So renaming a volume never opens its past to somebody whom one of its lists keeps out.
+
+import { StorageError } from "../base/errors.ts";
+import { type Moment, parseVolumeMoment } from "../base/moment.ts";
+import { formatSize, formatTime } from "../base/units.ts";
+import type {
+  ClientIdentity,
+  ExportDescription,
+  ExportEntry,
+  FoundExport,
+  OpenExport,
+} from "../nbd/block-device.ts";
+import type { ResolvedMoment, SnapshotSummary, VolumeSummary } from "../pool/types.ts";
+import { type AttendanceBook, attachExport } from "./attached-export.ts";
+import type { ServedPast, ServedPool } from "./served-pool.ts";
+import type { SharedViews } from "./views.ts";
+
+/** Snapshots in a list of exports, the newest of all: clients ask about each. */
+export const LISTED_SNAPSHOTS_MAX = 1000;
+
+export interface PastExportsOptions {
+  readonly pool: Pick<ServedPool, "volumes">;
+  readonly past: ServedPast;
+  readonly views: SharedViews;
+  readonly book: AttendanceBook;
+}
+
+/** What a list of exports says of the past. */
+export interface PastListing {
+  readonly entries: readonly ExportEntry[];
+  /** Snapshots that were left out, by volume. */
+  readonly unlistedCounts: ReadonlyMap<string, number>;
+}
+
+export class PastExports {
+  readonly #options: PastExportsOptions;
+
+  constructor(options: PastExportsOptions) {
+    this.#options = options;
+  }
+
+  /** Throws MOMENT_INVALID, and what the pool throws when there is no such moment. */
+  async find(name: string): Promise<FoundExport> {
+    const { volume, moment } = parse(name);
+    const resolved = await this.#options.past.resolve(volume, moment);
+    const names = this.#namesOf(resolved);
+    return {
+      stableName: resolved.stableName,
+      isRelative: resolved.isRelative,
+      otherNames: names.filter((other) => other !== volume),
+      describe: () => describe(resolved),
+      open: (client) => this.#open(resolved, name, client),
+    };
+  }
+
+  async #open(moment: ResolvedMoment, asked: string, client: ClientIdentity): Promise<OpenExport> {
+    const { views, book } = this.#options;
+    const { device, close } = await views.open(moment);
+    const volume = { id: moment.volumeId, name: moment.volume };
+    const { description } = describe(moment);
+    return attachExport(book, { client, asked, volume, moment, device, description, close });
+  }
+
+  list(): PastListing {
+    const newestFirst = [...this.#options.past.snapshots()].sort((a, b) => b.lsn - a.lsn);
+    const entries = new Map<string, ExportEntry>();
+    const unlistedCounts = new Map<string, number>();
+    for (const snapshot of newestFirst) {
+      const { volume } = snapshot;
+      const entry = toEntry(snapshot);
+      // A volume that was removed may have had the names of the one that is called so now.
+      if (entries.has(entry.name)) continue;
+      if (entries.size < LISTED_SNAPSHOTS_MAX) entries.set(entry.name, entry);
+      else unlistedCounts.set(volume, (unlistedCounts.get(volume) ?? 0) + 1);
+    }
+    return { entries: [...entries.values()], unlistedCounts };
+  }
+
+  #namesOf({ volumeId, volume: nameThen }: ResolvedMoment): string[] {
+    const nameNow = this.#options.pool
+      .volumes({ includesRemoved: true })
+      .find(({ id }) => id === volumeId)?.name;
+    return nameNow === undefined || nameNow === nameThen ? [nameThen] : [nameThen, nameNow];
+  }
+}
+
+function parse(name: string): { volume: string; moment: Moment } {
+  if (name.endsWith("@")) {
+    throw new StorageError("MOMENT_INVALID", 'moment "": refused: it is empty', {
+      hint: `in URIs "#" ends the name: write ${name}lsn:123, or ${name}%23123`,
+    });
+  }
+  const { volume, moment } = parseVolumeMoment(name);
+  if (moment !== undefined && volume !== "") return { volume, moment };
+  throw new StorageError(
+    "EXPORT_NOT_FOUND",
+    `export ${JSON.stringify(name.slice(0, 80))}: not found: it names no volume in front of the "@"`,
+  );
+}
+
+function describe(moment: ResolvedMoment): ExportDescription {
+  const { sizeBytes, stableName, isRelative, timeMicros } = moment;
+  return {
+    sizeBytes,
+    isReadOnly: true,
+    canMultiConnect: !isRelative,
+    stableName,
+    description: `as of ${formatTime(timeMicros)} (${formatSize(sizeBytes)}, read-only)`,
+    extraContexts: [],
+  };
+}
+
+function toEntry(snapshot: SnapshotSummary): ExportEntry {
+  const { volume, name, sizeBytes, timeMicros, expiresMicros, description } = snapshot;
+  const expiry = expiresMicros === undefined ? "" : `, expires ${formatTime(expiresMicros)}`;
+  const facts = `${formatSize(sizeBytes)}, as of ${formatTime(timeMicros)}${expiry}`;
+  return {
+    name: `${volume}@${name}`,
+    description: description === "" ? facts : `${description} (${facts})`,
+  };
+}
+
+/** What the list says of a volume's past: how to name any moment of it, and what it leaves out. */
+export function tellMoments({ name }: VolumeSummary, unlistedCount: number): string {
+  const any = `any moment: ${name}@-10m, ${name}@2026-03-01T12:00:00Z, ${name}@lsn:NUMBER`;
+  if (unlistedCount === 0) return any;
+  const who =
+    unlistedCount === 1 ? "1 older snapshot isn't" : `${unlistedCount} older snapshots aren't`;
+  return `${any}; ${who} listed here`;
+}
