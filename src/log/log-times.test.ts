@@ -201,3 +201,18 @@ test("a flush is found in a segment far below, but not below where it is looked 
   equal(await times.lastFlush({ branch: 3, fromLsn: 1, lsn }), undefined);
   await rig.close();
 });
+
+test("recorded time doesn't go back across a kill, though records are later than their batch began", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", MIB);
+  const range = { lba: 0, blockCount: 1, options: 0 };
+  rig.pool.log.appendRange(RECORD_KIND.TRIMMED, 1, range);
+  rig.host.clock.nowMicros += 3_000_000;
+  const lsn = rig.pool.log.appendRange(RECORD_KIND.TRIMMED, 1, range);
+  const before = (await rig.pool.times.timeOf(lsn)) as number;
+  // Its clock begins where the first one's did.
+  const next = await PoolRig.open(rig.kill());
+  const after = (await next.pool.times.timeOf(lsn + 1)) as number;
+  ok(after >= before, `${after - before} µs`);
+  await next.close();
+});

@@ -427,6 +427,10 @@ export class SegmentReader {
       options.onRecord(this.#cursor);
       at += lengthBytes;
     }
+    // Records may be later than their batch began.
+    const { chain } = options;
+    if (header.recordCount > 0)
+      chain.recordedMicros = Math.max(chain.recordedMicros, this.#cursor.timeMicros);
   }
 
   /** Makes [offset, offset + lengthBytes) available in the window, and some more; returns how much of it there is. */
