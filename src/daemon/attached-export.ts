@@ -4,7 +4,7 @@
 // told of as events. The same for live disks and for views.
 
 import type { Clock } from "../host/ports.ts";
-import type { BlockDevice, ClientIdentity, OpenExport } from "../nbd/block-device.ts";
+import type { BlockDevice, OpenExport, Visitor } from "../nbd/block-device.ts";
 import type { ResolvedMoment } from "../pool/types.ts";
 import type { ClientRegistry } from "./clients.ts";
 import { CountedDevice } from "./counted-device.ts";
@@ -18,7 +18,7 @@ export interface AttendanceBook {
 }
 
 export interface ExportToAttach {
-  readonly client: ClientIdentity;
+  readonly visitor: Visitor;
   /** As the client named it. */
   readonly asked: string;
   readonly volume: { readonly id: number; readonly name: string };
@@ -33,11 +33,11 @@ export interface ExportToAttach {
 /** Throws VOLUME_BUSY while the live volume is being changed. */
 export function attachExport(
   { clients, events, clock }: AttendanceBook,
-  { client, asked, volume, moment, device: shared, description, close }: ExportToAttach,
+  { visitor, asked, volume, moment, device: shared, description, close }: ExportToAttach,
 ): OpenExport {
   const device = new CountedDevice(shared, { isRelative: moment?.isRelative ?? false });
   const leave = clients.add({
-    identity: client,
+    ...visitor,
     exportName: asked,
     volumeId: volume.id,
     connectedMicros: clock.wallMicros(),
@@ -47,7 +47,7 @@ export function attachExport(
   const subject = {
     volume: volume.name,
     ...(moment === undefined ? {} : { moment: moment.stableName }),
-    client: client.address,
+    client: visitor.identity.address,
   };
   // The door has its own lines in the log for this.
   const tell = (event: string, fields: Record<string, unknown> = {}): void =>

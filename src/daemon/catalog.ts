@@ -10,12 +10,12 @@ import { nearest } from "../base/names.ts";
 import { formatSize } from "../base/units.ts";
 import type { Clock } from "../host/ports.ts";
 import type {
-  ClientIdentity,
   ExportCatalog,
   ExportDescription,
   ExportEntry,
   FoundExport,
   OpenExport,
+  Visitor,
 } from "../nbd/block-device.ts";
 import type { VolumeSummary } from "../pool/types.ts";
 import { attachExport } from "./attached-export.ts";
@@ -82,7 +82,7 @@ export class VolumeCatalog implements ExportCatalog {
       // The empty name has no access list: the volume's own decides.
       otherNames: name === stableName ? [] : [stableName],
       describe: () => this.#describe(still()),
-      open: async (client) => this.#open(still(), name, client),
+      open: async (visitor) => this.#open(still(), name, visitor),
     };
   }
 
@@ -98,10 +98,10 @@ export class VolumeCatalog implements ExportCatalog {
     };
   }
 
-  #open(volume: VolumeSummary, asked: string, client: ClientIdentity): OpenExport {
+  #open(volume: VolumeSummary, asked: string, visitor: Visitor): OpenExport {
     const device = this.#options.pool.device(volume.name);
     const description = describeVolume(volume);
-    return attachExport(this.#options, { client, asked, volume, device, description });
+    return attachExport(this.#options, { visitor, asked, volume, device, description });
   }
 
   #volume(name: string): VolumeSummary {

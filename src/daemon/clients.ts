@@ -13,6 +13,8 @@ import type { CountedDevice } from "./counted-device.ts";
 export interface OpenClient {
   readonly id: number;
   readonly identity: ClientIdentity;
+  /** Ends its connection; the client leaves this register when the last of its requests is done. */
+  readonly hangUp: (reason: string) => void;
   /** As the client named it. */
   readonly exportName: string;
   readonly volumeId: number;

@@ -167,7 +167,6 @@ class Daemon implements RunningDaemon {
             this.#logger.level = level;
           },
         },
-        hangUp: (exportName, reason) => this.#door?.server.detach(exportName, reason),
         // After the answer has gone out.
         shutdown: () => void clock.after(0, () => void this.#stop("shutdown was asked for")),
       },

@@ -65,6 +65,20 @@ test("a forced shrink hangs its clients up and waits until they are gone", async
   other.close();
 });
 
+test("a forced shrink leaves clients of another volume alone that has the old name now", async () => {
+  const { operations, hungUp, attach } = await withVolumes("db");
+  const open = await attach("db");
+  await operations.renameVolume({ volume: "db", to: "orders" });
+  await operations.createVolume({ name: "db", sizeBytes: 64 * MIB });
+  const other = await attach("db");
+  const shrunk = operations.resizeVolume({ volume: "orders", sizeBytes: MIB, force: true });
+  await Promise.resolve();
+  equal(hungUp.length, 1);
+  open.close();
+  equal((await shrunk).sizeBytes, MIB);
+  other.close();
+});
+
 test("a client that comes while a volume is being removed is kept out", async () => {
   const { operations, pool, attach } = await withVolumes("db");
   let attempt: Promise<unknown> | undefined;

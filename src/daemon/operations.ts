@@ -58,8 +58,6 @@ export interface DaemonFacts {
     get(): PoolJson["logLevel"];
     set(level: PoolJson["logLevel"]): void;
   };
-  /** Ends the connections of all clients that opened an export by this name. */
-  readonly hangUp: (exportName: string, reason: string) => void;
   readonly shutdown: () => void;
 }
 
@@ -283,8 +281,7 @@ export function createOperations(options: OperationsOptions): Operations {
       if (!force) refuseWhileOpen(volume, `shrunk to ${formatSize(sizeBytes)}`);
       return clients.keepOut(volume, async () => {
         // Whoever stayed would write beyond the end; who reconnects sees the new size.
-        for (const client of clients.live(volume.id))
-          facts.hangUp(client.exportName, "its volume is being shrunk");
+        for (const client of clients.live(volume.id)) client.hangUp("its volume is being shrunk");
         await clients.none(volume.id);
         return resize();
       });

@@ -12,6 +12,7 @@ import type { SnapshotSummary } from "../pool/types.ts";
 import { LISTED_SNAPSHOTS_MAX } from "./past-exports.ts";
 
 const MIB = 1 << 20;
+const VISITOR = { identity: { address: "unix" }, hangUp: (): void => {} };
 
 async function withDb(): Promise<SmallDaemon> {
   const daemon = smallDaemon();
@@ -44,7 +45,7 @@ test("a moment is a read-only disk with the size of then, and answers with the n
     equal(told.canMultiConnect, canMultiConnect, name);
     equal(found.isRelative, !canMultiConnect);
     match(told.description, /^as of 2001-09-09T01:46:40\.\d+Z \(128 MiB, read-only\)$/);
-    const opened = await found.open({ address: "unix" });
+    const opened = await found.open(VISITOR);
     const { sizeBytes, isReadOnly, canMultiConnect: isMulti } = opened.device;
     deepEqual(
       { sizeBytes, isReadOnly, isMulti },
@@ -62,7 +63,7 @@ test("looking a moment up opens nothing; what was found is opened, however late"
   const found = await catalog.find("db@-10m");
   equal(past.openedCount, 0);
   past.headLsn = 5000;
-  const opened = await found.open({ address: "unix" });
+  const opened = await found.open(VISITOR);
   equal(opened.stableName, "db@#1001");
   equal(past.resolveCount, 1);
   opened.close();
@@ -207,7 +208,7 @@ test("no name breaks the catalog: it is found, or refused as a request", async (
     fc.asyncProperty(name, async (text) => {
       try {
         const found = await daemon.catalog.find(text);
-        const opened = await found.open({ address: "unix" });
+        const opened = await found.open(VISITOR);
         equal(opened.device.isReadOnly, text.includes("@"));
         opened.close();
       } catch (error) {

@@ -12,11 +12,11 @@ import { StorageError } from "../base/errors.ts";
 import { type Moment, parseVolumeMoment } from "../base/moment.ts";
 import { formatSize, formatTime } from "../base/units.ts";
 import type {
-  ClientIdentity,
   ExportDescription,
   ExportEntry,
   FoundExport,
   OpenExport,
+  Visitor,
 } from "../nbd/block-device.ts";
 import type { ResolvedMoment, SnapshotSummary, VolumeSummary } from "../pool/types.ts";
 import { type AttendanceBook, attachExport } from "./attached-export.ts";
@@ -57,16 +57,16 @@ export class PastExports {
       isRelative: resolved.isRelative,
       otherNames: names.filter((other) => other !== volume),
       describe: () => describe(resolved),
-      open: (client) => this.#open(resolved, name, client),
+      open: (visitor) => this.#open(resolved, name, visitor),
     };
   }
 
-  async #open(moment: ResolvedMoment, asked: string, client: ClientIdentity): Promise<OpenExport> {
+  async #open(moment: ResolvedMoment, asked: string, visitor: Visitor): Promise<OpenExport> {
     const { views, book } = this.#options;
     const { device, close } = await views.open(moment);
     const volume = { id: moment.volumeId, name: moment.volume };
     const { description } = describe(moment);
-    return attachExport(book, { client, asked, volume, moment, device, description, close });
+    return attachExport(book, { visitor, asked, volume, moment, device, description, close });
   }
 
   list(): PastListing {

@@ -103,6 +103,13 @@ export interface ClientIdentity {
   readonly pskIdentity?: string;
 }
 
+/** A client that opens an export. */
+export interface Visitor {
+  readonly identity: ClientIdentity;
+  /** Ends its connection, with a line in the log; the export is closed when all that is in flight is done. */
+  readonly hangUp: (reason: string) => void;
+}
+
 /** An export opened for one connection. */
 export interface OpenExport {
   readonly device: BlockDevice;
@@ -132,7 +139,7 @@ export interface FoundExport {
   readonly otherNames: readonly string[];
   /** What an open would give, without opening. Throws as open() does. */
   describe(): ExportDescription;
-  open(client: ClientIdentity): Promise<OpenExport>;
+  open(visitor: Visitor): Promise<OpenExport>;
 }
 
 /** The door's view of the pool: names to devices. Throws StorageError (EXPORT_NOT_FOUND, BUSY …). */

@@ -247,7 +247,8 @@ export class Connection implements SocketHandler {
       return () => this.#negotiation.described(description);
     }
     await this.#context.runHook("before-attach", found.stableName, this.#client);
-    this.#export = await found.open(this.#client);
+    const hangUp = (reason: string): void => this.abort(reason);
+    this.#export = await found.open({ identity: this.#client, hangUp });
     this.#exportName = exportName;
     const description = describe(this.#export);
     return () => this.#negotiation.described(description);

@@ -234,19 +234,28 @@ describe("shutting down", () => {
     await rejects(write, (error) => hasCode(error, "PEER_FAILED"));
   });
 
-  test("the clients of one export can be ended alone", async () => {
+  test("a client can be ended alone, whatever others call what they have open", async () => {
     const door = new NbdDoorInMemory({ soon });
-    door.catalog.devices.set("web", door.device);
-    const [first, second] = await Promise.all([open(door), open(door, "web")]);
+    const [first, second] = await Promise.all([open(door), open(door)]);
     deepEqual(
       door.server.clients.map((client) => client.exportName),
-      ["db", "web"],
+      ["db", "db"],
     );
-    door.server.detach("db", "the volume is removed");
+    door.catalog.opened[0]?.hangUp("the volume is shrunk");
     await turns(3);
+    deepEqual(door.reasons("nbd.client-ended"), ["the volume is shrunk"]);
     await rejects(first.read(0, 1), (error) => hasCode(error, "PEER_FAILED"));
     equal((await second.read(0, 1)).length, 1);
     await second.close();
+  });
+
+  test("a client that is ended while its export is being opened lets go of it", async () => {
+    const door = new NbdDoorInMemory({ soon });
+    door.catalog.whenOpened = ({ hangUp }) => hangUp("the volume is shrunk");
+    await rejects(open(door), (error) => hasCode(error, "PEER_FAILED"));
+    await turns(3);
+    deepEqual([door.catalog.openCount, door.catalog.closeCount], [1, 1]);
+    equal(door.server.counts.open, 0);
   });
 });
 

@@ -146,13 +146,6 @@ export class NbdServer {
     connection.start();
   }
 
-  /** Ends the clients of one export: it is being removed, or shrunk by force. */
-  detach(exportName: string, reason: string): void {
-    for (const connection of [...this.#connections]) {
-      if (connection.exportName === exportName) connection.abort(reason);
-    }
-  }
-
   /**
    * Stops listening, lets every client have the answers to what is in flight, and hangs up; after
    * `graceMs` whoever is left is dropped. Requests that come meanwhile stay unanswered, so that a client

@@ -19,6 +19,7 @@ import {
   type FoundExport,
   MAX_SLAB_PIECE_BYTES,
   type Slab,
+  type Visitor,
   type ZeroOptions,
 } from "../nbd/block-device.ts";
 
@@ -295,7 +296,10 @@ export class MemoryCatalog implements ExportCatalog {
     readonly name: string;
     readonly stableName: string;
     readonly client: ClientIdentity;
+    readonly hangUp: (reason: string) => void;
   }[] = [];
+  /** Called when an export is open and the door doesn't know it yet. */
+  whenOpened: (visitor: Visitor) => void = () => {};
   findCount = 0;
   /** What else access lists may know an export by. */
   readonly otherNames: Map<string, readonly string[]> = new Map();
@@ -324,9 +328,11 @@ export class MemoryCatalog implements ExportCatalog {
       isRelative,
       otherNames: this.otherNames.get(name) ?? [],
       describe: () => ({ ...facts, stableName, description }),
-      open: async (client) => {
+      open: async (visitor) => {
         this.openCount += 1;
-        this.opened.push({ name, stableName, client });
+        const { identity: client, hangUp } = visitor;
+        this.opened.push({ name, stableName, client, hangUp });
+        this.whenOpened(visitor);
         const close = (): void => {
           this.closeCount += 1;
         };

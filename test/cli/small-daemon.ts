@@ -60,14 +60,16 @@ export function smallDaemon(): SmallDaemon {
           logLevel = level;
         },
       },
-      hangUp: (exportName) => hungUp.push(exportName),
       shutdown: () => {},
     },
   });
 
   const attach = async (
     exportName: string,
-    client: ClientIdentity = { address: "127.0.0.1:5123" },
-  ): Promise<OpenExport> => (await catalog.find(exportName)).open(client);
+    identity: ClientIdentity = { address: "127.0.0.1:5123" },
+  ): Promise<OpenExport> => {
+    const hangUp = (): void => void hungUp.push(exportName);
+    return (await catalog.find(exportName)).open({ identity, hangUp });
+  };
   return { pool, past, clients, events, catalog, operations, logger, hungUp, attach };
 }

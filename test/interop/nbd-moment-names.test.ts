@@ -7,7 +7,7 @@
 import { deepEqual, equal, match } from "node:assert/strict";
 import { test } from "node:test";
 import { CountedDevice } from "../../src/daemon/counted-device.ts";
-import type { ClientIdentity, OpenExport } from "../../src/nbd/block-device.ts";
+import type { OpenExport, Visitor } from "../../src/nbd/block-device.ts";
 import { run } from "./command.ts";
 import { type Door, openDoor } from "./nbd-door.ts";
 import { requires } from "./requires.ts";
@@ -98,8 +98,8 @@ test("of a relative moment nbdcopy opens one connection, of one that stays sever
   const find = door.catalog.find.bind(door.catalog);
   door.catalog.find = async (name) => {
     const { isRelative, ...found } = await find(name);
-    const open = async (client: ClientIdentity): Promise<OpenExport> => {
-      const opened = await found.open(client);
+    const open = async (visitor: Visitor): Promise<OpenExport> => {
+      const opened = await found.open(visitor);
       return { ...opened, device: new CountedDevice(opened.device, { isRelative }) };
     };
     return { ...found, isRelative, open };
