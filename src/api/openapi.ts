@@ -13,6 +13,7 @@ import {
   OPERATION_NAMES,
   OPERATIONS,
   type OperationRow,
+  PATH_PARAMETER,
 } from "./operations.ts";
 import { name, object, reference, SCHEMAS, type Schema } from "./schemas.ts";
 
@@ -53,9 +54,12 @@ export function openApiDocument(version: string): Json {
 
 function describe(operationId: string, row: OperationRow): Json {
   const parameters = [
-    ...(row.path.includes("{volume}")
-      ? [{ name: "volume", in: "path", required: true, schema: name }]
-      : []),
+    ...[...row.path.matchAll(PATH_PARAMETER)].map(([, key]) => ({
+      name: key,
+      in: "path",
+      required: true,
+      schema: name,
+    })),
     ...Object.entries(row.query ?? {}).map(([key, schema]) => ({
       name: key.replace(/\?$/, ""),
       in: "query",

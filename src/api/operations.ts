@@ -10,24 +10,28 @@ import { checkName } from "../base/names.ts";
 import { formatSize } from "../base/units.ts";
 import {
   DESCRIPTION_LENGTH_MAX,
+  historyFloor,
+  keep,
   LOG_LEVELS,
+  moment,
   name,
   object,
   POOL_BYTES_MIN,
   poolBytes,
-  retention,
+  retentionChange,
   type Schema,
   type SchemaName,
   VOLUME_BYTES_MAX,
   VOLUME_BYTES_MIN,
   VOLUME_BYTES_STEP,
   volumeBytes,
+  whenFull,
 } from "./schemas.ts";
 import type { OperationName, OperationTypes } from "./types.ts";
 
 export interface OperationRow {
   readonly method: "GET" | "POST" | "PATCH" | "DELETE";
-  /** With {volume} for the one path parameter there is. */
+  /** With {volume} and {snapshot} for the parameters. */
   readonly path: string;
   readonly summary: string;
   readonly answer: SchemaName;
@@ -50,6 +54,8 @@ export const COMMON_ERRORS: readonly ErrorCode[] = [
 
 const FULL: readonly ErrorCode[] = ["POOL_FULL", "DISK_FULL", "DISK_IO"];
 
+const MISSING: readonly ErrorCode[] = ["VOLUME_NOT_FOUND", "MOMENT_NOT_FOUND", "MOMENT_GONE"];
+
 export const OPERATIONS: { readonly [operation in OperationName]: OperationRow } = {
   getPool: {
     method: "GET",
@@ -68,7 +74,9 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     body: {
       "logLevel?": { type: "string", enum: LOG_LEVELS },
       "poolSizeBytes?": poolBytes,
-      "retention?": retention,
+      "retention?": retentionChange,
+      "whenFull?": whenFull,
+      "historyFloorMs?": historyFloor,
     },
     errors: ["SIZE_INVALID", "DISK_FULL", "DISK_IO"],
   },
@@ -167,6 +175,7 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
       "description?": { type: "string", maxLength: DESCRIPTION_LENGTH_MAX },
       "isDeduplicated?": { type: "boolean" },
       "isCompressed?": { type: "boolean" },
+      "retention?": { anyOf: [retentionChange, { type: "null" }] },
     },
     errors: ["VOLUME_NOT_FOUND", "VOLUME_BUSY", ...FULL],
   },
@@ -195,6 +204,69 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     answer: "Volume",
     status: 200,
     errors: ["VOLUME_NOT_FOUND", "VOLUME_BUSY", "DISK_IO"],
+  },
+  resolveMoment: {
+    method: "GET",
+    path: "/v1/volumes/{volume}/moment",
+    summary: "Which disk a moment of a volume is, and the name that always means it",
+    answer: "Moment",
+    status: 200,
+    query: { moment },
+    errors: ["MOMENT_INVALID", ...MISSING],
+  },
+  listSnapshots: {
+    method: "GET",
+    path: "/v1/snapshots",
+    summary: "The snapshots of one volume or of all, oldest first",
+    answer: "SnapshotList",
+    status: 200,
+    query: { "volume?": name },
+    errors: ["VOLUME_NOT_FOUND"],
+  },
+  takeSnapshot: {
+    method: "POST",
+    path: "/v1/snapshots",
+    summary: "Name one moment of several volumes, all of them or none",
+    answer: "SnapshotList",
+    status: 201,
+    body: {
+      targets: { type: "array", items: object({ volume: name, name }), minItems: 1 },
+      "at?": moment,
+      "keepMs?": keep,
+      "isProtected?": { type: "boolean" },
+      "description?": { type: "string", maxLength: DESCRIPTION_LENGTH_MAX },
+    },
+    errors: ["NAME_INVALID", "MOMENT_INVALID", "SNAPSHOT_EXISTS", ...MISSING, ...FULL],
+  },
+  setSnapshot: {
+    method: "PATCH",
+    path: "/v1/volumes/{volume}/snapshots/{snapshot}",
+    summary: "Change how long a snapshot stays, its protection or its description",
+    answer: "Snapshot",
+    status: 200,
+    body: {
+      "keepMs?": { anyOf: [keep, { type: "null" }] },
+      "isProtected?": { type: "boolean" },
+      "description?": { type: "string", maxLength: DESCRIPTION_LENGTH_MAX },
+    },
+    errors: [...MISSING, ...FULL],
+  },
+  renameSnapshot: {
+    method: "POST",
+    path: "/v1/volumes/{volume}/snapshots/{snapshot}/rename",
+    summary: "Rename a snapshot",
+    answer: "Snapshot",
+    status: 200,
+    body: { to: name },
+    errors: ["NAME_INVALID", "SNAPSHOT_EXISTS", ...MISSING, ...FULL],
+  },
+  removeSnapshot: {
+    method: "DELETE",
+    path: "/v1/volumes/{volume}/snapshots/{snapshot}",
+    summary: "Remove a snapshot; its moment stays as long as retention promises it",
+    answer: "Snapshot",
+    status: 200,
+    errors: ["SNAPSHOT_PROTECTED", ...MISSING, ...FULL],
   },
   listClients: {
     method: "GET",
@@ -237,6 +309,9 @@ export const EVENTS_PATH = "/v1/events";
 export const METRICS_PATH = "/metrics";
 export const OPENAPI_PATH = "/openapi.json";
 
+/** In a path. */
+export const PATH_PARAMETER: RegExp = /\{(\w+)\}/g;
+
 /** Where each field of an input travels. */
 export interface OperationRequest {
   readonly method: string;
@@ -256,7 +331,9 @@ export function requestFor<N extends OperationName>(
   const query = queryNames
     .filter((key) => fields[key] !== undefined)
     .map((key) => `${key}=${encodeURIComponent(String(fields[key]))}`);
-  const path = row.path.replace("{volume}", encodeURIComponent(String(fields.volume)));
+  const path = row.path.replace(PATH_PARAMETER, (_, key: string) =>
+    encodeURIComponent(String(fields[key])),
+  );
   const body = Object.fromEntries(
     fieldNames(row.body)
       .filter((key) => fields[key] !== undefined)

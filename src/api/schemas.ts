@@ -82,15 +82,41 @@ function list(items: Schema): Schema {
   return { type: "array", items };
 }
 
-export const retention: Schema = object({
-  everyWriteMs: {
-    type: ["integer", "null"],
-    minimum: 0,
-    maximum: RETENTION_MS_MAX,
-    description:
-      "how far back every write is kept; 0: history isn't kept, null: it is kept for ever",
-  },
-});
+/** Milliseconds; null: for ever. */
+function span(what: string): Schema {
+  const limits = { minimum: 0, maximum: RETENTION_MS_MAX };
+  const description = `how far back ${what} can be reached, in ms; 0: not at all, null: for ever`;
+  return { type: ["integer", "null"], ...limits, description };
+}
+
+const SPANS = {
+  everyWriteMs: span("every write"),
+  hourlyMs: span("one moment of each hour"),
+  dailyMs: span("one moment of each day"),
+  weeklyMs: span("one moment of each week"),
+  monthlyMs: span("one moment of each month"),
+};
+
+const retention: Schema = object(SPANS);
+
+/** What isn't given stays. */
+export const retentionChange: Schema = {
+  ...object(Object.fromEntries(Object.entries(SPANS).map(([key, one]) => [`${key}?`, one]))),
+  minProperties: 1,
+};
+
+export const WHEN_FULL = ["shorten-history", "stop-writes"] as const;
+export const whenFull: Schema = { type: "string", enum: WHEN_FULL };
+export const historyFloor: Schema = {
+  type: "integer",
+  minimum: 0,
+  maximum: RETENTION_MS_MAX,
+  description: "ms of history that stay whatever happens",
+};
+/** How long a snapshot stays. */
+export const keep: Schema = { type: "integer", minimum: 1, maximum: RETENTION_MS_MAX };
+/** As people write it: "-10m", "#123". */
+export const moment: Schema = { type: "string", minLength: 1, maxLength: 128 };
 
 const activity = {
   readCount: count,
@@ -110,6 +136,7 @@ const volume = {
   description: { ...string, maxLength: DESCRIPTION_LENGTH_MAX },
   isDeduplicated: boolean,
   isCompressed: boolean,
+  "retention?": { ...retention, description: "its own; missing: the pool's" },
   createdAt: time,
   "removedAt?": time,
   clientCount: count,
@@ -133,6 +160,19 @@ const client = object({
   requestCount: count,
   readBytes: bytes,
   writeBytes: bytes,
+});
+
+const snapshot = object({
+  volume: { ...name, description: "its name now" },
+  volumeId: count,
+  name,
+  lsn: count,
+  at: time,
+  sizeBytes: { ...bytes, description: "the volume's size then" },
+  "expiresAt?": time,
+  isProtected: boolean,
+  description: string,
+  uris: list(string),
 });
 
 const error = object({
@@ -176,6 +216,8 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
         "the limit that the daemon was started with; it holds again after the next start",
     },
     retention,
+    whenFull,
+    historyFloorMs: historyFloor,
     memoryUsedBytes: bytes,
     memoryLimitBytes: bytes,
     headLsn: count,
@@ -335,6 +377,18 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     "progress?": object({ ...progress, problemCount: count }),
     "report?": { $ref: "#/components/schemas/ScrubReport" },
   }),
+  Moment: object({
+    volume: { ...name, description: "its name then" },
+    volumeId: count,
+    stableName: { ...string, description: 'what always means it: "db@#123"' },
+    lsn: count,
+    at: time,
+    sizeBytes: { ...bytes, description: "the volume's size then" },
+    isRelative: { ...boolean, description: "what was asked for means another one each time" },
+    uris: list(string),
+  }),
+  Snapshot: snapshot,
+  SnapshotList: object({ snapshots: list({ $ref: "#/components/schemas/Snapshot" }) }),
   Health: object({
     status: { type: "string", enum: ["ok", "degraded", "failing"] },
     state: poolState,
@@ -365,6 +419,9 @@ export type SchemaName =
   | "GcStatus"
   | "ScrubReport"
   | "ScrubStatus"
+  | "Moment"
+  | "Snapshot"
+  | "SnapshotList"
   | "Health"
   | "Event"
   | "Lsn"

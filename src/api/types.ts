@@ -47,6 +47,10 @@ export interface PoolJson {
   /** The limit that the daemon was started with, if any: it holds again after the next start. */
   readonly startedPoolSizeBytes?: number;
   readonly retention: RetentionJson;
+  /** When space runs out: history beyond the floor goes, or new data is refused. */
+  readonly whenFull: "shorten-history" | "stop-writes";
+  /** So much history stays whatever happens. */
+  readonly historyFloorMs: number;
   readonly memoryUsedBytes: number;
   readonly memoryLimitBytes: number;
   readonly headLsn: number;
@@ -59,10 +63,15 @@ export interface PoolJson {
   readonly warnings: readonly string[];
 }
 
-/** What history is promised. */
+/** What history is promised, by how far back it reaches; 0: not at all, null: for ever. */
 export interface RetentionJson {
-  /** How far back every write is kept; 0: history isn't kept, null: it is kept for ever. */
+  /** Every write. */
   readonly everyWriteMs: number | null;
+  /** One moment of each hour, day, week and month. */
+  readonly hourlyMs: number | null;
+  readonly dailyMs: number | null;
+  readonly weeklyMs: number | null;
+  readonly monthlyMs: number | null;
 }
 
 export interface VolumeJson {
@@ -75,6 +84,8 @@ export interface VolumeJson {
   readonly isDeduplicated: boolean;
   /** New blocks are compressed where that saves space. */
   readonly isCompressed: boolean;
+  /** Its own; missing: the pool's. */
+  readonly retention?: RetentionJson;
   readonly createdAt: string;
   readonly removedAt?: string;
   readonly clientCount: number;
@@ -328,6 +339,47 @@ export interface ScrubStatusJson {
   readonly report?: ScrubReportJson;
 }
 
+/** A moment that was asked for. */
+export interface MomentJson {
+  /** Its name then. */
+  readonly volume: string;
+  readonly volumeId: number;
+  /** What always means it: "db@#123". */
+  readonly stableName: string;
+  /** The last record that counts. */
+  readonly lsn: number;
+  readonly at: string;
+  /** The volume's size then. */
+  readonly sizeBytes: number;
+  /** What was asked for means another moment each time. */
+  readonly isRelative: boolean;
+  /** How clients reach it. */
+  readonly uris: readonly string[];
+}
+
+/** A moment that has a name. */
+export interface SnapshotJson {
+  /** The volume's name now. */
+  readonly volume: string;
+  readonly volumeId: number;
+  readonly name: string;
+  readonly lsn: number;
+  readonly at: string;
+  /** The volume's size then. */
+  readonly sizeBytes: number;
+  /** Missing: it stays for ever. */
+  readonly expiresAt?: string;
+  /** Not removed before it expires, unless the protection is taken off first. */
+  readonly isProtected: boolean;
+  readonly description: string;
+  /** How clients reach it. */
+  readonly uris: readonly string[];
+}
+
+export interface SnapshotList {
+  readonly snapshots: readonly SnapshotJson[];
+}
+
 export interface HealthJson {
   /** ok: serves everything; degraded: is full, or has met damage; failing: the pool has stopped. */
   readonly status: "ok" | "degraded" | "failing";
@@ -361,7 +413,10 @@ export interface OperationTypes {
     input: {
       logLevel?: PoolJson["logLevel"];
       poolSizeBytes?: number;
-      retention?: RetentionJson;
+      /** What isn't given stays. */
+      retention?: Partial<RetentionJson>;
+      whenFull?: PoolJson["whenFull"];
+      historyFloorMs?: number;
     };
     output: PoolJson;
   };
@@ -383,6 +438,8 @@ export interface OperationTypes {
       description?: string;
       isDeduplicated?: boolean;
       isCompressed?: boolean;
+      /** What isn't given stays; null: the pool's. */
+      retention?: Partial<RetentionJson> | null;
     };
     output: VolumeJson;
   };
@@ -392,6 +449,32 @@ export interface OperationTypes {
   };
   renameVolume: { input: { volume: string; to: string }; output: VolumeJson };
   removeVolume: { input: { volume: string }; output: VolumeJson };
+  resolveMoment: { input: { volume: string; moment: string }; output: MomentJson };
+  listSnapshots: { input: { volume?: string }; output: SnapshotList };
+  takeSnapshot: {
+    input: {
+      targets: readonly { readonly volume: string; readonly name: string }[];
+      /** A moment of the past. */
+      at?: string;
+      keepMs?: number;
+      isProtected?: boolean;
+      description?: string;
+    };
+    output: SnapshotList;
+  };
+  setSnapshot: {
+    input: {
+      volume: string;
+      snapshot: string;
+      /** From now on; null: for ever. */
+      keepMs?: number | null;
+      isProtected?: boolean;
+      description?: string;
+    };
+    output: SnapshotJson;
+  };
+  renameSnapshot: { input: { volume: string; snapshot: string; to: string }; output: SnapshotJson };
+  removeSnapshot: { input: { volume: string; snapshot: string }; output: SnapshotJson };
   listClients: { input: Record<never, never>; output: ClientList };
   flush: { input: Record<never, never>; output: LsnJson };
   checkpoint: { input: Record<never, never>; output: LsnJson };

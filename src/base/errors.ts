@@ -152,6 +152,7 @@ export const ERRORS = {
     kind: "unavailable",
     hint: "the message has the program's own words; nothing was left attached",
   },
+  COMMAND_FAILED: { kind: "unavailable", hint: "the message has the command's own words" },
   PROGRAM_MISSING: { kind: "unavailable", hint: "install the program that the message names" },
   BUSY: { kind: "unavailable", hint: "the daemon is at its limit; try again" },
   PEER_FAILED: { kind: "unavailable", hint: "see that the server runs and answers: nbdinfo URI" },
@@ -201,6 +202,7 @@ const DIFFERENCES: { readonly [code in ErrorCode]?: Partial<KindRow> } = {
   ACCESS_DENIED: { http: 403 },
   DISK_IO: { exit: EXIT_CODE.failed },
   OUTPUT_CLOSED: { exit: EXIT_CODE.failed },
+  COMMAND_FAILED: { exit: EXIT_CODE.failed },
   FORMAT_UNSUPPORTED: { exit: EXIT_CODE.corrupt },
 };
 

@@ -31,6 +31,12 @@ const PROGRESS: OptionRow = {
   choices: ["bar", "lines", "json", "none"],
 };
 
+const SNAPSHOT: ArgumentRow = {
+  name: "VOLUME@NAME",
+  help: "A volume, and the name of a moment of it",
+  completes: "volume",
+};
+
 const VERBOSE: OptionRow = { name: "verbose", letter: "v", help: "Show every counter" };
 
 export const COMMANDS: readonly CommandRow[] = [
@@ -116,10 +122,15 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: "change settings while the daemon runs",
     description: [
       "With a volume: read-only=true|false and description=TEXT, which clients see when they connect (a volume in use can't be made read-only); dedup=on|off and compression=on|off, which hold for blocks written from now on.",
-      "Without one, of the pool: pool-size=SIZE (or none) and retention=all|none|TIME, which stay; and of its daemon: log-level=debug|info|warn|error, until it restarts. A pool-size that the daemon is started with, as a flag or in its configuration, goes before the one that is set.",
+      "With a snapshot, VOLUME@NAME: keep=TIME (from now on, or forever), protected=on|off and description=TEXT.",
+      "Without one, of the pool: pool-size=SIZE (or none), retention=all|none|TIME, when-full=shorten-history|stop-writes and history-floor=TIME (how much history stays whatever happens), which stay; and of its daemon: log-level=debug|info|warn|error, until it restarts. A pool-size that the daemon is started with, as a flag or in its configuration, goes before the one that is set.",
     ],
     arguments: [
-      { name: "WHAT", help: "A volume's name, or the first key=value", completes: "volume" },
+      {
+        name: "WHAT",
+        help: "A volume, a snapshot (VOLUME@NAME), or the first key=value",
+        completes: "volume",
+      },
       {
         name: "KEY=VALUE",
         help: "Settings to change",
@@ -133,8 +144,14 @@ export const COMMANDS: readonly CommandRow[] = [
           "dedup=off",
           "compression=on",
           "compression=off",
+          "keep=",
+          "protected=on",
+          "protected=off",
           "pool-size=",
           "retention=",
+          "when-full=shorten-history",
+          "when-full=stop-writes",
+          "history-floor=",
           "log-level=debug",
           "log-level=info",
         ],
@@ -144,33 +161,113 @@ export const COMMANDS: readonly CommandRow[] = [
     examples: [
       { command: "varve set db read-only=true", effect: "nobody writes it from now on" },
       { command: "varve set db dedup=off", effect: "nothing new of it is deduplicated" },
+      { command: "varve set db@v1 keep=30d protected=on", effect: "a snapshot stays for a month" },
       { command: "varve set --pool /srv/pool pool-size=2T", effect: "a larger pool, at once" },
       { command: "varve set log-level=debug", effect: "a more talkative log" },
     ],
     exits: ["notFound", "conflict", "unavailable"],
-    json: "the volume or the pool after the change, as info prints it",
-    seeAlso: ["varve-retention(1)", "varve-info(1)"],
+    json: "the volume or the pool after the change, as info prints it; the snapshot, as snapshots does",
+    seeAlso: ["varve-retention(1)", "varve-snapshots(1)", "varve-info(1)"],
   },
   {
     name: "retention",
     summary: "show or set how much history is kept",
     description: [
       "History is what volumes held before: overwritten and trimmed blocks, and volumes that were removed. What isn't promised any more takes no space once it has been collected.",
-      "Without an option it says what holds. It holds for the whole pool, and stays until it is set again; a new pool keeps everything.",
+      "Without an option it says what holds. It holds for the whole pool, or for the volume that is named, and stays until it is set again; a new pool keeps everything. A volume has the pool's retention until it gets its own. Times that aren't given stay as they are; instead of a time, all means for ever and none not at all.",
+      "Snapshots, clones and open views keep what they need, whatever the retention.",
     ],
-    arguments: [],
+    arguments: [{ ...VOLUME, isOptional: true }],
     options: [
       { name: "every-write", value: "TIME", help: "Keep every write of this time: 24h, 7d" },
+      { name: "hourly", value: "TIME", help: "Keep one moment of each hour of this time" },
+      { name: "daily", value: "TIME", help: "Keep one moment of each day of this time" },
+      { name: "weekly", value: "TIME", help: "Keep one moment of each week of this time" },
+      { name: "monthly", value: "TIME", help: "Keep one moment of each month of this time" },
       { name: "all", help: "Keep every write for ever" },
       { name: "none", help: "Keep only the newest content" },
+      { name: "inherit", help: "Of a volume: as the pool does" },
     ],
     examples: [
       { command: "varve retention", effect: "what holds" },
       { command: "varve retention --every-write 24h", effect: "the last day, write by write" },
+      {
+        command: "varve retention db --every-write 24h --hourly 7d --daily 30d",
+        effect: "one volume, by the hour and by the day after that",
+      },
+      { command: "varve retention db --inherit", effect: "as all the others again" },
     ],
     exits: ["notFound", "unavailable"],
-    json: "{everyWriteMs}: 0 for none, null for all",
+    json: "{everyWriteMs, hourlyMs, dailyMs, weeklyMs, monthlyMs}: 0 for none, null for all; of a volume also isInherited",
     seeAlso: ["varve-gc(1)", "varve-set(1)", "varve-stats(1)"],
+  },
+  {
+    name: "snapshot",
+    summary: "name a moment of one or several volumes",
+    description: [
+      "Takes no time and no space, whatever the size. All volumes of one command get their names for the very same moment, or none of them does. From then on the moment is opened and exported as VOLUME@NAME, and kept until the snapshot is removed or expires. With --at a moment of the past is named.",
+      'What applications have not written yet isn\'t in a snapshot. --freeze holds a file system still meanwhile (fsfreeze -f, then -u, on this machine), several in the order given and back in reverse, also after a failure or Ctrl-C. --before and --after are commands for the shell, for a database to get ready and go on: without success of the one before nothing is frozen and no snapshot taken; the one after runs always. They find VARVE_POOL, VARVE_SNAPSHOTS ("db@v1 web@v1") and, after, VARVE_RESULT (taken or failed) in their environment, and have ten minutes.',
+    ],
+    arguments: [{ ...SNAPSHOT, isVariadic: true }],
+    options: [
+      { name: "keep", value: "TIME", help: "Remove it by itself after this time: 24h, 7d" },
+      { name: "protect", help: "Refuse to remove it before it expires" },
+      { name: "description", value: "TEXT", help: "What it is, as lists show it" },
+      { name: "at", value: "MOMENT", help: "A moment of the past", standard: "now" },
+      {
+        name: "freeze",
+        value: "MOUNTPOINT",
+        help: "Freeze this file system meanwhile; may be repeated",
+        isRepeatable: true,
+      },
+      { name: "before", value: "COMMAND", help: "Run this first" },
+      { name: "after", value: "COMMAND", help: "Run this at the end, whatever happened" },
+    ],
+    examples: [
+      { command: "varve snapshot db@before-upgrade", effect: "now it has a name" },
+      { command: "varve snapshot db@v1 web@v1 --keep 7d", effect: "two disks at one moment" },
+      { command: "varve snapshot db@good --at -10m", effect: "as it was ten minutes ago" },
+      { command: "varve snapshot db@v2 --freeze /srv/db", effect: "with its file system at rest" },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "{snapshots: [{volume, volumeId, name, lsn, at, sizeBytes, expiresAt?, isProtected, description, uris}]}",
+    seeAlso: ["varve-snapshots(1)", "varve-set(1)", "varve-remove(1)"],
+  },
+  {
+    name: "snapshots",
+    summary: "list the snapshots of a volume, or all",
+    description: [
+      "One line per snapshot, oldest moment first, also of volumes that were removed. They are renamed with rename, removed with remove, and changed with set, each as VOLUME@NAME.",
+    ],
+    arguments: [{ ...VOLUME, isOptional: true }],
+    options: [],
+    examples: [
+      { command: "varve snapshots db", effect: "the snapshots of a volume" },
+      { command: "varve snapshots --json", effect: "all of the pool's, for programs" },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "{snapshots: [{volume, volumeId, name, lsn, at, sizeBytes, expiresAt?, isProtected, description, uris}]}",
+    seeAlso: ["varve-snapshot(1)", "varve-resolve(1)"],
+  },
+  {
+    name: "resolve",
+    summary: "say which moment a moment is",
+    description: [
+      "Prints the name that always means the disk which the moment means now: db@-10m is another one every time, db@#1234567 is not. A name means the volume that had it at that moment, be it renamed or removed since. A moment that isn't there is refused with those nearby.",
+      "A moment is #1234567 or lsn:1234567 (after that record of the log), 2026-03-01T12:00:00Z, -10m, flush:MOMENT (the last flush at or before), the name of a snapshot, or now.",
+    ],
+    arguments: [{ ...SNAPSHOT, name: "VOLUME@MOMENT", help: "A volume, and a moment of it" }],
+    options: [{ name: "uri", help: "Print how clients reach it instead" }],
+    examples: [
+      { command: "varve resolve db@-10m", effect: "db@#1234567" },
+      {
+        command: "qemu-img convert $(varve resolve db@-1h --uri | head -1) good.qcow2",
+        effect: "the disk as it was an hour ago",
+      },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "{volume, volumeId, stableName, lsn, at, sizeBytes, isRelative, uris}",
+    seeAlso: ["varve-snapshots(1)"],
   },
   {
     name: "resize",
@@ -186,28 +283,38 @@ export const COMMANDS: readonly CommandRow[] = [
   },
   {
     name: "rename",
-    summary: "rename a volume",
+    summary: "rename a volume or a snapshot",
     description: [
-      "Clients that are connected stay so; when they reconnect they must use the new name.",
+      "Clients that are connected stay so; when they reconnect they must use the new name. A snapshot is VOLUME@NAME.",
     ],
-    arguments: [VOLUME, { name: "NEW-NAME", help: "Its new name", completes: "nothing" }],
+    arguments: [
+      { ...VOLUME, name: "NAME", help: "A volume, or a snapshot (VOLUME@NAME)" },
+      { name: "NEW-NAME", help: "Its new name", completes: "nothing" },
+    ],
     options: [],
-    examples: [{ command: "varve rename db orders", effect: "the same disk under another name" }],
+    examples: [
+      { command: "varve rename db orders", effect: "the same disk under another name" },
+      { command: "varve rename db@v1 db@before-upgrade", effect: "the same moment, likewise" },
+    ],
     exits: ["notFound", "conflict", "unavailable"],
-    json: "the volume after the change",
+    json: "the volume or the snapshot after the change",
   },
   {
     name: "remove",
-    summary: "remove a volume",
+    summary: "remove a volume or a snapshot",
     description: [
-      "Asks first, unless --yes is given; without a terminal to ask on it refuses. A volume with clients connected isn't removed.",
+      "Asks first, unless --yes is given; without a terminal to ask on it refuses. A volume with clients connected isn't removed. Its snapshots stay.",
+      "Of a snapshot (VOLUME@NAME) only the name goes: the moment stays as long as retention promises it. One that is protected isn't removed.",
     ],
-    arguments: [VOLUME],
+    arguments: [{ ...VOLUME, name: "NAME", help: "A volume, or a snapshot (VOLUME@NAME)" }],
     options: [{ name: "yes", letter: "y", help: "Don't ask" }],
-    examples: [{ command: "varve remove db --yes", effect: "removed, no question asked" }],
+    examples: [
+      { command: "varve remove db --yes", effect: "removed, no question asked" },
+      { command: "varve remove db@v1 --yes", effect: "a snapshot" },
+    ],
     exits: ["notFound", "conflict", "unavailable"],
-    json: "the removed volume, with removedAt",
-    seeAlso: ["varve-list(1)"],
+    json: "the removed volume, with removedAt, or the removed snapshot",
+    seeAlso: ["varve-list(1)", "varve-snapshots(1)"],
   },
   {
     name: "attach",

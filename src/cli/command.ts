@@ -16,6 +16,8 @@ export interface OptionRow {
   /** What stands behind it, "SIZE"; undefined: nothing. */
   readonly value?: string;
   readonly isRequired?: boolean;
+  /** May be given several times. */
+  readonly isRepeatable?: boolean;
   readonly help: string;
   /** Shown as the default. */
   readonly standard?: string;
@@ -70,6 +72,8 @@ export interface CommandContext {
   readonly variadic: (name: string) => readonly string[];
   /** The text behind an option. */
   readonly option: (name: string) => string | undefined;
+  /** Those behind a repeatable option, in order. */
+  readonly options: (name: string) => readonly string[];
   readonly flag: (name: string) => boolean;
   readonly output: Output;
   readonly isJson: boolean;

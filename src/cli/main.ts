@@ -48,6 +48,10 @@ function contextOf(line: CommandLine, output: Output): CommandContext {
       return typeof value === "object" ? value : [];
     },
     option,
+    options: (name) => {
+      const value = line.options[name];
+      return typeof value === "object" ? value : [];
+    },
     flag: (name) => line.options[name] === true,
     output,
     isJson: output.isJson,

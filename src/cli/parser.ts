@@ -17,8 +17,8 @@ export type Parsed =
 
 export interface CommandLine {
   readonly arguments: ReadonlyMap<string, string | readonly string[]>;
-  /** By name; true for one without a value. */
-  readonly options: Readonly<Record<string, string | boolean | undefined>>;
+  /** By name; true for one without a value, a list for a repeatable one. */
+  readonly options: Readonly<Record<string, string | readonly string[] | boolean | undefined>>;
 }
 
 /** Throws USAGE. `words` is what stands behind "varve". */
@@ -124,7 +124,10 @@ function parseWith(row: CommandRow, words: readonly string[]): CommandLine {
     if (option.name === "help") continue;
     const value = option.value === undefined ? "" : ` <${option.value}>`;
     const letter = option.letter === undefined ? "" : `-${option.letter}, `;
-    command.addOption(new Option(`${letter}--${option.name}${value}`));
+    const declaredOption = new Option(`${letter}--${option.name}${value}`);
+    if (option.isRepeatable)
+      declaredOption.argParser((text: string, before: string[] = []) => [...before, text]);
+    command.addOption(declaredOption);
   }
   try {
     command.parse([...words], { from: "user" });
@@ -132,7 +135,7 @@ function parseWith(row: CommandRow, words: readonly string[]): CommandLine {
     if (error instanceof CommanderError) throw translate(error, row, words);
     throw error;
   }
-  const values = command.opts() as Record<string, string | boolean | undefined>;
+  const values = command.opts() as CommandLine["options"];
   // Commander's own spelling of names is camelCase.
   const options = Object.fromEntries(
     optionsOf(row).map(({ name }) => [name, values[camelCase(name)]]),

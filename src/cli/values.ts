@@ -6,6 +6,7 @@
 import { RETENTION_MS_MAX } from "../api/schemas.ts";
 import type { RetentionJson } from "../api/types.ts";
 import { StorageError } from "../base/errors.ts";
+import { parseVolumeMoment } from "../base/moment.ts";
 import { formatDuration, parseDurationMs, parseSize } from "../base/units.ts";
 
 const HOUR_MS = 3_600_000;
@@ -22,24 +23,66 @@ export function sizeOf(what: string, text: string): number {
   });
 }
 
-/** History to keep for "all", "none" or "24h". Throws USAGE. */
-export function retentionOf(what: string, text: string): RetentionJson {
-  if (text === "all") return { everyWriteMs: null };
-  if (text === "none") return { everyWriteMs: 0 };
-  const everyWriteMs = parseDurationMs(text);
-  if (everyWriteMs !== undefined && everyWriteMs > 0 && everyWriteMs <= RETENTION_MS_MAX)
-    return { everyWriteMs };
-  throw new StorageError("USAGE", `${what}: "${text}" refused: it isn't a time`, {
-    hint: "write it like 24h or 7d, or all, or none",
-  });
+/** What of the history is kept for "all", "none" or "24h". Throws USAGE. */
+export function retentionOf(what: string, text: string): Partial<RetentionJson> {
+  if (text === "none")
+    return { everyWriteMs: 0, hourlyMs: 0, dailyMs: 0, weeklyMs: 0, monthlyMs: 0 };
+  return { everyWriteMs: spanOf(what, text) };
 }
 
-export function formatRetention({ everyWriteMs }: RetentionJson): string {
+/** Milliseconds for "24h" or "none"; null for "all". Throws USAGE. */
+export function spanOf(what: string, text: string): number | null {
+  if (text === "all") return null;
+  if (text === "none") return 0;
+  return timeOf(what, text, "write it like 24h or 7d, or all, or none");
+}
+
+/** How long a snapshot stays, in milliseconds. Throws USAGE. */
+export function keepOf(what: string, text: string): number {
+  return timeOf(what, text, "write it like 24h or 7d");
+}
+
+function timeOf(what: string, text: string, hint: string): number {
+  const ms = parseDurationMs(text);
+  if (ms !== undefined && ms > 0 && ms <= RETENTION_MS_MAX) return ms;
+  throw new StorageError("USAGE", `${what}: "${text}" refused: it isn't a time`, { hint });
+}
+
+export function formatRetention(retention: RetentionJson): string {
+  const { everyWriteMs, hourlyMs, dailyMs, weeklyMs, monthlyMs } = retention;
   if (everyWriteMs === null) return "all: every write is kept";
-  if (everyWriteMs === 0) return "none: only the newest content is kept";
-  const hours = everyWriteMs / HOUR_MS;
-  const isFewHours = Number.isInteger(hours) && hours <= 72;
-  return `every write of the last ${isFewHours ? `${hours} h` : formatDuration(everyWriteMs)} is kept`;
+  const thinned = [
+    ["hour", hourlyMs],
+    ["day", dailyMs],
+    ["week", weeklyMs],
+    ["month", monthlyMs],
+  ] as const;
+  const kept = thinned
+    .filter(([, ms]) => ms !== 0)
+    .map(([unit, ms]) =>
+      ms === null ? `of each ${unit} for ever` : `of each ${unit} for ${spanText(ms)}`,
+    );
+  const moments = kept.length === 0 ? "" : `one moment ${kept.join(", ")}`;
+  if (everyWriteMs === 0)
+    return moments === "" ? "none: only the newest content is kept" : `${moments} is kept`;
+  const all = `every write of the last ${spanText(everyWriteMs)} is kept`;
+  return moments === "" ? all : `${all}, and ${moments}`;
+}
+
+/** "24 h", "7 d". */
+function spanText(ms: number): string {
+  const hours = ms / HOUR_MS;
+  return Number.isInteger(hours) && hours <= 72 ? `${hours} h` : formatDuration(ms);
+}
+
+/** "db@v1" in two. Throws USAGE, NAME_INVALID, MOMENT_INVALID. */
+export function snapshotOf(what: string, text: string): { volume: string; name: string } {
+  const { volume, moment } = parseVolumeMoment(text);
+  if (volume !== "" && moment?.kind === "name") return { volume, name: moment.name };
+  const why = moment === undefined ? "it has no name of a moment" : "it isn't a name of a moment";
+  throw new StorageError("USAGE", `${what} "${text}": refused: ${why}`, {
+    hint: `write "${volume || "VOLUME"}@NAME"; a name begins with a letter`,
+  });
 }
 
 /** A whole number from 0 up. Throws USAGE. */

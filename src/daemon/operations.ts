@@ -23,9 +23,8 @@ import type { Clock } from "../host/ports.ts";
 import type {
   Census,
   PoolPolicy,
+  PoolPolicyChange,
   PoolStatistics,
-  Retention,
-  RetentionSpans,
   ScrubStatus,
   VolumeSettings,
   VolumeStatistics,
@@ -34,6 +33,7 @@ import type {
 import type { ClientRegistry, OpenClient } from "./clients.ts";
 import { Collections, toProgressJson } from "./collections.ts";
 import type { EventLog } from "./event-log.ts";
+import { changedRetention, createMomentOperations, toRetentionJson } from "./moment-operations.ts";
 import type { ServedPool } from "./served-pool.ts";
 
 /** After so long the census before is good enough. */
@@ -98,6 +98,9 @@ export function createOperations(options: OperationsOptions): Operations {
     cancel();
   };
 
+  const urisOf = (exportName: string): string[] =>
+    facts.listeners().map((uri) => withExport(uri, exportName));
+
   const toVolume = (volume: VolumeSummary): VolumeJson => {
     const isRemoved = volume.removedMicros !== undefined;
     return {
@@ -108,10 +111,11 @@ export function createOperations(options: OperationsOptions): Operations {
       description: volume.description,
       isDeduplicated: volume.isDeduplicated,
       isCompressed: volume.isCompressed,
+      ...(volume.retention === undefined ? {} : { retention: toRetentionJson(volume.retention) }),
       createdAt: formatTime(volume.createdMicros),
       ...(isRemoved ? { removedAt: formatTime(volume.removedMicros) } : {}),
       clientCount: clients.countOf(volume.id),
-      uris: isRemoved ? [] : facts.listeners().map((uri) => withExport(uri, volume.name)),
+      uris: isRemoved ? [] : urisOf(volume.name),
     };
   };
 
@@ -142,7 +146,7 @@ export function createOperations(options: OperationsOptions): Operations {
   const getPool = async (): Promise<PoolJson> => {
     const statistics = pool.stats();
     const problem = pool.stopCause;
-    const { retention, poolSizeBytes } = pool.policy;
+    const { retention, poolSizeBytes, whenFull, historyFloorMicros } = pool.policy;
     const { startedPoolSizeBytes } = facts;
     return {
       directory: facts.directory,
@@ -161,6 +165,8 @@ export function createOperations(options: OperationsOptions): Operations {
       poolSizeBytes,
       ...(startedPoolSizeBytes === undefined ? {} : { startedPoolSizeBytes }),
       retention: toRetentionJson(retention),
+      whenFull,
+      historyFloorMs: Math.ceil(historyFloorMicros / 1000),
       memoryUsedBytes: statistics.memoryUsedBytes,
       memoryLimitBytes: statistics.memoryLimitBytes,
       headLsn: statistics.headLsn,
@@ -171,16 +177,29 @@ export function createOperations(options: OperationsOptions): Operations {
     };
   };
 
+  const setRetention = async (
+    volume: VolumeSummary,
+    change: Partial<RetentionJson> | null,
+  ): Promise<void> => {
+    const before = volume.retention ?? pool.policy.retention;
+    const retention = change === null ? undefined : changedRetention(before, change);
+    await pool.setVolumeRetention(volume.name, retention);
+  };
+
   return {
+    ...createMomentOperations({ pool, urisOf }),
     getPool,
-    setPool: async ({ logLevel, poolSizeBytes, retention }) => {
+    setPool: async ({ logLevel, poolSizeBytes, retention, whenFull, historyFloorMs }) => {
       if (poolSizeBytes !== undefined) checkPoolSize(poolSizeBytes);
-      if (poolSizeBytes !== undefined || retention !== undefined) {
-        await pool.setPolicy({
-          ...(poolSizeBytes === undefined ? {} : { poolSizeBytes }),
-          ...(retention === undefined ? {} : { retention: toRetention(retention) }),
-        });
-      }
+      const change: PoolPolicyChange = {
+        ...(poolSizeBytes === undefined ? {} : { poolSizeBytes }),
+        ...(retention === undefined
+          ? {}
+          : { retention: changedRetention(pool.policy.retention, retention) }),
+        ...(whenFull === undefined ? {} : { whenFull }),
+        ...(historyFloorMs === undefined ? {} : { historyFloorMicros: historyFloorMs * 1000 }),
+      };
+      if (Object.keys(change).length > 0) await pool.setPolicy(change);
       if (logLevel !== undefined) {
         facts.logLevel.set(logLevel);
         events.add("info", "pool.set", { logLevel });
@@ -258,7 +277,7 @@ export function createOperations(options: OperationsOptions): Operations {
       };
     },
     setVolume: async ({ volume: name, ...wanted }) => {
-      const { isReadOnly, description, isDeduplicated, isCompressed } = wanted;
+      const { isReadOnly, description, isDeduplicated, isCompressed, retention } = wanted;
       const volume = find(name);
       const settings: VolumeSettings = {
         ...(isReadOnly === undefined ? {} : { isReadOnly }),
@@ -266,8 +285,11 @@ export function createOperations(options: OperationsOptions): Operations {
         ...(isDeduplicated === undefined ? {} : { isDeduplicated }),
         ...(isCompressed === undefined ? {} : { isCompressed }),
       };
-      const set = async (): Promise<VolumeJson> =>
-        toVolume(await pool.setVolume(volume.name, settings));
+      const set = async (): Promise<VolumeJson> => {
+        if (retention !== undefined) await setRetention(volume, retention);
+        const isOther = Object.keys(settings).length > 0 || retention === undefined;
+        return toVolume(isOther ? await pool.setVolume(volume.name, settings) : find(volume.name));
+      };
       if (isReadOnly !== true || volume.isReadOnly) return set();
       refuseWhileOpen(volume, "made read-only");
       return clients.keepOut(volume, set);
@@ -347,14 +369,6 @@ function toScrubJson({ progress, report }: ScrubStatus): ScrubStatusJson {
 function toCensusJson({ timeMicros, isSampled }: Census, nowMicros: number): CensusJson {
   const ageMs = Math.max(0, (nowMicros - timeMicros) / 1000); // clocks are set back
   return { at: formatTime(timeMicros), ageMs, isSampled };
-}
-
-function toRetentionJson({ everyWriteMicros }: Retention): RetentionJson {
-  return { everyWriteMs: everyWriteMicros === null ? null : everyWriteMicros / 1000 };
-}
-
-function toRetention({ everyWriteMs }: RetentionJson): RetentionSpans {
-  return { everyWriteMicros: everyWriteMs === null ? null : everyWriteMs * 1000 };
 }
 
 /** What an operator should know of a pool that serves. */

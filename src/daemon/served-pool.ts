@@ -14,7 +14,11 @@ import type {
   PoolPolicyChange,
   PoolStatistics,
   ResolvedMoment,
+  Retention,
+  SnapshotChange,
+  SnapshotOptions,
   SnapshotSummary,
+  SnapshotTarget,
   VolumeSettings,
   VolumeSummary,
 } from "../pool/types.ts";
@@ -27,14 +31,26 @@ export interface PastView {
 }
 
 /** What the daemon needs of a pool's past. */
-export interface ServedPast {
-  /** Pins nothing. Throws VOLUME_NOT_FOUND, MOMENT_NOT_FOUND, MOMENT_GONE. */
-  resolve(volume: string, moment: Moment): Promise<ResolvedMoment>;
+export interface ServedPast extends Pick<ServedMoments, "resolve" | "snapshots"> {
   openView(moment: ResolvedMoment): Promise<PastView>;
-  snapshots(): readonly SnapshotSummary[];
 }
 
-export interface ServedPool extends Housekeeping {
+/** The moments of a pool, by words and by name. */
+export interface ServedMoments {
+  /** Pins nothing. Throws VOLUME_NOT_FOUND, MOMENT_NOT_FOUND, MOMENT_GONE. */
+  resolve(volume: string, moment: Moment): Promise<ResolvedMoment>;
+  /** Of one volume or of all, oldest first. Throws VOLUME_NOT_FOUND. */
+  snapshots(volume?: string): readonly SnapshotSummary[];
+  snapshot(
+    targets: readonly SnapshotTarget[],
+    options?: SnapshotOptions,
+  ): Promise<readonly SnapshotSummary[]>;
+  setSnapshot(target: SnapshotTarget, change: SnapshotChange): Promise<SnapshotSummary>;
+  renameSnapshot(target: SnapshotTarget, newName: string): Promise<SnapshotSummary>;
+  removeSnapshot(target: SnapshotTarget): Promise<SnapshotSummary>;
+}
+
+export interface ServedPool extends Housekeeping, ServedMoments {
   readonly slab: Slab;
   volumes(options?: { readonly includesRemoved?: boolean }): readonly VolumeSummary[];
   createVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;
@@ -42,6 +58,8 @@ export interface ServedPool extends Housekeeping {
   renameVolume(name: string, to: string): Promise<VolumeSummary>;
   removeVolume(name: string): Promise<VolumeSummary>;
   setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary>;
+  /** undefined: it has the pool's from now on. */
+  setVolumeRetention(name: string, retention: Retention | undefined): Promise<VolumeSummary>;
   /** Throws VOLUME_NOT_FOUND. */
   device(name: string): BlockDevice;
   readonly policy: PoolPolicy;

@@ -122,6 +122,20 @@ test("every operation's real answer keeps the contract", async () => {
     setVolume: () => call("setVolume", { volume: "db", description: "x", isDeduplicated: false }),
     resizeVolume: () => call("resizeVolume", { volume: "db", sizeBytes: 2 << 20 }),
     renameVolume: () => call("renameVolume", { volume: "db", to: "db2" }),
+    resolveMoment: () => call("resolveMoment", { volume: "db2", moment: "-10m" }),
+    takeSnapshot: () =>
+      call("takeSnapshot", {
+        targets: [{ volume: "db2", name: "v1" }],
+        at: "#7",
+        keepMs: 1000,
+        isProtected: true,
+        description: "x",
+      }),
+    listSnapshots: () => call("listSnapshots", { volume: "db2" }),
+    setSnapshot: () =>
+      call("setSnapshot", { volume: "db2", snapshot: "v1", keepMs: null, isProtected: false }),
+    renameSnapshot: () => call("renameSnapshot", { volume: "db2", snapshot: "v1", to: "v2" }),
+    removeSnapshot: () => call("removeSnapshot", { volume: "db2", snapshot: "v1" }),
     removeVolume: () => call("removeVolume", { volume: "db2" }),
     listClients: () => call("listClients", {}),
     flush: () => call("flush", {}),
@@ -170,6 +184,12 @@ test("a request that isn't in the contract is refused with USAGE or a code of it
     ["PATCH", "/v1/pool", { retention: { everyWriteMs: -1 } }, 400, "USAGE"],
     ["PATCH", "/v1/pool", { retention: { everyWriteMs: 1e300 } }, 400, "USAGE"],
     ["PATCH", "/v1/pool", { retention: null }, 400, "USAGE"],
+    ["PATCH", "/v1/pool", { retention: { dailyMs: "7d" } }, 400, "USAGE"],
+    ["PATCH", "/v1/pool", { whenFull: "panic" }, 400, "USAGE"],
+    ["POST", "/v1/snapshots", { targets: [] }, 400, "USAGE"],
+    ["POST", "/v1/snapshots", { targets: [{ volume: "db" }] }, 400, "USAGE"],
+    ["GET", "/v1/volumes/db/moment?moment=12:00", undefined, 400, "MOMENT_INVALID"],
+    ["DELETE", "/v1/volumes/none/snapshots/v1", undefined, 404, "MOMENT_NOT_FOUND"],
     ["PATCH", "/v1/volumes/twice", { isCompressed: "off" }, 400, "USAGE"],
     ["PATCH", "/v1/volumes/twice", { description: "x".repeat(201) }, 400, "USAGE"],
     [

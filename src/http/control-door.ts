@@ -25,6 +25,7 @@ import {
   OPERATION_NAMES,
   OPERATIONS,
   type OperationRow,
+  PATH_PARAMETER,
   querySchema,
 } from "../api/operations.ts";
 import type { ErrorBody, EventSource, HealthJson, Operations } from "../api/types.ts";
@@ -124,7 +125,7 @@ function addOperation(
   const body = bodySchema(row);
   app.route({
     method: row.method,
-    url: row.path.replace("{volume}", ":volume"),
+    url: row.path.replace(PATH_PARAMETER, ":$1"),
     schema: { querystring: querySchema(row), ...(body === undefined ? {} : { body }) },
     // Names and sizes have codes of their own, which say more than a schema's complaint.
     preValidation: async (request) => checkInput(fieldsOf(request.body)),

@@ -137,7 +137,7 @@ export function lastUndoable(volume: Volume): Undoable | undefined {
 
 export function summaryOf(volume: Volume): VolumeSummary {
   const { id, name, sizeBytes, createdMicros, removedMicros } = volume;
-  const { isReadOnly, description, isDeduplicated, isCompressed } = volume;
+  const { isReadOnly, description, isDeduplicated, isCompressed, retention } = volume;
   return {
     id,
     name,
@@ -147,6 +147,7 @@ export function summaryOf(volume: Volume): VolumeSummary {
     description,
     isDeduplicated,
     isCompressed,
+    ...(retention === undefined ? {} : { retention }),
     ...(removedMicros === undefined ? {} : { removedMicros }),
   };
 }

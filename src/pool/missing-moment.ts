@@ -114,12 +114,12 @@ export function noSuchName(volume: Volume, name: string, catalog: Catalog): Stor
   const names = catalog.moments.of(volume.id).map((moment) => moment.name);
   const guess = nearest(name, names);
   const listed = names.slice(-LISTED_MAX).reverse().join(", ");
-  const nearby = guess === undefined ? listed && `it has ${listed}` : `did you mean "${guess}"?`;
+  const nearby = guess === undefined ? listed && `it has ${listed}; ` : `did you mean "${guess}"? `;
   return new StorageError(
     "MOMENT_NOT_FOUND",
     `moment "${volume.name}@${name}": not found: the volume has no snapshot of that name`,
     {
-      hint: `${nearby}${nearby && "; "}see "varve snapshots ${volume.name}"`,
+      hint: `${nearby}see "varve snapshots ${volume.name}"`,
       data: { volume: volume.name, moment: formatMoment(asked.moment) },
     },
   );

@@ -74,6 +74,7 @@ import type {
   PoolState,
   PoolStatistics,
   ResolvedMoment,
+  Retention,
   ScrubStatus,
   SnapshotChange,
   SnapshotOptions,
@@ -264,6 +265,17 @@ export class Pool {
       return { kind: RECORD_KIND.VOLUME_SET, body: { id, ...settings } };
     });
     this.#tell("info", "volume.set", { volume: name, ...settings });
+    return this.volume(name);
+  }
+
+  /** undefined: it has the pool's from now on. */
+  async setVolumeRetention(name: string, retention: Retention | undefined): Promise<VolumeSummary> {
+    const change = retention ?? { isInherited: true as const };
+    await this.#record(() => {
+      const { id } = this.#catalog.volumeNamed(name);
+      return { kind: RECORD_KIND.RETENTION_SET, body: { volume: id, ...change } };
+    });
+    this.#tell("info", "volume.set", { volume: name, ...change });
     return this.volume(name);
   }
 

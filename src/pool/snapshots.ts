@@ -213,7 +213,10 @@ export class Snapshots {
     throw new StorageError(
       "SNAPSHOT_EXISTS",
       `moment "${volumeName}@${name}": not named: there is a snapshot of that name`,
-      { data: { volume: volumeName, name } },
+      {
+        hint: `choose another name, or see "varve snapshots ${volumeName}"`,
+        data: { volume: volumeName, name },
+      },
     );
   }
 

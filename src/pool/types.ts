@@ -63,6 +63,8 @@ export interface VolumeSummary {
   readonly isDeduplicated: boolean;
   /** New blocks are compressed where that saves space. */
   readonly isCompressed: boolean;
+  /** Its own; undefined: the pool's. */
+  readonly retention?: Retention;
 }
 
 /** What may be set on a volume, live. */

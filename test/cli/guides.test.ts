@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The commands of docs/guides/space.md work as they are written, one after the other; what docs/guides/moments.md calls
+// The commands of docs/guides/space.md and snapshots.md work as they are written, one after the other; what docs/guides/moments.md calls
 // a moment is one.
 
 import { equal, ok } from "node:assert/strict";
@@ -22,8 +22,11 @@ function commandsOf(markdown: string): string[] {
     .map((line) => line.trim());
 }
 
-test("the guide on space can be typed as it stands", async () => {
-  const commands = commandsOf(guide("space.md"));
+for (const name of ["space", "snapshots"])
+  test(`the guide on ${name} can be typed as it stands`, () => typed(name));
+
+async function typed(name: string): Promise<void> {
+  const commands = commandsOf(guide(`${name}.md`));
   ok(commands.length > 15, "the guide has commands");
   const script = ["@ start", ...commands.map((command) => `$ ${command}`), "@ stop"];
   const printed = await runText(script.join("\n"));
@@ -31,7 +34,7 @@ test("the guide on space can be typed as it stands", async () => {
     const failure = part.split("\n").find((line) => /^= /.test(line));
     equal(failure, undefined, part);
   }
-});
+}
 
 test("every moment that the guide on moments shows is one", () => {
   const text = guide("moments.md");

@@ -5,6 +5,7 @@
 // be told to answer late.
 
 import { StorageError } from "../../src/base/errors.ts";
+import { isRelative, type Moment, stableName } from "../../src/base/moment.ts";
 import type { ServedPool } from "../../src/daemon/served-pool.ts";
 import type { BlockDevice } from "../../src/nbd/block-device.ts";
 import {
@@ -20,8 +21,14 @@ import type {
   PoolPolicy,
   PoolPolicyChange,
   PoolStatistics,
+  ResolvedMoment,
+  Retention,
   ScrubReport,
   ScrubStatus,
+  SnapshotChange,
+  SnapshotOptions,
+  SnapshotSummary,
+  SnapshotTarget,
   VolumeSettings,
   VolumeSummary,
 } from "../../src/pool/types.ts";
@@ -74,6 +81,7 @@ export class SmallPool implements ServedPool {
   scrub: ScrubStatus = { progress: undefined, report: undefined };
   policy: PoolPolicy = { ...LIMITS_DEFAULT, retention: RETENTION_DEFAULT, poolSizeBytes: 0 };
   #volumes: VolumeSummary[] = [];
+  #snapshots: SnapshotSummary[] = [];
 
   volumes({
     includesRemoved = false,
@@ -121,6 +129,71 @@ export class SmallPool implements ServedPool {
 
   setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary> {
     return this.#change(name, settings);
+  }
+
+  setVolumeRetention(name: string, retention: Retention | undefined): Promise<VolumeSummary> {
+    return this.#change(name, { retention: retention as Retention });
+  }
+
+  /** Every moment is #7, a second after the pool's begin. */
+  async resolve(name: string, moment: Moment): Promise<ResolvedMoment> {
+    const volume = this.volumes().find((one) => one.name === name);
+    if (volume === undefined)
+      throw new StorageError("VOLUME_NOT_FOUND", `volume "${name}": not found`);
+    const { id: volumeId, sizeBytes } = volume;
+    const place = { lsn: 7, timeMicros: 1e15 + 1e6, branch: volumeId };
+    const names = { volume: name, stableName: stableName(name, 7) };
+    return { volumeId, ...names, ...place, sizeBytes, isRelative: isRelative(moment) };
+  }
+
+  snapshots(volume?: string): readonly SnapshotSummary[] {
+    return this.#snapshots.filter((one) => volume === undefined || one.volume === volume);
+  }
+
+  async snapshot(
+    targets: readonly SnapshotTarget[],
+    {
+      at = { kind: "now" },
+      keepMicros,
+      isProtected = false,
+      description = "",
+    }: SnapshotOptions = {},
+  ): Promise<readonly SnapshotSummary[]> {
+    const taken: SnapshotSummary[] = [];
+    for (const { volume, name } of targets) {
+      const { volumeId, sizeBytes, lsn, timeMicros } = await this.resolve(volume, at);
+      const expires = keepMicros === undefined ? {} : { expiresMicros: timeMicros + keepMicros };
+      const plain = { volumeId, volume, name, lsn, timeMicros, sizeBytes };
+      taken.push({ ...plain, ...expires, isProtected, description });
+    }
+    this.#snapshots.push(...taken);
+    return taken;
+  }
+
+  async setSnapshot(
+    target: SnapshotTarget,
+    { isProtected, description }: SnapshotChange,
+  ): Promise<SnapshotSummary> {
+    const found = this.#snapshot(target);
+    return {
+      ...found,
+      isProtected: isProtected ?? found.isProtected,
+      description: description ?? found.description,
+    };
+  }
+
+  async renameSnapshot(target: SnapshotTarget, newName: string): Promise<SnapshotSummary> {
+    return { ...this.#snapshot(target), name: newName };
+  }
+
+  async removeSnapshot(target: SnapshotTarget): Promise<SnapshotSummary> {
+    return this.#snapshot(target);
+  }
+
+  #snapshot({ volume, name }: SnapshotTarget): SnapshotSummary {
+    const found = this.snapshots(volume).find((one) => one.name === name);
+    if (found !== undefined) return found;
+    throw new StorageError("MOMENT_NOT_FOUND", `moment "${volume}@${name}": not found`);
   }
 
   device(name: string): BlockDevice {

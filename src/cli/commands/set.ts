@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `varve set`: key=value pairs for a volume, or for the pool when the first word is a pair already.
+// `varve set`: key=value pairs for a volume, for a snapshot, or for the pool when the first word is a pair already.
 // The keys are those of the configuration, where there is one of the kind.
 
 import { checkPoolSize } from "../../api/operations.ts";
-import { LOG_LEVELS } from "../../api/schemas.ts";
+import { LOG_LEVELS, WHEN_FULL } from "../../api/schemas.ts";
 import type { OperationTypes, PoolJson } from "../../api/types.ts";
 import { StorageError } from "../../base/errors.ts";
 import { nearest } from "../../base/names.ts";
 import { formatSize } from "../../base/units.ts";
 import { type CommandContext, required } from "../command.ts";
-import { retentionOf, sizeOf } from "../values.ts";
+import { keepOf, retentionOf, sizeOf, snapshotOf } from "../values.ts";
 
 type PoolChange = OperationTypes["setPool"]["input"];
+type SnapshotChange = Omit<OperationTypes["setSnapshot"]["input"], "volume" | "snapshot">;
 type VolumeChange = Omit<OperationTypes["setVolume"]["input"], "volume">;
 
 /** What each key changes, from its text. */
@@ -20,6 +21,8 @@ const POOL_KEYS: Readonly<Record<string, (text: string) => PoolChange>> = {
   "log-level": (text) => ({ logLevel: logLevelOf(text) }),
   "pool-size": (text) => ({ poolSizeBytes: poolSizeOf(text) }),
   retention: (text) => ({ retention: retentionOf('setting "retention"', text) }),
+  "when-full": (text) => ({ whenFull: whenFullOf(text) }),
+  "history-floor": (text) => ({ historyFloorMs: keepOf('setting "history-floor"', text) }),
 };
 const VOLUME_KEYS: Readonly<Record<string, (text: string) => VolumeChange>> = {
   "read-only": (text) => ({ isReadOnly: eitherOf("read-only", text, ["true", "false"]) }),
@@ -28,15 +31,23 @@ const VOLUME_KEYS: Readonly<Record<string, (text: string) => VolumeChange>> = {
   compression: (text) => ({ isCompressed: eitherOf("compression", text, ["on", "off"]) }),
 };
 
+const SNAPSHOT_KEYS: Readonly<Record<string, (text: string) => SnapshotChange>> = {
+  keep: (text) => ({ keepMs: text === "forever" ? null : keepOf('setting "keep"', text) }),
+  protected: (text) => ({ isProtected: eitherOf("protected", text, ["on", "off"]) }),
+  description: (text) => ({ description: text }),
+};
+
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
   const what = required(context, "WHAT");
   const rest = context.variadic("KEY=VALUE");
   const isPool = what.includes("=");
   const pairs = isPool ? [what, ...rest] : rest;
+  const isSnapshot = !isPool && what.includes("@");
   if (pairs.length === 0) {
+    const keys = Object.keys(isSnapshot ? SNAPSHOT_KEYS : VOLUME_KEYS).join(", ");
     throw new StorageError("USAGE", "argument KEY=VALUE: missing", {
-      hint: `write "varve set ${what} KEY=VALUE"; the keys are ${Object.keys(VOLUME_KEYS).join(", ")}`,
+      hint: `write "varve set ${what} KEY=VALUE"; the keys are ${keys}`,
     });
   }
   if (isPool) {
@@ -45,6 +56,14 @@ export async function run(context: CommandContext): Promise<undefined> {
     if (context.isJson) return output.json(pool) as undefined;
     output.line(`pool "${pool.directory}" set: ${pairs.join(" ")}`);
     if (change.poolSizeBytes !== undefined) noteStartedSize(pool, context);
+    return;
+  }
+  if (isSnapshot) {
+    const { volume, name } = snapshotOf("argument", what);
+    const input = { volume, snapshot: name, ...parsePairs(pairs, SNAPSHOT_KEYS) };
+    const snapshot = await (await context.daemon()).call("setSnapshot", input);
+    if (context.isJson) return output.json(snapshot) as undefined;
+    output.line(`snapshot "${snapshot.volume}@${snapshot.name}" set: ${pairs.join(" ")}`);
     return;
   }
   const change = parsePairs(pairs, VOLUME_KEYS);
@@ -99,6 +118,16 @@ function eitherOf(key: string, text: string, [yes, no]: readonly [string, string
     "USAGE",
     `setting "${key}": "${text}" refused: it is neither ${yes} nor ${no}`,
     { hint: `write ${key}=${yes} or ${key}=${no}` },
+  );
+}
+
+function whenFullOf(text: string): PoolJson["whenFull"] {
+  const word = WHEN_FULL.find((candidate) => candidate === text);
+  if (word !== undefined) return word;
+  throw new StorageError(
+    "USAGE",
+    `setting "when-full": "${text}" refused: it is neither ${WHEN_FULL.join(" nor ")}`,
+    { hint: `write ${WHEN_FULL.map((one) => `when-full=${one}`).join(" or ")}` },
   );
 }
 

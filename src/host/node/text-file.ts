@@ -39,6 +39,18 @@ export async function readText(path: string): Promise<string | undefined> {
   }
 }
 
+/** Whether two paths are on one file system. Throws DISK_IO where one of them isn't there. */
+export async function isOnSameFileSystem(path: string, other: string): Promise<boolean> {
+  const [first, second] = await Promise.all(
+    [path, other].map((one) =>
+      stat(one).catch((error: unknown) => {
+        throw fromSystem({ operation: "open", path: one }, error);
+      }),
+    ),
+  );
+  return first?.dev === second?.dev;
+}
+
 /** Replaces the file's text at once, durably. */
 export async function writeText(path: string, text: string): Promise<void> {
   const draft = join(dirname(path), `.${process.pid}.draft`);
