@@ -25,6 +25,8 @@ import type { SharedViews } from "./views.ts";
 
 /** Snapshots in a list of exports, the newest of all: clients ask about each. */
 export const LISTED_SNAPSHOTS_MAX = 1000;
+/** Characters of a name in a message. */
+const SHOWN_MAX = 80;
 
 export interface PastExportsOptions {
   readonly pool: Pick<ServedPool, "volumes">;
@@ -93,16 +95,17 @@ export class PastExports {
 }
 
 function parse(name: string): { volume: string; moment: Moment } {
-  if (name.endsWith("@")) {
+  const shown = name.slice(0, SHOWN_MAX);
+  if (name.indexOf("@") === name.length - 1) {
     throw new StorageError("MOMENT_INVALID", 'moment "": refused: it is empty', {
-      hint: `in URIs "#" ends the name: write ${name}lsn:123, or ${name}%23123`,
+      hint: `in URIs "#" ends the name: write ${shown}lsn:123, or ${shown}%23123`,
     });
   }
   const { volume, moment } = parseVolumeMoment(name);
   if (moment !== undefined && volume !== "") return { volume, moment };
   throw new StorageError(
     "EXPORT_NOT_FOUND",
-    `export ${JSON.stringify(name.slice(0, 80))}: not found: it names no volume in front of the "@"`,
+    `export ${JSON.stringify(shown)}: not found: it names no volume in front of the "@"`,
   );
 }
 
