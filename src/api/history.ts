@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A volume's history as the control door tells it: intervals in which something happened, and what stands on the line of
+// time beside them. Times are ISO 8601 in UTC, LSNs are the pool's; each list is in order of time.
+
+export interface HistoryJson {
+  readonly volume: string;
+  readonly from: string;
+  readonly to: string;
+  /** Of an interval; where only coarser ones are left, lines are longer. */
+  readonly stepMs: number;
+  /** Intervals in which nothing happened are left out. */
+  readonly lines: readonly HistoryLineJson[];
+  readonly names: readonly HistoryNameJson[];
+  readonly holes: readonly HistoryHoleJson[];
+  readonly branches: readonly HistoryBranchJson[];
+  readonly clockSteps: readonly HistoryClockStepJson[];
+  readonly flagged: readonly HistoryFlagJson[];
+}
+
+export interface HistoryLineJson {
+  readonly from: string;
+  readonly to: string;
+  readonly firstLsn: number;
+  readonly lastLsn: number;
+  readonly writeCount: number;
+  readonly writtenBytes: number;
+  /** Of different blocks; estimated, with a standard error of 6.5 %. */
+  readonly distinctBytes: number;
+  /** Written to blocks that are known to have held data, and to blocks that are known not to. */
+  readonly rewrittenBytes: number;
+  readonly freshBytes: number;
+  /** New content: its blocks, those of them that don't shrink, and what all take stored. */
+  readonly newBlockCount: number;
+  readonly hardBlockCount: number;
+  readonly storedBytes: number;
+  readonly zeroBytes: number;
+  readonly duplicateBytes: number;
+  readonly trimCount: number;
+  readonly trimmedBytes: number;
+  readonly zeroedCount: number;
+  readonly zeroedBytes: number;
+  readonly flushCount: number;
+}
+
+export interface HistoryNameJson {
+  readonly name: string;
+  readonly lsn: number;
+  readonly at: string;
+}
+
+/** Moments that can't be reached. */
+export interface HistoryHoleJson {
+  readonly from: string;
+  readonly to: string;
+  readonly fromLsn: number;
+  readonly toLsn: number;
+  readonly why: string;
+}
+
+export interface HistoryBranchJson {
+  readonly at: string;
+  readonly lsn: number;
+  readonly reason: "created" | "clone" | "rewind" | "undo";
+  /** Where it goes on from; absent: from nothing. */
+  readonly parentLsn?: number;
+}
+
+export interface HistoryClockStepJson {
+  readonly at: string;
+  readonly lsn: number;
+  /** Negative: back. */
+  readonly stepMs: number;
+}
+
+/** From then on content that shrank gave way to content that doesn't. */
+export interface HistoryFlagJson {
+  readonly since: string;
+  readonly lastLsnBefore: number;
+  readonly lastAtBefore: string;
+  readonly noticedAt: string;
+}
