@@ -123,7 +123,7 @@ export class BlockSketch {
   #mergeNibbles(bytes: Uint8Array, at: number): number {
     const end = at + 1 + REGISTERS / 2;
     const least = bytes[at] as number;
-    if (end > bytes.length || least > VALUE_MAX) return -1;
+    if (end > bytes.length) return -1;
     for (let pair = 0; pair < REGISTERS / 2; pair++) {
       const both = bytes[at + 1 + pair] as number;
       const low = least + (both & NIBBLE_MAX);

@@ -66,6 +66,17 @@ test("encryption in place is noticed within 64 MiB, with the moment before it", 
   deepEqual(timeline.marks.suspicions, suspicions);
 });
 
+test("the moment before lies before the first of it, also when it paused", () => {
+  const watched = settled();
+  const { lsn } = watched.disk;
+  watched.encrypt(100, 2);
+  watched.work(56);
+  watched.encrypt(110, 64);
+  equal(watched.suspicions.length, 1);
+  const [{ lastLsnBefore }] = watched.suspicions as [Suspicion];
+  ok(lastLsnBefore <= lsn && lastLsnBefore > lsn - 200, `${lastLsnBefore - lsn}`);
+});
+
 test("it is told once, however long it goes on, and again after a quiet time", () => {
   const watched = settled();
   watched.encrypt(0, 200);
