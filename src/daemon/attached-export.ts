@@ -25,6 +25,7 @@ export interface ExportToAttach {
   /** Of a view. */
   readonly moment?: ResolvedMoment;
   readonly device: BlockDevice;
+  readonly canonicalName: string;
   readonly description: string;
   /** Called once, when the client has let go. */
   readonly close?: () => void;
@@ -33,7 +34,7 @@ export interface ExportToAttach {
 /** Throws VOLUME_BUSY while the live volume is being changed. */
 export function attachExport(
   { clients, events, clock }: AttendanceBook,
-  { visitor, asked, volume, moment, device: shared, description, close }: ExportToAttach,
+  { visitor, asked, volume, moment, device: shared, close, ...told }: ExportToAttach,
 ): OpenExport {
   const device = new CountedDevice(shared, { isRelative: moment?.isRelative ?? false });
   const leave = clients.add({
@@ -61,7 +62,8 @@ export function attachExport(
   return {
     device,
     stableName: moment?.stableName ?? volume.name,
-    description,
+    canonicalName: told.canonicalName,
+    description: told.description,
     close: () => {
       leave();
       const { requestCount, readBytes, writeBytes } = device;

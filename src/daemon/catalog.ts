@@ -92,7 +92,7 @@ export class VolumeCatalog implements ExportCatalog {
       sizeBytes: device.sizeBytes,
       isReadOnly: device.isReadOnly,
       canMultiConnect: device.canMultiConnect,
-      stableName: volume.name,
+      canonicalName: volume.name,
       description: describeVolume(volume),
       extraContexts: device.extraContexts,
     };
@@ -100,8 +100,8 @@ export class VolumeCatalog implements ExportCatalog {
 
   #open(volume: VolumeSummary, asked: string, visitor: Visitor): OpenExport {
     const device = this.#options.pool.device(volume.name);
-    const description = describeVolume(volume);
-    return attachExport(this.#options, { visitor, asked, volume, device, description });
+    const told = { canonicalName: volume.name, description: describeVolume(volume) };
+    return attachExport(this.#options, { visitor, asked, volume, device, ...told });
   }
 
   #volume(name: string): VolumeSummary {

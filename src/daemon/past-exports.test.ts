@@ -40,7 +40,8 @@ test("a moment is a read-only disk with the size of then, and answers with the n
   ] as const) {
     const found = await catalog.find(name);
     const told = found.describe();
-    equal(told.stableName, stable);
+    equal(found.stableName, stable);
+    equal(told.canonicalName, name === "db@v1" ? "db@v1" : stable, "as a list shows it");
     equal(told.isReadOnly, true);
     equal(told.canMultiConnect, canMultiConnect, name);
     equal(found.isRelative, !canMultiConnect);
@@ -51,7 +52,10 @@ test("a moment is a read-only disk with the size of then, and answers with the n
       { sizeBytes, isReadOnly, isMulti },
       { sizeBytes: told.sizeBytes, isReadOnly: true, isMulti: canMultiConnect },
     );
-    deepEqual([opened.stableName, opened.description], [stable, told.description]);
+    deepEqual(
+      [opened.stableName, opened.canonicalName, opened.description],
+      [stable, told.canonicalName, told.description],
+    );
     opened.close();
   }
   equal(past.openCount, 0);

@@ -11,13 +11,7 @@
 import { StorageError } from "../base/errors.ts";
 import { type Moment, parseVolumeMoment } from "../base/moment.ts";
 import { formatSize, formatTime } from "../base/units.ts";
-import type {
-  ExportDescription,
-  ExportEntry,
-  FoundExport,
-  OpenExport,
-  Visitor,
-} from "../nbd/block-device.ts";
+import type { ExportDescription, ExportEntry, FoundExport } from "../nbd/block-device.ts";
 import type { ResolvedMoment, SnapshotSummary, VolumeSummary } from "../pool/types.ts";
 import { type AttendanceBook, attachExport } from "./attached-export.ts";
 import type { ServedPast, ServedPool } from "./served-pool.ts";
@@ -51,24 +45,23 @@ export class PastExports {
 
   /** Throws MOMENT_INVALID, and what the pool throws when there is no such moment. */
   async find(name: string): Promise<FoundExport> {
+    const { past, views, book } = this.#options;
     const { volume, moment } = parse(name);
-    const resolved = await this.#options.past.resolve(volume, moment);
+    const resolved = await past.resolve(volume, moment);
     const names = this.#namesOf(resolved);
+    const told = describe(resolved, moment.kind === "name" ? name : resolved.stableName);
     return {
       stableName: resolved.stableName,
       isRelative: resolved.isRelative,
       otherNames: names.filter((other) => other !== volume),
-      describe: () => describe(resolved),
-      open: (visitor) => this.#open(resolved, name, visitor),
+      describe: () => told,
+      open: async (visitor) => {
+        const { device, close } = await views.open(resolved);
+        const live = { id: resolved.volumeId, name: resolved.volume };
+        const opened = { asked: name, volume: live, moment: resolved, device, close };
+        return attachExport(book, { visitor, ...opened, ...told });
+      },
     };
-  }
-
-  async #open(moment: ResolvedMoment, asked: string, visitor: Visitor): Promise<OpenExport> {
-    const { views, book } = this.#options;
-    const { device, close } = await views.open(moment);
-    const volume = { id: moment.volumeId, name: moment.volume };
-    const { description } = describe(moment);
-    return attachExport(book, { visitor, asked, volume, moment, device, description, close });
   }
 
   list(): PastListing {
@@ -109,13 +102,13 @@ function parse(name: string): { volume: string; moment: Moment } {
   );
 }
 
-function describe(moment: ResolvedMoment): ExportDescription {
-  const { sizeBytes, stableName, isRelative, timeMicros } = moment;
+function describe(moment: ResolvedMoment, canonicalName: string): ExportDescription {
+  const { sizeBytes, isRelative, timeMicros } = moment;
   return {
     sizeBytes,
     isReadOnly: true,
     canMultiConnect: !isRelative,
-    stableName,
+    canonicalName,
     description: `as of ${formatTime(timeMicros)} (${formatSize(sizeBytes)}, read-only)`,
     extraContexts: [],
   };

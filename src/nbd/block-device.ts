@@ -113,8 +113,9 @@ export interface Visitor {
 /** An export opened for one connection. */
 export interface OpenExport {
   readonly device: BlockDevice;
-  /** What NBD_INFO_NAME answers and hooks are told: the name that stays true (db@#123 for db@-10m). */
+  /** What hooks are told: the name that stays true (db@#123 for db@-10m, and for db@v1). */
   readonly stableName: string;
+  readonly canonicalName: string;
   readonly description: string;
   /** Called once when the connection ends, for whatever reason. */
   close(): void;
@@ -125,7 +126,11 @@ export interface ExportDescription {
   readonly sizeBytes: number;
   readonly isReadOnly: boolean;
   readonly canMultiConnect: boolean;
-  readonly stableName: string;
+  /**
+   * What NBD_INFO_NAME answers: the stable name where the one that was asked for is relative. What is listed keeps its
+   * name: clients that show a list show this.
+   */
+  readonly canonicalName: string;
   readonly description: string;
   readonly extraContexts: readonly string[];
 }

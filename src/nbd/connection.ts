@@ -422,13 +422,13 @@ export class Connection implements SocketHandler {
 }
 
 function describe(opened: OpenExport): ExportDescription {
-  const { device, stableName, description } = opened;
+  const { device, canonicalName, description } = opened;
   return {
     sizeBytes: device.sizeBytes,
     isReadOnly: device.isReadOnly,
     canMultiConnect: device.canMultiConnect,
     extraContexts: device.extraContexts,
-    stableName,
+    canonicalName,
     description,
   };
 }

@@ -12,7 +12,7 @@ const DISK = {
   sizeBytes: 1 << 20,
   isReadOnly: false,
   canMultiConnect: true,
-  stableName: "db",
+  canonicalName: "db",
   description: "",
   extraContexts: [],
 };

@@ -20,7 +20,7 @@ const DISK: ExportDescription = {
   sizeBytes: 0x1_0000_0200,
   isReadOnly: false,
   canMultiConnect: true,
-  stableName: "db@#7",
+  canonicalName: "db@#7",
   description: "a disk",
   extraContexts: ["qemu:dirty-bitmap:since:v1", "qemu:allocation-depth"],
 };

@@ -190,7 +190,7 @@ export function encodeInfoReplies(
   const { description, flags } = facts;
   const replies: Uint8Array[] = [infoReply(option, INFO.EXPORT, exportFacts(description, flags))];
   if (request.isNameWanted) {
-    replies.push(infoReply(option, INFO.NAME, encodeText(description.stableName)));
+    replies.push(infoReply(option, INFO.NAME, encodeText(description.canonicalName)));
   }
   if (request.isDescriptionWanted) {
     replies.push(infoReply(option, INFO.DESCRIPTION, encodeText(description.description)));

@@ -327,7 +327,7 @@ export class MemoryCatalog implements ExportCatalog {
       stableName,
       isRelative,
       otherNames: this.otherNames.get(name) ?? [],
-      describe: () => ({ ...facts, stableName, description }),
+      describe: () => ({ ...facts, canonicalName: stableName, description }),
       open: async (visitor) => {
         this.openCount += 1;
         const { identity: client, hangUp } = visitor;
@@ -336,7 +336,7 @@ export class MemoryCatalog implements ExportCatalog {
         const close = (): void => {
           this.closeCount += 1;
         };
-        return { device, stableName, description, close };
+        return { device, stableName, canonicalName: stableName, description, close };
       },
     };
   }
