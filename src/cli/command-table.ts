@@ -590,6 +590,45 @@ export const COMMANDS: readonly CommandRow[] = [
     seeAlso: ["varve-log-dump(1)", "varve-export(1)"],
   },
   {
+    name: "log export",
+    summary: "write a volume's history as a log for other systems",
+    description: [
+      "Reads the pool's files directly and changes nothing, with or without a daemon. Writes what happened to the volume between two moments, with its data, as a transaction log of nbd-server: nbd-trplay replays it onto an image of the first moment and so makes one of the second, byte by byte. Without moments it is all that happened since the volume was made, for an image of zeros.",
+      "Each request is answered, and its cookie is the LSN of its change. A log has no sizes: where the volume was resized in between, the message says both. A range in which the volume was rewound can't be written, and neither can one of a log whose beginning was let go.",
+    ],
+    arguments: [
+      {
+        name: "VOLUME[@A..B]",
+        help: "A volume, and the moments between which: db@-1h..now, db@#17..#42, db@..v1",
+        completes: "volume",
+      },
+    ],
+    options: [
+      {
+        name: "format",
+        value: "FORMAT",
+        help: "Format of the log",
+        standard: "nbd-transactionlog",
+        choices: ["nbd-transactionlog"],
+      },
+      { name: "output", value: "FILE", help: "File to write, or '-'", standard: "-, stdout" },
+      { name: "force", help: "Replace an existing file" },
+    ],
+    examples: [
+      {
+        command: "varve log export db@-1h..now --output hour.log",
+        effect: "what was written in the last hour",
+      },
+      {
+        command: "nbd-trplay -i before.img -l hour.log",
+        effect: "the image of an hour ago becomes that of now",
+      },
+    ],
+    exits: ["notFound", "conflict", "corrupt"],
+    json: "{volume, output, fromLsn, lsn, fromSizeBytes, sizeBytes, changes: {write, zero, trim, flush}, logBytes}; on stderr when the log goes to stdout",
+    seeAlso: ["varve-import(1)", "varve-log-dump(1)", "nbd-trplay(1)"],
+  },
+  {
     name: "check",
     summary: "verify a pool offline",
     description: [

@@ -60,10 +60,12 @@ function bash(): string {
       `      files="${files}" ;;`,
     ].join("\n");
   });
-  const values = new Map<string, string>();
+  // By name alone: an option that two commands have is completed to what either takes.
+  const values = new Map<string, Set<string>>();
   for (const row of COMMANDS) {
-    for (const option of optionsOf(row)) {
-      if (option.choices !== undefined) values.set(option.name, option.choices.join(" "));
+    for (const { name, choices = [] } of optionsOf(row)) {
+      const known = values.get(name) ?? new Set();
+      for (const choice of choices) values.set(name, known.add(choice));
     }
   }
   const withFiles = [
@@ -90,7 +92,7 @@ _varve() {
   done
   case $previous in
     ${withFiles.join("|")}) COMPREPLY=($(compgen -f -- "$current")); return ;;
-${[...values].map(([name, words]) => `    --${name}) COMPREPLY=($(compgen -W "${words}" -- "$current")); return ;;`).join("\n")}
+${[...values].map(([name, words]) => `    --${name}) COMPREPLY=($(compgen -W "${[...words].join(" ")}" -- "$current")); return ;;`).join("\n")}
   esac
   case $command in
     "") COMPREPLY=($(compgen -W "${firstWords().join(" ")} --help --version" -- "$current")); return ;;

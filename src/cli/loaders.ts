@@ -29,6 +29,7 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   events: () => import("./commands/events.ts"),
   "log dump": () => import("./commands/log-dump.ts"),
   "log cat": () => import("./commands/log-cat.ts"),
+  "log export": () => import("./commands/log-export.ts"),
   check: () => import("./commands/check.ts"),
   completion: () => import("./commands/completion.ts"),
   version: () => import("./commands/version.ts"),

@@ -22,7 +22,7 @@ import {
   WIRE,
 } from "../nbd/constants.ts";
 
-const TRACE_OPTION = {
+export const TRACE_OPTION = {
   MAGIC: 0x25609514,
   SET_DATALOG: 1,
   /** Stands in the offset of every option. */

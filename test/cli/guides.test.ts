@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The commands of docs/guides/space.md and snapshots.md work as they are written, one after the other; what docs/guides/moments.md calls
-// a moment is one.
+// The commands of docs/guides/space.md, snapshots.md and seed-logs.md work as they are written, one after the other; what
+// docs/guides/moments.md calls a moment is one.
 
 import { equal, ok } from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { parseMoment } from "../../src/base/moment.ts";
+import { requires } from "../interop/requires.ts";
 import { runText } from "./run.ts";
 
 function guide(name: string): string {
@@ -22,18 +23,31 @@ function commandsOf(markdown: string): string[] {
     .map((line) => line.trim());
 }
 
-for (const name of ["space", "snapshots"])
-  test(`the guide on ${name} can be typed as it stands`, () => typed(name));
+for (const name of ["space", "snapshots"]) {
+  test(`the guide on ${name} can be typed as it stands`, async () => {
+    ok((await typed(name)) > 15, "the guide has commands");
+  });
+}
 
-async function typed(name: string): Promise<void> {
+test("the guide on other systems' logs can be typed as it stands", {
+  skip: requires("nbd-trplay -h", "nbd-trdump -h"),
+}, async () => {
+  const script = readFileSync(join(import.meta.dirname, "seed-logs.txt"), "utf8");
+  const files = script.match(/^>>> [\s\S]*?\n<<<$/gm) ?? [];
+  const make = ["$ sh nbd.sh > nbd.log && truncate -s 1M before.img", "$ sh pairs.sh"];
+  ok((await typed("seed-logs", [...files, ...make])) > 5, "the guide has commands");
+});
+
+/** Types a guide's commands, behind what the script `before` does; how many there were. */
+async function typed(name: string, before: readonly string[] = []): Promise<number> {
   const commands = commandsOf(guide(`${name}.md`));
-  ok(commands.length > 15, "the guide has commands");
-  const script = ["@ start", ...commands.map((command) => `$ ${command}`), "@ stop"];
+  const script = [...before, "@ start", ...commands.map((command) => `$ ${command}`), "@ stop"];
   const printed = await runText(script.join("\n"));
   for (const part of printed.split(/^\$ /m).slice(1)) {
     const failure = part.split("\n").find((line) => /^= /.test(line));
     equal(failure, undefined, part);
   }
+  return commands.length;
 }
 
 test("every moment that the guide on moments shows is one", () => {

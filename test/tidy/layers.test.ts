@@ -70,9 +70,11 @@ const FILE_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/image/transaction-log.ts": ["nbd"],
   "src/image/transaction-log-survey.ts": ["nbd"],
   "src/image/transaction-log-source.ts": ["nbd"],
+  "src/image/transaction-log-writer.ts": ["nbd"],
   // They must work where no daemon does, so they read the pool's files themselves.
   "src/cli/commands/log-dump.ts": ["log", "pool"],
   "src/cli/commands/log-cat.ts": ["log", "pool", "reduce"],
+  "src/cli/commands/log-export.ts": ["log", "pool", "reduce"],
   "src/cli/commands/check.ts": ["pool"],
   "src/cli/offline-pool.ts": ["pool"],
 };
