@@ -7,7 +7,8 @@
 import { type Fields, fieldsOf, isCount } from "./catalog-fields.ts";
 import type { PoolPolicy, Retention, RetentionSpans } from "./types.ts";
 
-const KEEPS_ALL: Retention = {
+/** What a pool keeps until a record says otherwise: one that was made before there was a choice, too. */
+export const KEEPS_ALL: Retention = {
   everyWriteMicros: null,
   hourlyMicros: 0,
   dailyMicros: 0,
@@ -15,7 +16,7 @@ const KEEPS_ALL: Retention = {
   monthlyMicros: 0,
 };
 
-/** What a pool promises until a record says otherwise. */
+/** What a new pool is told to keep, by a record of its own. */
 export const RETENTION_DEFAULT: Retention = KEEPS_ALL;
 
 const HISTORY_FLOOR_DEFAULT_MICROS = 3_600_000_000;

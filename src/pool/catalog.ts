@@ -20,10 +20,10 @@ import {
 } from "./catalog-fields.ts";
 import { NamedMoments } from "./catalog-moments.ts";
 import {
+  KEEPS_ALL,
   LIMITS_DEFAULT,
   limitsFrom,
   type PoolLimits,
-  RETENTION_DEFAULT,
   retentionFrom,
 } from "./catalog-policy.ts";
 import {
@@ -50,7 +50,7 @@ export class Catalog {
   readonly #live: Map<string, Volume> = new Map();
   nextVolume = 1;
   nextBranch = 1;
-  retention: Retention = RETENTION_DEFAULT;
+  retention: Retention = KEEPS_ALL;
   limits: PoolLimits = LIMITS_DEFAULT;
 
   /** The live volume of that name. Throws VOLUME_NOT_FOUND. */
@@ -188,7 +188,7 @@ export class Catalog {
 
   #takeJson(json: Fields): boolean {
     const { nextVolume, nextBranch, volumes, branches, moments = [] } = json;
-    const { retention: wanted = RETENTION_DEFAULT, ...rest } = json;
+    const { retention: wanted = KEEPS_ALL, ...rest } = json;
     const retention = retentionFrom(wanted);
     const limits = limitsFrom(rest, LIMITS_DEFAULT);
     if (!isId(nextVolume) || !isId(nextBranch)) return false;

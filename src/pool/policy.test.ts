@@ -5,7 +5,8 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK, noise, PoolRig, turn } from "../../test/crash/memory-rig.ts";
-import { wholeRetention } from "./catalog-policy.ts";
+import { Catalog } from "./catalog.ts";
+import { RETENTION_DEFAULT, wholeRetention } from "./catalog-policy.ts";
 
 const MIB = 1 << 20;
 const ENOSPC = 28;
@@ -67,6 +68,19 @@ test("a size that the daemon is started with goes before the one that was set, a
   equal(plain.pool.policy.poolSizeBytes, 4 * MIB, "it was overridden, not changed");
   ok(!plain.host.eventNames().includes("pool.size-overridden"));
   await plain.close();
+});
+
+test("a new pool keeps what is the default now, and one that was told nothing all", async () => {
+  const rig = await PoolRig.create();
+  deepEqual(rig.pool.policy.retention, RETENTION_DEFAULT);
+  const again = await PoolRig.open(rig.cutPower());
+  deepEqual(
+    again.pool.policy.retention,
+    RETENTION_DEFAULT,
+    "it stays what it was, whatever becomes the default",
+  );
+  await again.close();
+  deepEqual(new Catalog().retention, wholeRetention({ everyWriteMicros: null }));
 });
 
 test("retention is what was set last, in the log and in a checkpoint", async () => {

@@ -44,7 +44,7 @@ import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
 import type { Catalog } from "./catalog.ts";
 import type { RecordPlace } from "./catalog-fields.ts";
-import { wholeRetention } from "./catalog-policy.ts";
+import { KEEPS_ALL, RETENTION_DEFAULT, wholeRetention } from "./catalog-policy.ts";
 import type { CatalogRecord, VolumeRecord } from "./catalog-records.ts";
 import { summaryOf, type Volume } from "./catalog-volume.ts";
 import { Damage } from "./damage.ts";
@@ -625,8 +625,11 @@ export class Pool {
         encodeJsonRecord(RECORD_KIND.OPENED, { incarnation: this.log.incarnation }),
       ),
     );
-    if (this.#identity.log === "new")
+    if (this.#identity.log === "new") {
+      const retention = { kind: RECORD_KIND.RETENTION_SET, body: RETENTION_DEFAULT };
+      if (RETENTION_DEFAULT !== KEEPS_ALL) await this.#record(() => retention);
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
+    }
     this.#moments = new PoolMoments({
       clock: this.#host.clock,
       log: this.log,
