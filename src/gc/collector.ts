@@ -15,6 +15,7 @@
 import { hasCode, StorageError } from "../base/errors.ts";
 import type { Clock } from "../host/ports.ts";
 import type { BlockIndex } from "../index/block-index.ts";
+import type { Past } from "../index/past.ts";
 import { RELOCATION } from "../index/relocation-index.ts";
 import type { RunStore } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
@@ -35,12 +36,15 @@ import { type History, type ReferenceTaker, scanHistory } from "./history.ts";
 import { keepRecords } from "./kept-records.ts";
 import { mostRoomToMove, roomToMove } from "./moving-room.ts";
 import { scanReferences } from "./reference-scan.ts";
+import { SeenLeaves } from "./seen-leaves.ts";
 import { FrameSizes, readSegmentFrames, type SegmentFrames } from "./segment-frames.ts";
 import { Survey } from "./survey.ts";
 
 export interface CollectorOptions extends LogFiles {
   readonly clock: Clock;
   readonly index: BlockIndex;
+  readonly past: Past;
+  readonly chunkCountOf: (branch: number) => number;
   readonly runs: RunStore;
   readonly log: LogWriter;
   readonly segments: FileStore;
@@ -50,6 +54,8 @@ export interface CollectorOptions extends LogFiles {
   readonly history: () => History;
   /** What `history` says can be read until the returned function is called. */
   readonly pinHistory: () => () => void;
+  /** How many moments were pinned so far that `history` then may not have known of. */
+  readonly pinsSoFar: () => number;
   /** No recovery reads segments below this one. */
   readonly oldestCutSegment: () => number;
   readonly checkpoint: () => Promise<void>;
@@ -186,13 +192,15 @@ export class Collector {
         await this.#settle();
       unpin = this.#options.pinHistory();
       const history = this.#options.history();
+      const pinCount = this.#options.pinsSoFar();
       if (!options.isDryRun) await this.#removeOldRecords(history);
       const candidates = await this.#survey(history, options, collected);
       this.#liveBytesOf = new Map(
         candidates.map(({ number, sizeBytes, liveShare }) => [number, sizeBytes * liveShare]),
       );
       const victims = await this.#choose(candidates, options, collected);
-      if (!options.isDryRun) await this.#compact(victims, { ...options, history }, collected);
+      if (!options.isDryRun)
+        await this.#compact(victims, { ...options, history, pinCount }, collected);
     } finally {
       unpin();
       this.progress = undefined;
@@ -260,12 +268,11 @@ export class Collector {
   }
 
   /** Live frames by the segment that they are in now; estimated where there are many. */
-  async #liveFrames(history: History, isDryRun: boolean): Promise<Map<number, number>> {
+  async #liveFrames(history: SomeHistory, isDryRun: boolean): Promise<Map<number, number>> {
     const { removedBranches, index } = this.#options;
     const { relocations } = index;
     const survey = new Survey();
-    const isFiltered = isDryRun && history.kind === "none";
-    await this.#scan(history, isFiltered ? withoutBranches(survey, removedBranches()) : survey);
+    await this.#scan(history, isDryRun ? withoutBranches(survey, removedBranches()) : survey);
     const live = new Map<number, number>();
     let sliceLeft = SLICE_FRAMES;
     for (const { homeSegment, homeOffset8 } of survey.frames()) {
@@ -286,12 +293,14 @@ export class Collector {
   }
 
   /** Visits everything that is still needed. */
-  async #scan(history: History, taker: ReferenceTaker): Promise<void> {
-    if (history.kind !== "since") return scanReferences(this.#options, taker);
+  async #scan(history: SomeHistory, taker: ReferenceTaker): Promise<void> {
     const { log } = this.#options;
     const endLsn = log.nextLsn;
-    await log.durable();
-    await scanHistory(this.#options, history.base, endLsn, taker);
+    if (history.start !== undefined) await log.durable();
+    const isAlone = history.start === undefined && history.moments.length === 0;
+    const seen = new SeenLeaves();
+    await scanReferences(this.#options, taker, isAlone ? undefined : seen);
+    if (!isAlone) await scanHistory(this.#options, history, { endLsn, taker, seen });
   }
 
   /**
@@ -394,7 +403,7 @@ export class Collector {
 
   async #compact(
     victims: readonly Candidate[],
-    options: CollectOptions & { readonly history: History },
+    options: CollectOptions & { readonly history: History; readonly pinCount: number },
     collected: Collected,
   ): Promise<void> {
     const totalBytes = victims.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
@@ -418,7 +427,7 @@ export class Collector {
   /** Nothing new refers to the victims: finds out what is live in them, exactly, moves it, and drops them. */
   async #compactJudged(
     victims: readonly Candidate[],
-    options: CollectOptions & { readonly history: History },
+    options: CollectOptions & { readonly history: History; readonly pinCount: number },
     collected: Collected,
   ): Promise<void> {
     const { index, log } = this.#options;
@@ -432,6 +441,8 @@ export class Collector {
     if (history.kind !== "all") {
       marks = new FrameMarks(all);
       await this.#scan(history, marks);
+      // Of a moment that was pinned before the scan came to a page, the page may have had more than the scan saw.
+      if (this.#options.pinsSoFar() !== options.pinCount) return;
     }
     // What made frames garbage must be as durable as their end.
     await log.durable();
@@ -619,10 +630,12 @@ class Room {
   }
 }
 
+type SomeHistory = Extract<History, { readonly kind: "some" }>;
+
 /** Whether a promised moment may be reached only through the segment's records. */
 function needsRecords(history: History, segment: number): boolean {
-  if (history.kind === "since") return segment >= history.base.cut.segmentNumber;
-  return history.kind === "all";
+  if (history.kind === "all") return true;
+  return history.start !== undefined && segment >= history.start.segmentNumber;
 }
 
 /**

@@ -1,35 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What history keeps alive. A version of a block is needed as long as any promised moment shows it: what the volumes held
-// where the promise begins (a checkpoint that was kept for that, the base), and everything that was written since.
+// What history keeps alive. A version of a block is needed as long as any promised moment shows it: what volumes held where
+// a window of every write begins and everything that was written since, and what they held at single moments that are kept.
 
 import type { Clock } from "../host/ports.ts";
-import type { HistoryBase } from "../index/checkpoint-body.ts";
-import { type CheckpointSource, readBody, readDirectories } from "../index/checkpoint-loader.ts";
+import type { CheckpointSource } from "../index/checkpoint-loader.ts";
 import {
   CHUNK_PAGES,
   CHUNK_WORDS,
-  CONSTANT,
+  INHERITED,
+  isImage,
+  isShared,
+  type Origin,
   WORD_OFFSET,
   WORD_RUN,
-  ZERO_CHUNK,
 } from "../index/page-directory.ts";
+import type { Past } from "../index/past.ts";
 import { decodeLeaf, LEAF_BYTES_MAX, NODE_KIND, readNode } from "../index/run-file.ts";
 import { RunReadAhead } from "../index/run-read-ahead.ts";
 import { readLogUntil } from "../log/log-range.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
+import type { ReplayStart } from "../log/replay-start.ts";
 import type { ReferenceVisitor } from "./reference-scan.ts";
+import type { SeenLeaves } from "./seen-leaves.ts";
 import { stagingPiece } from "./staging-piece.ts";
 
-/** What is promised of the past. */
+/** What a branch held after a record, as far as the volume reached then. */
+export interface KeptMoment extends Origin {
+  readonly chunkCount: number;
+}
+
+/** What is promised of the past, beside what the volumes hold. */
 export type History =
   | { readonly kind: "all" }
-  | { readonly kind: "none" }
-  /** Every moment from the base's cut on. */
-  | { readonly kind: "since"; readonly base: HistoryBase };
+  | {
+      readonly kind: "some";
+      /** The records from here on may be needed; undefined: none is. */
+      readonly start: ReplayStart | undefined;
+      /** Of a branch: the first LSN whose record counts; undefined: none does. */
+      readonly fromLsnOf: (branch: number) => number | undefined;
+      readonly moments: readonly KeptMoment[];
+    };
 
 export interface HistoryScanOptions extends CheckpointSource {
   readonly clock: Clock;
+  readonly past: Past;
   readonly checkStopped: () => void;
 }
 
@@ -42,23 +57,28 @@ export interface ReferenceTaker extends ReferenceVisitor {
 const SLICE = 8;
 
 /**
- * Visits every reference that a moment between the base and `endLsn` can show, some of them often. All before `endLsn`
- * is durable. Throws POOL_CORRUPT, LOG_CORRUPT, DISK_IO, and what `checkStopped` throws.
+ * Visits every reference that a promised moment before `endLsn` can show, some of them often, but for leaves that were
+ * seen. All before `endLsn` is durable. Throws POOL_CORRUPT, LOG_CORRUPT, DISK_IO, and what `checkStopped` throws.
  */
 export async function scanHistory(
   options: HistoryScanOptions,
-  base: HistoryBase,
-  endLsn: number,
-  taker: ReferenceTaker,
+  history: Extract<History, { readonly kind: "some" }>,
+  scan: { readonly endLsn: number; readonly taker: ReferenceTaker; readonly seen: SeenLeaves },
 ): Promise<void> {
-  await scanBase(options, base, taker);
+  const { taker, seen } = scan;
+  const moments = new MomentScan(options, taker, seen);
+  for (const moment of history.moments) await moments.scan(moment);
+  if (history.start === undefined) return;
   const { memory, clock, checkStopped } = options;
   let batchCount = 0;
   await readLogUntil({
     ...options,
-    start: base.cut,
-    endLsn,
-    onRecord: (cursor) => takeRecord(memory.view, cursor, taker),
+    start: history.start,
+    endLsn: scan.endLsn,
+    onRecord: (cursor) => {
+      const fromLsn = history.fromLsnOf(cursor.branch);
+      if (fromLsn !== undefined && cursor.lsn >= fromLsn) takeRecord(memory.view, cursor, taker);
+    },
     afterBatch: () => {
       batchCount += 1;
       if (batchCount % SLICE !== 0) return undefined;
@@ -75,41 +95,75 @@ function takeRecord(view: DataView, cursor: RecordCursor, taker: ReferenceTaker)
     taker.note(cursor.branch, view.getUint32(at, true), view.getUint32(at + 4, true));
 }
 
-async function scanBase(
-  options: HistoryScanOptions,
-  base: HistoryBase,
-  taker: ReferenceTaker,
-): Promise<void> {
-  const { memory, clock, checkStopped } = options;
-  const runs = new RunReadAhead(options.runs);
-  const body = await readBody(options, base.slot);
-  const leaf = await stagingPiece(options, 2 * LEAF_BYTES_MAX + 4096);
-  const page = leaf + LEAF_BYTES_MAX + (8 - (LEAF_BYTES_MAX % 8));
-  let sliceLeft = SLICE;
-  try {
-    for (const { root, chunk } of await readDirectories(options, body)) {
-      if (chunk === ZERO_CHUNK) continue;
-      for (let inChunk = 0; inChunk < CHUNK_PAGES; inChunk++) {
-        const run = chunk[inChunk * CHUNK_WORDS + WORD_RUN] as number;
-        if (run === 0 || run === CONSTANT) continue;
-        await readNode(memory, runs, {
-          kind: NODE_KIND.LEAF,
-          branch: root.branch,
-          position: root.chunk * CHUNK_PAGES + inChunk,
-          run,
-          offset: (chunk[inChunk * CHUNK_WORDS + WORD_OFFSET] as number) * 8,
-          target: leaf,
-          maxBytes: LEAF_BYTES_MAX,
-        });
-        if (decodeLeaf(memory, leaf, page)) taker.page(root.branch, memory.words, page >>> 2);
-        sliceLeft -= 1;
-        if (sliceLeft > 0) continue;
-        sliceLeft = SLICE;
-        await new Promise<void>((resolve) => clock.afterInput(resolve));
-        checkStopped();
-      }
+/** Visits what branches held at moments: leaves that several of them share, once. */
+export class MomentScan {
+  readonly #options: Omit<HistoryScanOptions, "directory" | "poolId">;
+  readonly #taker: ReferenceVisitor;
+  readonly #seen: SeenLeaves;
+  readonly #runs: RunReadAhead;
+  #sliceLeft = SLICE;
+
+  constructor(
+    options: Omit<HistoryScanOptions, "directory" | "poolId">,
+    taker: ReferenceVisitor,
+    seen: SeenLeaves,
+  ) {
+    this.#options = options;
+    this.#taker = taker;
+    this.#seen = seen;
+    this.#runs = new RunReadAhead(options.runs);
+  }
+
+  /** Throws POOL_CORRUPT, DISK_IO, and what `checkStopped` throws. */
+  async scan(moment: KeptMoment): Promise<void> {
+    for (let chunk = 0; chunk < moment.chunkCount; chunk++) await this.scanChunk(moment, chunk);
+  }
+
+  async scanChunk(moment: Origin, chunkIndex: number): Promise<void> {
+    if (!this.#seen.addChunk(moment, chunkIndex)) return;
+    const words = await this.#options.past.chunk(moment, chunkIndex);
+    if (isShared(words)) return;
+    for (let inChunk = 0; inChunk < CHUNK_PAGES; inChunk++) {
+      const at = inChunk * CHUNK_WORDS;
+      const run = words[at + WORD_RUN] as number;
+      const offset8 = words[at + WORD_OFFSET] as number;
+      const page = chunkIndex * CHUNK_PAGES + inChunk;
+      if (run === INHERITED)
+        this.#taker.page(moment.branch, await this.#options.past.page(moment, page), 0);
+      else if (isImage(run) && !this.#seen.has(run, offset8)) {
+        await this.#readLeaf(moment.branch, page, { run, offset8 });
+        this.#seen.add(run, offset8);
+      } else continue;
+      await this.#pause();
     }
-  } finally {
-    memory.staging.release(leaf);
+  }
+
+  /** Whoever wrote it: it is found by its place. */
+  async #readLeaf(
+    branch: number,
+    page: number,
+    { run, offset8 }: { readonly run: number; readonly offset8: number },
+  ): Promise<void> {
+    const { memory } = this.#options;
+    const leaf = await stagingPiece(this.#options, 2 * LEAF_BYTES_MAX + 4096);
+    try {
+      const image = leaf + LEAF_BYTES_MAX + (8 - (LEAF_BYTES_MAX % 8));
+      await readNode(memory, this.#runs, {
+        ...{ kind: NODE_KIND.LEAF, branch, position: page, run, offset: offset8 * 8 },
+        isKin: () => true,
+        ...{ target: leaf, maxBytes: LEAF_BYTES_MAX },
+      });
+      if (decodeLeaf(memory, leaf, image)) this.#taker.page(branch, memory.words, image >>> 2);
+    } finally {
+      memory.staging.release(leaf);
+    }
+  }
+
+  async #pause(): Promise<void> {
+    this.#sliceLeft -= 1;
+    if (this.#sliceLeft > 0) return;
+    this.#sliceLeft = SLICE;
+    await new Promise<void>((resolve) => this.#options.clock.afterInput(resolve));
+    this.#options.checkStopped();
   }
 }

@@ -10,8 +10,7 @@
 
 import { hasCode, type StorageError } from "../base/errors.ts";
 import type { Clock, Directory } from "../host/ports.ts";
-import type { RunEntry } from "../index/checkpoint-body.ts";
-import { type CheckpointSource, readCheckpoints, runsOf } from "../index/checkpoint-loader.ts";
+import { type CheckpointSource, neededRuns, readCheckpoints } from "../index/checkpoint-loader.ts";
 import { runName } from "../index/run-file.ts";
 import { scanRun } from "../index/run-scan.ts";
 import { BATCH_HEADER_BYTES } from "../log/batch.ts";
@@ -136,15 +135,13 @@ export class Scrub {
   }
 
   /** The runs that either checkpoint needs, or history. A body that can't be read is looked at twice: it may just have gone. */
-  async #neededRuns(source: CheckpointSource): Promise<readonly RunEntry[]> {
+  async #neededRuns(source: CheckpointSource): Promise<ReturnType<typeof neededRuns>> {
     let found = await readCheckpoints(source);
     if (found.problems.length > 0) found = await readCheckpoints(source);
     for (const message of found.problems)
       this.#options.onProblem({ code: "POOL_CORRUPT", message, data: {} });
     // What an older checkpoint kept for history may be gone by now.
-    const bases = found.checkpoints[0]?.body.bases ?? [];
-    const all = [...found.checkpoints.flatMap(runsOf), ...bases.flatMap(({ runs }) => runs)];
-    return [...new Map(all.map((run) => [run.number, run])).values()];
+    return neededRuns(found.checkpoints);
   }
 
   async #segment(
@@ -236,7 +233,10 @@ export class Scrub {
     });
   }
 
-  async #run(source: CheckpointSource, run: RunEntry): Promise<void> {
+  async #run(
+    source: CheckpointSource,
+    run: { readonly number: number; readonly sizeBytes: number },
+  ): Promise<void> {
     const problems: ScrubFinding[] = [];
     const { number, sizeBytes } = run;
     const data = { run: number };

@@ -14,8 +14,9 @@ import { BlockMemory, shapeOf } from "../reduce/block-memory.ts";
 import { type MemoryDirectory, MemoryHost } from "../sim/memory-host.ts";
 import { Prng } from "../sim/prng.ts";
 import { BlockIndex, NOT_LOADED } from "./block-index.ts";
-import { readCheckpoints, readDirectories } from "./checkpoint-loader.ts";
+import { neededRuns, readCheckpoints, readDirectories } from "./checkpoint-loader.ts";
 import { Checkpointer } from "./checkpointer.ts";
+import { NO_CHECKPOINT } from "./kept-checkpoints.ts";
 import { CHUNK_BLOCKS, PAGE_BLOCKS } from "./page-directory.ts";
 import { runName } from "./run-file.ts";
 
@@ -78,7 +79,7 @@ class Rig {
         snapshotCatalog: () => ({}),
         forgetRun: (run) => this.files.forget(run),
       },
-      { sequence: 0, lastRun: 0, runs: [], cutSegments: [0, 0], previousRuns: [], bases: [] },
+      { ...NO_CHECKPOINT },
       1,
     );
   }
@@ -87,8 +88,8 @@ class Rig {
     const model = this.models[branch - 1] as Float64Array;
     const { lba, blockCount } = change;
     this.changes.push([branch, change]);
+    applyTo(this.index, branch, change, this.nextLsn);
     this.nextLsn += 1;
-    applyTo(this.index, branch, change);
     if (change.kind === "constant") model.fill(change.low, lba, lba + blockCount);
     else for (let at = 0; at < blockCount; at++) model[lba + at] = contentOf(change.segment, at);
   }
@@ -134,9 +135,8 @@ class Rig {
       "both slots can be used",
     );
     const names = await directory.list();
-    for (const { slot, body } of checkpoints)
-      for (const run of [slot.run, ...body.runs.map(({ number }) => number)])
-        ok(names.includes(runName(run)), `checkpoint ${slot.sequence} has its run ${run}`);
+    for (const { number } of neededRuns(checkpoints))
+      ok(names.includes(runName(number)), `run ${number} is there`);
     const [newest] = checkpoints;
     let nextLsn = 1;
     if (newest !== undefined) {
@@ -147,10 +147,9 @@ class Rig {
         index.branches.get(root.branch)?.put(root.chunk, chunk);
       nextLsn = newest.body.cut.nextLsn;
     }
-    for (const [branch, change] of this.changes.slice(
-      this.changes.length - (this.nextLsn - nextLsn),
-    ))
-      applyTo(index, branch, change);
+    const behind = this.changes.slice(this.changes.length - (this.nextLsn - nextLsn));
+    for (const [at, [branch, change]] of behind.entries())
+      applyTo(index, branch, change, nextLsn + at);
     return index;
   }
 }
@@ -159,11 +158,11 @@ function contentOf(segment: number, at: number): number {
   return segment * 2 ** 24 + at + 2 ** 33;
 }
 
-function applyTo(index: BlockIndex, branch: number, change: Change): void {
+function applyTo(index: BlockIndex, branch: number, change: Change, lsn: number): void {
   const directory = index.branches.get(branch);
   ok(directory !== undefined);
   if (change.kind === "constant") {
-    index.applyConstant(directory, change, change.low);
+    index.applyConstant(directory, change, change.low, lsn);
     return;
   }
   const { memory } = index;
@@ -172,7 +171,7 @@ function applyTo(index: BlockIndex, branch: number, change: Change): void {
     memory.view.setUint32(references + at * 8, change.segment, true);
     memory.view.setUint32(references + at * 8 + 4, (0x40000000 | (at << 6)) >>> 0, true);
   }
-  index.applyWrote(directory, change, references);
+  index.applyWrote(directory, change, references, lsn);
 }
 
 /** Near the places where pages and chunks meet, mostly in a few pages. */
@@ -276,17 +275,17 @@ test("constants of any size, up to all of 64 TiB, cost no more than their chunks
   const directory = rig.index.branches.get(1);
   ok(directory !== undefined);
   const all = 2 ** 34;
-  rig.index.applyConstant(directory, { lba: 0, blockCount: all }, LOW_ZERO);
+  rig.index.applyConstant(directory, { lba: 0, blockCount: all }, LOW_ZERO, 1);
   equal(rig.index.lookup(directory, all - 1), LOW_ZERO);
   equal(rig.index.directoryBytes, 0);
-  rig.index.applyConstant(directory, { lba: 1, blockCount: all - 2 }, LOW_HOLE);
+  rig.index.applyConstant(directory, { lba: 1, blockCount: all - 2 }, LOW_HOLE, 2);
   equal(rig.index.lookup(directory, 0), LOW_ZERO);
   equal(rig.index.lookup(directory, 1), LOW_HOLE);
   equal(rig.index.lookup(directory, all / 2), LOW_HOLE);
   equal(rig.index.lookup(directory, all - 2), LOW_HOLE);
   equal(rig.index.lookup(directory, all - 1), LOW_ZERO);
   equal(rig.index.directoryBytes, 2 * 16384);
-  rig.index.applyConstant(directory, { lba: 0, blockCount: all }, LOW_HOLE);
+  rig.index.applyConstant(directory, { lba: 0, blockCount: all }, LOW_HOLE, 3);
   equal(rig.index.directoryBytes, 0);
   rig.index.checkInvariants();
   rig.host.stop();

@@ -11,7 +11,8 @@
 // page. Trims and zeroes of whole pages edit the directory, of whole chunks an array element, so a trim of
 // 16 TiB is quick whatever lies under it.
 //
-// Old versions are in the log; the past is read through checkpoints' runs and the records behind them.
+// A branch may begin at a moment of another one, its origin (page-directory.ts): then its pages come from the past
+// (past.ts). So do those of views, which are branches that nobody writes and no checkpoint knows.
 
 import { assert } from "../base/assert.ts";
 import { StorageError } from "../base/errors.ts";
@@ -24,14 +25,19 @@ import {
   CHUNK_PAGES,
   CHUNK_WORDS,
   CONSTANT,
+  INHERITED,
+  isImage,
+  isShared,
+  type Origin,
   PAGE_BLOCKS,
   PageDirectory,
   WORD_HEAD,
   WORD_OFFSET,
   WORD_RUN,
   WORD_SLOT,
-  ZERO_CHUNK,
 } from "./page-directory.ts";
+import type { Past } from "./past.ts";
+import { RangeDrops } from "./range-drops.ts";
 import { RelocationIndex } from "./relocation-index.ts";
 import {
   decodeLeaf,
@@ -47,12 +53,8 @@ import { SlotCache } from "./slot-cache.ts";
 /** `lookup`: the page must be loaded first. */
 export const NOT_LOADED = -1;
 
-/** A range of whole pages that lost its images after a checkpoint's cut: the checkpoint must not bring them back. */
-export interface DroppedPages {
-  readonly branch: number;
-  readonly firstPage: number;
-  readonly endPage: number;
-}
+/** Branches from here on are views: they live in memory only. */
+const FIRST_VIEW = 0x80000000;
 
 export class BlockIndex {
   readonly memory: BlockMemory;
@@ -61,10 +63,16 @@ export class BlockIndex {
   /** Where the frames that references name are, if they were moved. */
   readonly relocations: RelocationIndex;
   readonly branches: Map<number, PageDirectory> = new Map();
+  readonly views: Map<number, PageDirectory> = new Map();
+  /** Ranges of whole pages that were dropped since the newest checkpoint. */
+  readonly drops: RangeDrops = new RangeDrops();
   readonly #runs: RunStore;
   readonly #loading: Map<string, Promise<void>> = new Map();
-  /** While a checkpoint is under way: what was dropped meanwhile. */
-  droppedSinceCut: DroppedPages[] | undefined;
+  /** Whether chunks that were marked as changed are being written. */
+  isCheckpointing = false;
+  /** What origins hold; set where branches have any. */
+  past: Past | undefined;
+  #nextView = FIRST_VIEW;
   /** Set where damaged pages are to be rebuilt; without it, reading one throws POOL_CORRUPT or DISK_IO. */
   repair: LeafRepair | undefined;
   /** Segment of the reference that `lookup` found. */
@@ -79,11 +87,40 @@ export class BlockIndex {
     this.relocations = new RelocationIndex(memory, this.slots, runs);
   }
 
-  addBranch(branch: number): PageDirectory {
-    assert(!this.branches.has(branch), "a branch is added once");
-    const directory = new PageDirectory(branch);
+  addBranch(branch: number, origin?: Origin): PageDirectory {
+    assert(!this.branches.has(branch) && branch < FIRST_VIEW, "a branch is added once");
+    const directory = new PageDirectory(branch, origin);
     this.branches.set(branch, directory);
     return directory;
+  }
+
+  /** A moment to be read, until it is removed. */
+  addView(origin: Origin): PageDirectory {
+    while (this.views.has(this.#nextView)) this.#nextView = viewAfter(this.#nextView);
+    const directory = new PageDirectory(this.#nextView, origin);
+    this.views.set(directory.branch, directory);
+    this.#nextView = viewAfter(this.#nextView);
+    return directory;
+  }
+
+  /** Nobody may read it any more; what is being loaded for it ends with MOMENT_GONE. */
+  removeView(directory: PageDirectory): void {
+    this.#forgetPages(directory);
+    this.views.delete(directory.branch);
+  }
+
+  /** Nothing of the branch is needed any more. */
+  removeBranch(directory: PageDirectory): void {
+    this.#forgetPages(directory);
+    this.branches.delete(directory.branch);
+  }
+
+  #forgetPages(directory: PageDirectory): void {
+    directory.isRemoved = true;
+    for (const [chunkIndex, chunk] of directory.chunks.entries()) {
+      if (chunk !== undefined && !isShared(chunk)) this.#releasePages(chunk, 0, CHUNK_PAGES);
+      directory.chunks[chunkIndex] = undefined;
+    }
   }
 
   /** Whether `changeCount` changes fit the ring now. */
@@ -96,7 +133,7 @@ export class BlockIndex {
     const page = Math.floor(lba / PAGE_BLOCKS);
     const chunk = directory.chunks[Math.floor(page / CHUNK_PAGES)];
     this.foundSegment = 0;
-    if (chunk === undefined) return LOW_HOLE;
+    if (chunk === undefined) return directory.origin === undefined ? LOW_HOLE : NOT_LOADED;
     const at = (page % CHUNK_PAGES) * CHUNK_WORDS;
     let slot = (chunk[at + WORD_SLOT] as number) - 1;
     if (slot < 0) {
@@ -126,13 +163,15 @@ export class BlockIndex {
     return loading;
   }
 
-  /** Blocks [lba, lba + blockCount) now have the references at `references`. Room was checked. */
+  /** Blocks [lba, lba + blockCount) have the references at `references` since the record `lsn`. Room was checked. */
   applyWrote(
     directory: PageDirectory,
-    range: { lba: number; blockCount: number },
+    range: { readonly lba: number; readonly blockCount: number },
     references: number,
+    lsn: number,
   ): void {
     const words = this.memory.words;
+    const lsnLow = lsn >>> 0;
     let lba = range.lba;
     let at = references >>> 2;
     const end = lba + range.blockCount;
@@ -150,7 +189,7 @@ export class BlockIndex {
         const block = lba % PAGE_BLOCKS;
         const segment = words[at] as number;
         const low = words[at + 1] as number;
-        head = this.ring.pushBlocks(head, block, segment, low);
+        head = this.ring.pushBlocks(head, block, segment, low, lsnLow);
         if (slot >= 0) {
           words[slotWord + block * 2] = segment;
           words[slotWord + block * 2 + 1] = low;
@@ -161,27 +200,29 @@ export class BlockIndex {
     }
   }
 
-  /** Blocks of the range are now all holes (LOW_HOLE) or all zeros (LOW_ZERO). Needs room for two changes. */
+  /** Blocks of the range are all holes (LOW_HOLE) or all zeros (LOW_ZERO) since the record `lsn`. Needs room for two changes. */
   applyConstant(
     directory: PageDirectory,
-    range: { lba: number; blockCount: number },
+    range: { readonly lba: number; readonly blockCount: number },
     low: number,
+    lsn: number,
   ): void {
     assert(low === LOW_HOLE || low === LOW_ZERO, "a range becomes holes or zeros");
     const end = range.lba + range.blockCount;
     const firstPage = Math.ceil(range.lba / PAGE_BLOCKS);
     const endPage = Math.floor(end / PAGE_BLOCKS);
     if (firstPage > endPage) {
-      this.#applyPart(directory, range.lba, end, low);
+      this.#applyPart(directory, { lba: range.lba, end, low }, lsn);
       return;
     }
-    this.#applyPart(directory, range.lba, firstPage * PAGE_BLOCKS, low);
-    this.#applyPages(directory, firstPage, endPage, low);
-    this.#applyPart(directory, endPage * PAGE_BLOCKS, end, low);
+    this.#applyPart(directory, { lba: range.lba, end: firstPage * PAGE_BLOCKS, low }, lsn);
+    this.#applyPages(directory, { firstPage, endPage, low }, lsn);
+    this.#applyPart(directory, { lba: endPage * PAGE_BLOCKS, end, low }, lsn);
   }
 
   pageDropped(branch: number, page: number): void {
-    const chunk = this.branches.get(branch)?.chunks[Math.floor(page / CHUNK_PAGES)];
+    const directory = branch < FIRST_VIEW ? this.branches.get(branch) : this.views.get(branch);
+    const chunk = directory?.chunks[Math.floor(page / CHUNK_PAGES)];
     assert(chunk !== undefined, "a page in memory belongs to a chunk");
     chunk[(page % CHUNK_PAGES) * CHUNK_WORDS + WORD_SLOT] = 0;
   }
@@ -189,9 +230,9 @@ export class BlockIndex {
   /** Bytes of page directories and of what is known of moved frames: outside the slots, inside the budget. */
   get directoryBytes(): number {
     let chunks = 0;
-    for (const directory of this.branches.values()) {
+    for (const directory of this.#directories()) {
       for (const chunk of directory.chunks)
-        if (chunk !== undefined && chunk !== ZERO_CHUNK) chunks += 1;
+        if (chunk !== undefined && !isShared(chunk)) chunks += 1;
     }
     return chunks * CHUNK_PAGES * CHUNK_WORDS * 4 + this.relocations.memoryBytes;
   }
@@ -201,14 +242,14 @@ export class BlockIndex {
     this.slots.checkInvariants();
     this.relocations.checkInvariants();
     let resident = 0;
-    for (const directory of this.branches.values()) {
+    for (const directory of this.#directories()) {
       for (const [chunkIndex, chunk] of directory.chunks.entries()) {
         if (chunk === undefined) continue;
         for (let page = 0; page < CHUNK_PAGES; page++) {
           if (chunk[page * CHUNK_WORDS + WORD_SLOT] !== 0) resident += 1;
           const head = chunk[page * CHUNK_WORDS + WORD_HEAD] as number;
           assert(head === 0 || this.ring.isLive(head), "a head names a live change (I5)");
-          const isMarked = directory.changed.has(chunkIndex) || this.droppedSinceCut !== undefined;
+          const isMarked = directory.changed.has(chunkIndex) || this.isCheckpointing;
           assert(head === 0 || isMarked, "a chunk with changes is marked (I6)");
         }
       }
@@ -216,13 +257,22 @@ export class BlockIndex {
     assert(resident === this.slots.pageCount, "pages in slots and directories agree");
   }
 
+  *#directories(): IterableIterator<PageDirectory> {
+    yield* this.branches.values();
+    yield* this.views.values();
+  }
+
   // ---- ranges
 
-  #applyPart(directory: PageDirectory, lba: number, end: number, low: number): void {
+  #applyPart(
+    directory: PageDirectory,
+    { lba, end, low }: { readonly lba: number; readonly end: number; readonly low: number },
+    lsn: number,
+  ): void {
     if (lba >= end) return;
     const page = Math.floor(lba / PAGE_BLOCKS);
     const chunkIndex = Math.floor(page / CHUNK_PAGES);
-    if (low === LOW_HOLE && directory.chunks[chunkIndex] === undefined) return;
+    if (low === LOW_HOLE && directory.isHole(chunkIndex)) return;
     const chunk = directory.chunkFor(chunkIndex);
     const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
     const first = lba % PAGE_BLOCKS;
@@ -231,8 +281,8 @@ export class BlockIndex {
     chunk[entry + WORD_HEAD] = this.ring.push(
       chunk[entry + WORD_HEAD] as number,
       { first, count },
-      0,
-      low,
+      { segment: 0, low },
+      lsn,
     );
     const slot = (chunk[entry + WORD_SLOT] as number) - 1;
     if (slot < 0) return;
@@ -243,30 +293,35 @@ export class BlockIndex {
     }
   }
 
-  #applyPages(directory: PageDirectory, firstPage: number, endPage: number, low: number): void {
+  #applyPages(
+    directory: PageDirectory,
+    range: { readonly firstPage: number; readonly endPage: number; readonly low: number },
+    lsn: number,
+  ): void {
+    const { firstPage, endPage, low } = range;
     if (firstPage >= endPage) return;
     const { branch } = directory;
-    this.droppedSinceCut?.push({ branch, firstPage, endPage });
+    this.drops.add(directory, range, lsn);
     // Of a large range the pages in memory are fewer than the pages.
     const firstWhole = Math.ceil(firstPage / CHUNK_PAGES) * CHUNK_PAGES;
     const endWhole = Math.floor(endPage / CHUNK_PAGES) * CHUNK_PAGES;
     const isBySlot = endWhole - firstWhole > this.slots.touchedCount;
     if (isBySlot) this.slots.releasePages(branch, firstWhole, endWhole);
     const firstChunk = Math.floor(firstPage / CHUNK_PAGES);
-    const endChunk =
-      low === LOW_HOLE
-        ? Math.min(Math.ceil(endPage / CHUNK_PAGES), directory.chunks.length)
-        : Math.ceil(endPage / CHUNK_PAGES);
+    const isRestHole = low === LOW_HOLE && directory.origin === undefined;
+    const endChunk = isRestHole
+      ? Math.min(Math.ceil(endPage / CHUNK_PAGES), directory.chunks.length)
+      : Math.ceil(endPage / CHUNK_PAGES);
     for (let chunkIndex = firstChunk; chunkIndex < endChunk; chunkIndex++) {
       const chunk = directory.chunks[chunkIndex];
-      if (chunk === undefined && low === LOW_HOLE) continue;
+      if (low === LOW_HOLE && directory.isHole(chunkIndex)) continue;
       const from = Math.max(0, firstPage - chunkIndex * CHUNK_PAGES);
       const to = Math.min(CHUNK_PAGES, endPage - chunkIndex * CHUNK_PAGES);
       const isWhole = to - from === CHUNK_PAGES;
       directory.changed.add(chunkIndex);
-      if (chunk !== undefined && chunk !== ZERO_CHUNK && !(isBySlot && isWhole))
+      if (chunk !== undefined && !isShared(chunk) && !(isBySlot && isWhole))
         this.#releasePages(chunk, from, to);
-      if (isWhole) directory.put(chunkIndex, low === LOW_HOLE ? undefined : ZERO_CHUNK);
+      if (isWhole) directory.putConstant(chunkIndex, low);
       else this.#setPages(directory.chunkFor(chunkIndex), from, to, low);
     }
   }
@@ -316,54 +371,118 @@ export class BlockIndex {
   }
 
   async #load(directory: PageDirectory, page: number): Promise<void> {
+    const chunkIndex = Math.floor(page / CHUNK_PAGES);
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    for (;;) {
+      if (directory.isRemoved)
+        throw new StorageError(
+          "MOMENT_GONE",
+          `index: page ${page} of a view: not read: it was closed`,
+        );
+      const chunk = directory.chunks[chunkIndex];
+      if (chunk !== undefined && chunk[entry + WORD_SLOT] !== 0) return;
+      const run = chunk === undefined ? INHERITED : (chunk[entry + WORD_RUN] as number);
+      if (run === INHERITED) {
+        const { origin } = directory;
+        if (origin === undefined) return;
+        if (chunk !== undefined && directory.resolved.has(chunkIndex))
+          await this.#loadInherited(directory, page);
+        else await this.#resolve(directory, origin, chunkIndex);
+      } else if (isImage(run)) await this.#loadImage(directory, page);
+      else return; // lookup() builds it
+    }
+  }
+
+  /** Reads the page's image into a slot, unless the page changes its place meanwhile. */
+  async #loadImage(directory: PageDirectory, page: number): Promise<void> {
+    const { branch } = directory;
+    const chunk = directory.chunks[Math.floor(page / CHUNK_PAGES)] as Uint32Array;
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    const run = chunk[entry + WORD_RUN] as number;
+    const offset8 = chunk[entry + WORD_OFFSET] as number;
     const staging = await this.memory.reads.acquire(LEAF_BYTES_MAX);
     try {
-      for (;;) {
-        const chunk = directory.chunks[Math.floor(page / CHUNK_PAGES)];
-        const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
-        if (chunk === undefined || chunk[entry + WORD_SLOT] !== 0) return;
-        const run = chunk[entry + WORD_RUN] as number;
-        if (run === 0 || run === CONSTANT) return; // lookup() builds it
-        const offset8 = chunk[entry + WORD_OFFSET] as number;
-        await this.readLeaf({ branch: directory.branch, page, run, offset8 }, staging);
-        // Meanwhile the page may have been dropped, loaded, or moved by a checkpoint: then once more.
-        if (
-          directory.chunks[Math.floor(page / CHUNK_PAGES)] !== chunk ||
-          chunk[entry + WORD_SLOT] !== 0
-        )
-          continue;
-        if (chunk[entry + WORD_RUN] !== run || chunk[entry + WORD_OFFSET] !== offset8) continue;
-        const slot = this.slots.addPage(directory.branch, page);
-        const address = this.slots.addressOf(slot);
-        if (!decodeLeaf(this.memory, staging, address)) {
-          this.slots.releasePage(slot);
-          throw nodeCorrupt(
-            {
-              kind: NODE_KIND.LEAF,
-              branch: directory.branch,
-              position: page,
-              run,
-              offset: offset8 * 8,
-            },
-            "impossible content",
-          );
-        }
-        this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
-        chunk[entry + WORD_SLOT] = slot + 1;
-        return;
+      await this.readLeaf({ branch, page, run, offset8 }, staging);
+      if (directory.chunks[Math.floor(page / CHUNK_PAGES)] !== chunk) return;
+      if (chunk[entry + WORD_RUN] !== run || chunk[entry + WORD_OFFSET] !== offset8) return;
+      if (chunk[entry + WORD_SLOT] !== 0) return;
+      const slot = this.slots.addPage(branch, page);
+      const address = this.slots.addressOf(slot);
+      if (!decodeLeaf(this.memory, staging, address)) {
+        this.slots.releasePage(slot);
+        throw leafCorrupt({ branch, page, run, offset8 });
       }
+      this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
+      chunk[entry + WORD_SLOT] = slot + 1;
     } finally {
       this.memory.reads.release(staging);
     }
   }
 
-  /** Reads and checks a page's image into `target` (LEAF_BYTES_MAX bytes); a damaged one is rebuilt. */
+  /** The same for a page whose image is what the origin holds there. */
+  async #loadInherited(directory: PageDirectory, page: number): Promise<void> {
+    const chunk = directory.chunks[Math.floor(page / CHUNK_PAGES)] as Uint32Array;
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    const image = await this.inheritedPage(directory, page);
+    if (directory.chunks[Math.floor(page / CHUNK_PAGES)] !== chunk) return;
+    if (chunk[entry + WORD_RUN] !== INHERITED || chunk[entry + WORD_SLOT] !== 0) return;
+    const slot = this.slots.addPage(directory.branch, page);
+    const address = this.slots.addressOf(slot);
+    this.memory.words.set(image, address >>> 2);
+    this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
+    chunk[entry + WORD_SLOT] = slot + 1;
+  }
+
+  /** Puts what the origin has an image of, or nothing, into the chunk's inherited entries. */
+  async #resolve(directory: PageDirectory, origin: Origin, chunkIndex: number): Promise<void> {
+    const key = `${directory.branch}/${chunkIndex}`;
+    let resolving = this.#loading.get(key);
+    if (resolving === undefined) {
+      resolving = this.#resolveChunk(directory, origin, chunkIndex).finally(() =>
+        this.#loading.delete(key),
+      );
+      this.#loading.set(key, resolving);
+    }
+    await resolving;
+  }
+
+  async #resolveChunk(directory: PageDirectory, origin: Origin, chunkIndex: number): Promise<void> {
+    const places = await this.#pastOf(directory).chunk(origin, chunkIndex);
+    if (directory.isRemoved) return;
+    directory.resolved.add(chunkIndex);
+    if (directory.chunks[chunkIndex] === undefined && isShared(places)) {
+      directory.put(chunkIndex, places);
+      return;
+    }
+    const chunk = directory.chunkFor(chunkIndex);
+    for (let at = 0; at < CHUNK_PAGES * CHUNK_WORDS; at += CHUNK_WORDS) {
+      if (chunk[at + WORD_RUN] !== INHERITED) continue;
+      chunk[at + WORD_RUN] = places[at + WORD_RUN] as number;
+      chunk[at + WORD_OFFSET] = places[at + WORD_OFFSET] as number;
+    }
+  }
+
+  /** References of a page as the branch's origin has it. Throws POOL_CORRUPT, DISK_IO. */
+  inheritedPage(directory: PageDirectory, page: number): Promise<Uint32Array> {
+    return this.#pastOf(directory).page(directory.origin as Origin, page);
+  }
+
+  #pastOf(directory: PageDirectory): Past {
+    assert(directory.origin !== undefined && this.past !== undefined, "an origin has a past");
+    return this.past;
+  }
+
+  /**
+   * Reads and checks a page's image into `target` (LEAF_BYTES_MAX bytes); a damaged one is rebuilt. It may be one that an
+   * ancestor of the branch wrote.
+   */
   async readLeaf(leaf: Leaf, target: number, runs: RunStore = this.#runs): Promise<void> {
     this.pageReadCount += 1;
     try {
       await readNode(this.memory, runs, {
         kind: NODE_KIND.LEAF,
         branch: leaf.branch,
+        isKin: (branch) => this.isDescendant(leaf.branch, branch),
         position: leaf.page,
         run: leaf.run,
         offset: leaf.offset8 * 8,
@@ -372,8 +491,22 @@ export class BlockIndex {
       });
     } catch (error) {
       if (this.repair === undefined || !(error instanceof StorageError)) throw error;
+      // What came from an origin the branch's own records don't say.
+      if (this.branches.get(leaf.branch)?.origin !== undefined || leaf.branch >= FIRST_VIEW)
+        throw error;
       putDenseLeaf(this.memory, await this.repair.image(leaf, error), target);
     }
+  }
+
+  /** Whether the branch, or view, begins at a moment of `ancestor`, or of one that does. */
+  isDescendant(branch: number, ancestor: number): boolean {
+    let directory = branch < FIRST_VIEW ? this.branches.get(branch) : this.views.get(branch);
+    // Parents are older, and have lower numbers.
+    while (directory?.origin !== undefined) {
+      if (directory.origin.branch === ancestor) return true;
+      directory = this.branches.get(directory.origin.branch);
+    }
+    return false;
   }
 
   /** The next checkpoint looks at the page's chunk, although no change is in the ring. */
@@ -385,4 +518,13 @@ export class BlockIndex {
   static chunkCount(blockCount: number): number {
     return Math.ceil(blockCount / CHUNK_BLOCKS);
   }
+}
+
+function viewAfter(view: number): number {
+  return view === 0xffffffff ? FIRST_VIEW : view + 1;
+}
+
+function leafCorrupt({ branch, page, run, offset8 }: Leaf): StorageError {
+  const place = { kind: NODE_KIND.LEAF, branch, position: page, run, offset: offset8 * 8 };
+  return nodeCorrupt(place, "impossible content");
 }

@@ -15,6 +15,7 @@ import { getU64, putU64 } from "../log/record.ts";
 import type { ReplayStart } from "../log/replay-start.ts";
 import { checksumMatches, isPoolId } from "../log/self-check.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
+import type { ChangeListFile } from "./change-list.ts";
 
 export const SLOT_NAMES = ["checkpoint-a", "checkpoint-b"] as const;
 const SLOT_BYTES = 512;
@@ -37,18 +38,20 @@ export interface RelocationRoot {
   readonly offset8: number;
 }
 
+/** A run that checkpoints need from the one with the sequence `since` on, before the one with `until`. */
 export interface RunEntry {
   readonly number: number;
   readonly nodeCount: number;
   readonly sizeBytes: number;
+  readonly since: number;
+  /** Undefined: the newest one needs it too. */
+  readonly until?: number;
 }
 
 /** A checkpoint that is kept for longer: what the volumes held at its cut, from where history goes on. */
 export interface HistoryBase {
   readonly slot: CheckpointSlot;
   readonly cut: ReplayStart;
-  /** All runs that it needs. */
-  readonly runs: readonly RunEntry[];
 }
 
 export interface CheckpointBody {
@@ -58,11 +61,14 @@ export interface CheckpointBody {
   readonly catalog: Readonly<Record<string, unknown>>;
   /** Nodes of the run that the body is in. */
   readonly nodeCount: number;
-  /** Runs that this checkpoint reads from, its own not included. */
+  /** Runs that this checkpoint reads from, its own not included, and those that only earlier ones need. */
   readonly runs: readonly RunEntry[];
-  /** Earlier checkpoints that history needs, oldest first; and whether it needs this one. */
+  /** Earlier checkpoints that history needs, oldest first. */
   readonly bases?: readonly HistoryBase[];
-  readonly isBase?: boolean;
+  /** What happened between checkpoints, as far as history needs it, oldest first. */
+  readonly lists?: readonly ChangeListFile[];
+  /** What is promised of history, as the pool encodes it. */
+  readonly promise?: Readonly<Record<string, unknown>>;
   readonly roots: readonly ChunkRoot[];
   readonly relocations: readonly RelocationRoot[];
 }
@@ -148,8 +154,18 @@ function numbersOf(cut: ReplayStart): number[] {
   return [cut.segmentNumber, cut.offset, cut.nextLsn, cut.incarnation, cut.recordedMicros];
 }
 
-function numbersOfRun({ number, nodeCount, sizeBytes }: RunEntry): number[] {
-  return [number, nodeCount, sizeBytes];
+function numbersOfRun({ number, nodeCount, sizeBytes, since = 0, until = 0 }: RunEntry): number[] {
+  return [number, nodeCount, sizeBytes, since, until];
+}
+
+function numbersOfBase({ slot, cut }: HistoryBase): number[] {
+  const { sequence, run, bodyOffset, bodyBytes, nextLsn } = slot;
+  return [sequence, run, bodyOffset, bodyBytes, nextLsn, ...numbersOf(cut)];
+}
+
+function numbersOfList(list: ChangeListFile): number[] {
+  const { run, bodyOffset, bodyBytes, sizeBytes, fromLsn, endLsn } = list;
+  return [run, bodyOffset, bodyBytes, sizeBytes, fromLsn, endLsn];
 }
 
 /** JSON has no numbers of 64 bits: the chain is written as text. */
@@ -161,29 +177,26 @@ function parseJson(bytes: Uint8Array): BodyJson | undefined {
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     const value = JSON.parse(text) as BodyJson;
-    const { cut, catalog, runs, bases = [] } = value;
+    const { cut, catalog, runs, bases = [], lists = [], promise = {} } = value;
     const numbers = [
       value.sequence,
       value.nodeCount,
       ...numbersOf(cut),
       ...runs.flatMap(numbersOfRun),
-      ...bases.flatMap(({ slot, cut, runs }) => [
-        ...[slot.sequence, slot.run, slot.bodyOffset, slot.bodyBytes, slot.nextLsn],
-        ...numbersOf(cut),
-        ...runs.flatMap(numbersOfRun),
-      ]),
+      ...bases.flatMap(numbersOfBase),
+      ...lists.flatMap(numbersOfList),
     ];
     const isSane =
       numbers.every((number) => Number.isSafeInteger(number) && number >= 0) &&
       [cut, ...bases.map((base) => base.cut)].every(({ chain }) =>
         /^0x[0-9a-f]{1,16}$/.test(String(chain)),
       ) &&
-      typeof catalog === "object" &&
-      catalog !== null &&
-      !Array.isArray(catalog);
+      [catalog, promise].every(isRecord);
     if (!isSane) return undefined;
     return {
       ...value,
+      // Runs of before there were change lists don't say since when they are needed.
+      runs: runs.map((run) => ({ ...run, since: run.since ?? 0 })),
       cut: withChain(cut),
       ...(value.bases === undefined
         ? {}
@@ -192,6 +205,10 @@ function parseJson(bytes: Uint8Array): BodyJson | undefined {
   } catch {
     return undefined; // no JSON, or not of this shape
   }
+}
+
+function isRecord(value: unknown): boolean {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 export async function writeSlot(

@@ -7,6 +7,7 @@
 import { StorageError } from "../base/errors.ts";
 import type { LogFiles } from "../log/known-segments.ts";
 import { hashOutside } from "../log/outside-hash.ts";
+import { LOW_HOLE } from "../log/reference.ts";
 import {
   type CheckpointBody,
   type CheckpointSlot,
@@ -16,7 +17,7 @@ import {
   type RunEntry,
   readSlots,
 } from "./checkpoint-body.ts";
-import { CHUNK_PAGES, CHUNK_WORDS, CONSTANT, ZERO_CHUNK } from "./page-directory.ts";
+import { CHUNK_PAGES, CHUNK_WORDS, CONSTANT, HOLE_CHUNK, ZERO_CHUNK } from "./page-directory.ts";
 import {
   decodeRelocationDirectory,
   relocationDirectoryOf,
@@ -27,6 +28,7 @@ import {
   decodeDirectory,
   NODE_HEADER_BYTES,
   NODE_KIND,
+  type NodeIdentity,
   nodeCorrupt,
   RUN_HEADER_BYTES,
   RUN_TRAILER_BYTES,
@@ -50,10 +52,31 @@ export interface CheckpointSource extends LogFiles {
   readonly runs: RunStore;
 }
 
-/** The runs that a checkpoint needs, its own last. */
+/** The runs that a checkpoint needs, and those that only earlier ones need; its own last. */
 export function runsOf({ body, slot }: LoadedCheckpoint): readonly RunEntry[] {
   const sizeBytes = slot.bodyOffset + slot.bodyBytes + RUN_TRAILER_BYTES;
-  return [...body.runs, { number: slot.run, nodeCount: body.nodeCount, sizeBytes }];
+  const own = { number: slot.run, nodeCount: body.nodeCount, sizeBytes, since: slot.sequence };
+  return [...body.runs, own];
+}
+
+/** All runs and change lists that these checkpoints need, newest first: what an older one kept for history alone may be gone. */
+export function neededRuns(
+  checkpoints: readonly LoadedCheckpoint[],
+): { readonly number: number; readonly sizeBytes: number }[] {
+  const needed = new Map<number, { number: number; sizeBytes: number }>();
+  for (const [age, checkpoint] of checkpoints.entries()) {
+    const { sequence } = checkpoint.slot;
+    for (const run of runsOf(checkpoint))
+      if (age === 0 || isRunOf(run, sequence)) needed.set(run.number, run);
+  }
+  for (const { run: number, sizeBytes } of checkpoints[0]?.body.lists ?? [])
+    needed.set(number, { number, sizeBytes });
+  return [...needed.values()];
+}
+
+/** Whether the checkpoint with that sequence needs the run. */
+export function isRunOf({ since, until }: RunEntry, sequence: number): boolean {
+  return since <= sequence && (until === undefined || sequence < until);
 }
 
 /** The whole checkpoints, newest first, and why others were passed over. */
@@ -75,38 +98,53 @@ export async function readCheckpoints(
 
 /** Throws POOL_CORRUPT, DISK_IO. */
 export async function readBody(
-  source: CheckpointSource,
+  source: Pick<CheckpointSource, "memory" | "runs">,
   slot: CheckpointSlot,
 ): Promise<CheckpointBody> {
-  const place = {
-    kind: NODE_KIND.BODY,
-    branch: 0,
-    position: 0,
-    run: slot.run,
-    offset: slot.bodyOffset,
-  };
-  if (
-    slot.bodyBytes > BODY_BYTES_MAX ||
-    slot.bodyBytes < NODE_HEADER_BYTES ||
-    slot.bodyOffset < RUN_HEADER_BYTES
-  )
-    throw nodeCorrupt(place, "impossible length");
-  const bytes = new Uint8Array(slot.bodyBytes);
-  if ((await source.runs.read(slot.run, bytes, slot.bodyOffset)) < bytes.length)
-    throw nodeCorrupt(place, "cut off");
-  const view = new DataView(bytes.buffer);
-  if (hashOutside(source.memory, bytes.subarray(8)) !== view.getBigUint64(0, true))
-    throw nodeCorrupt(place, "wrong checksum");
-  if (
-    view.getUint32(8, true) !== slot.run ||
-    view.getUint32(12, true) * 8 !== slot.bodyOffset ||
-    view.getUint8(16) !== NODE_KIND.BODY
-  )
-    throw nodeCorrupt(place, "another node's identity");
-  const body = decodeBody(bytes.subarray(NODE_HEADER_BYTES));
+  const place = { ...slot, kind: NODE_KIND.BODY };
+  const body = decodeBody(await readLargeNode(source, place));
   if (body === undefined || body.sequence !== slot.sequence)
-    throw nodeCorrupt(place, "impossible content");
+    throw nodeCorrupt(largeNode(place), "impossible content");
   return body;
+}
+
+/** The node at the end of a run, which may be of any size. */
+interface LargeNode {
+  readonly kind: number;
+  readonly run: number;
+  readonly bodyOffset: number;
+  readonly bodyBytes: number;
+}
+
+/** Reads it, checks it, gives its payload. Throws POOL_CORRUPT, DISK_IO. */
+export async function readLargeNode(
+  { memory, runs }: Pick<CheckpointSource, "memory" | "runs">,
+  node: LargeNode,
+): Promise<Uint8Array> {
+  const { run, bodyOffset, bodyBytes } = node;
+  const isPossible =
+    bodyBytes <= BODY_BYTES_MAX && bodyBytes >= NODE_HEADER_BYTES && bodyOffset >= RUN_HEADER_BYTES;
+  if (!isPossible) throw nodeCorrupt(largeNode(node), "impossible length");
+  const bytes = new Uint8Array(bodyBytes);
+  if ((await runs.read(run, bytes, bodyOffset)) < bytes.length)
+    throw nodeCorrupt(largeNode(node), "cut off");
+  const view = new DataView(bytes.buffer);
+  if (hashOutside(memory, bytes.subarray(8)) !== view.getBigUint64(0, true))
+    throw nodeCorrupt(largeNode(node), "wrong checksum");
+  if (
+    view.getUint32(8, true) !== run ||
+    view.getUint32(12, true) * 8 !== bodyOffset ||
+    view.getUint8(16) !== node.kind
+  )
+    throw nodeCorrupt(largeNode(node), "another node's identity");
+  return bytes.subarray(NODE_HEADER_BYTES);
+}
+
+export function largeNode({ kind, run, bodyOffset }: LargeNode): NodeIdentity & {
+  run: number;
+  offset: number;
+} {
+  return { kind, branch: 0, position: 0, run, offset: bodyOffset };
 }
 
 export interface LoadedChunk {
@@ -132,12 +170,17 @@ export async function readDirectories(
   return chunks;
 }
 
-async function readChunk(source: CheckpointSource, root: ChunkRoot): Promise<LoadedChunk> {
+/** Reads one of them. Throws POOL_CORRUPT, DISK_IO. */
+export async function readChunk(
+  source: Pick<CheckpointSource, "memory" | "runs">,
+  root: ChunkRoot,
+): Promise<LoadedChunk> {
   const { memory } = source;
   const identity = { kind: NODE_KIND.DIRECTORY, branch: root.branch, position: root.chunk };
   const place = { ...identity, run: root.run, offset: root.offset8 * 8 };
   if (root.chunk >= CHUNKS_MAX) throw nodeCorrupt(place, "no volume reaches so far");
-  if (root.run === CONSTANT) return { root, chunk: ZERO_CHUNK };
+  if (root.run === CONSTANT)
+    return { root, chunk: root.offset8 === LOW_HOLE ? HOLE_CHUNK : ZERO_CHUNK };
   const target = await memory.reads.acquire(DIRECTORY_BYTES_MAX);
   try {
     await readNode(memory, source.runs, { ...place, target, maxBytes: DIRECTORY_BYTES_MAX });

@@ -8,34 +8,43 @@
 // durable → slot written and durable → published in memory → runs that neither slot needs are removed. A crash
 // between any two steps leaves a valid slot whose runs all exist.
 //
-// While it runs, writes go on: images are built as of the cut, later changes stay in the ring. Pages that a
-// trim dropped meanwhile are remembered and not brought back.
+// While it runs, writes go on: images are built as of the cut, later changes stay in the ring, and what a trim drops
+// meanwhile is still known (range-drops.ts). So a checkpoint is exactly the state at its cut, and history can go on
+// from it: beside it a list says what changed since the one before (change-list.ts).
 
 import { assert } from "../base/assert.ts";
 import type { Clock, Directory } from "../host/ports.ts";
 import type { ReplayStart } from "../log/replay-start.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
-import type { BlockIndex, DroppedPages } from "./block-index.ts";
+import type { BlockIndex } from "./block-index.ts";
+import { type ChangeListFile, encodeRoots } from "./change-list.ts";
+import { writeChangeLists } from "./change-list-writer.ts";
 import {
   type CheckpointSlot,
   type ChunkRoot,
   encodeBody,
-  type HistoryBase,
   type RelocationRoot,
-  type RunEntry,
   writeSlot,
 } from "./checkpoint-body.ts";
+import {
+  type CheckpointState,
+  type ChosenHistory,
+  type HistoryPolicy,
+  runsAfter,
+} from "./kept-checkpoints.ts";
 import {
   CHUNK_PAGES,
   CHUNK_WORDS,
   type ChunkLocation,
   CONSTANT,
+  INHERITED,
+  isImage,
+  isShared,
   type PageDirectory,
   WORD_HEAD,
   WORD_OFFSET,
   WORD_RUN,
   WORD_SLOT,
-  ZERO_CHUNK,
 } from "./page-directory.ts";
 import type { RelocationCut } from "./relocation-index.ts";
 import type { StoredTable } from "./relocation-node.ts";
@@ -69,34 +78,12 @@ export interface CheckpointerOptions {
   readonly runs: RunStore;
   readonly clock: Clock;
   readonly poolId: Uint8Array;
-  /** Which checkpoints history needs; without it, none. */
+  /** Which earlier checkpoints history needs; without it, none. */
   readonly history?: HistoryPolicy;
   /** The pool's catalog at this instant; called in the same turn as the cut. */
   readonly snapshotCatalog: () => Readonly<Record<string, unknown>>;
   /** A run's file is about to be removed: close it. */
   readonly forgetRun: (run: number) => Promise<void>;
-}
-
-/** How far back history is kept, as far as checkpoints go. Times are recorded ones, µs. */
-export interface HistoryPolicy {
-  /** Whether a checkpoint that is cut now, behind the newest that is kept, should be kept as well. */
-  isBaseDue(newestMicros: number | undefined): boolean;
-  /** Whether the base is still needed; the one after it was cut then. */
-  isBaseNeeded(nextMicros: number | undefined): boolean;
-}
-
-/** What the last checkpoint left, from the log or from recovery. */
-export interface CheckpointState {
-  /** Checkpoints that history needs, oldest first. */
-  bases: readonly HistoryBase[];
-  sequence: number;
-  /** Highest run number in use or on disk. */
-  lastRun: number;
-  runs: readonly RunEntry[];
-  /** Where the cuts of the newest checkpoint and of the one before lie; 0: there is none. */
-  cutSegments: readonly [number, number];
-  /** Runs that the slot before the newest needs. */
-  previousRuns: readonly RunEntry[];
 }
 
 /** Pages, or nodes of moved frames, between two turns of the event loop. */
@@ -105,13 +92,11 @@ const SLICE_PAGES = 48;
 const SPARSE_RUN_SHARE = 0.5;
 const COMPACT_PAGES_MIN = 4096;
 
+/** A page that is in the new run. */
 interface WrittenPage {
   readonly directory: PageDirectory;
   readonly page: number;
-  readonly chunk: Uint32Array;
-  readonly run: number;
   readonly offset8: number;
-  readonly newOffset8: number;
 }
 
 interface Work {
@@ -124,12 +109,22 @@ interface Work {
   /** Reads old images, ahead. */
   readonly runs: RunStore;
   readonly victims: ReadonlySet<number>;
+  /** Nodes in use per run. */
   readonly live: Map<number, number>;
   readonly pages: WrittenPage[];
   readonly locations: Map<PageDirectory, Map<number, ChunkLocation | undefined>>;
   /** Tables of moved frames that are in the new run, or gone. */
   tables: ReadonlyMap<number, StoredTable>;
   sliceLeft: number;
+}
+
+/** A page as of the cut: its place in the run that has it, and its changes. */
+interface PageAtCut {
+  readonly directory: PageDirectory;
+  readonly page: number;
+  readonly run: number;
+  readonly offset8: number;
+  readonly head: number;
 }
 
 export class Checkpointer {
@@ -144,37 +139,32 @@ export class Checkpointer {
   indexBytes = 0;
   /** LSN of the newest checkpoint's cut. */
   cutLsn: number;
-  /** The segments that the cuts of the newest checkpoint and of the one before lie in; 0: there is none. */
-  #cutSegments: readonly [number, number];
 
   constructor(options: CheckpointerOptions, state: CheckpointState, cutLsn: number) {
     this.#options = options;
     this.log = options.log;
     this.#state = state;
-    this.#cutSegments = state.cutSegments;
     this.cutLsn = cutLsn;
   }
 
-  /** Earlier states of the volumes that history goes on from, oldest first. */
-  get bases(): readonly HistoryBase[] {
-    return this.#state.bases;
+  /** What is on disk: the newest checkpoint, and what history has besides. */
+  get state(): Readonly<CheckpointState> {
+    return this.#state;
   }
 
   /** No recovery begins in a segment below this one, whichever checkpoint it begins from. */
   get oldestCutSegment(): number {
-    return Math.min(...this.#cutSegments);
+    return Math.min(...this.#state.cutSegments);
   }
 
   get isRunning(): boolean {
     return this.#running !== undefined;
   }
 
-  /** Bytes of the runs that either slot needs. */
+  /** Bytes of all runs and lists. */
   get storedBytes(): number {
-    const { runs, previousRuns, bases } = this.#state;
-    const all = [...previousRuns, ...runs, ...bases.flatMap((base) => base.runs)];
-    const sizes = new Map(all.map((run) => [run.number, run.sizeBytes]));
-    return [...sizes.values()].reduce((sum, sizeBytes) => sum + sizeBytes, 0);
+    const { runs, lists } = this.#state;
+    return [...runs, ...lists].reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   }
 
   /** Takes a checkpoint; joins one that is under way. Throws DISK_FULL, DISK_IO: the old one stays valid. */
@@ -186,6 +176,14 @@ export class Checkpointer {
         this.#running = undefined;
       });
     return this.#running;
+  }
+
+  /** Until the returned function is called no checkpoint lets go of a base or a list: somebody reads one. */
+  pinHistory(): () => void {
+    this.#pinCount += 1;
+    return () => {
+      this.#pinCount -= 1;
+    };
   }
 
   async #take(): Promise<void> {
@@ -200,25 +198,21 @@ export class Checkpointer {
       changed.set(directory, directory.changed);
       directory.changed = new Set();
     }
-    index.droppedSinceCut = [];
+    index.isCheckpointing = true;
     const relocations = index.relocations.beginCheckpoint();
     const rebuilt = index.repair?.rebuilt() ?? [];
+    const live = this.#countLive();
+    const isListed =
+      cut.nextLsn > this.cutLsn &&
+      this.#options.history?.needsList(this.cutLsn, cut.nextLsn) === true;
     this.#isSlotBegun = false;
     // … to here.
     let writer: RunWriter | undefined;
+    let list: ChangeListFile | undefined;
     try {
       await log.durableBatches();
-      const live = this.#countLive();
-      const number = this.#state.lastRun + 1;
-      this.#state.lastRun = number;
-      writer = await RunWriter.create({
-        memory: this.#options.memory,
-        directory: this.#options.directory,
-        number,
-        poolId: this.#options.poolId,
-        nextLsn: cut.nextLsn,
-        incarnation: cut.incarnation,
-      });
+      writer = await this.#createRun(cut);
+      if (isListed) list = await this.#writeChanges({ cut, cutSequence, changed });
       const work: Work = {
         cut,
         cutSequence,
@@ -236,26 +230,62 @@ export class Checkpointer {
       };
       work.tables = await this.#writeRelocations(work);
       for (const directory of [...changed.keys()]) await this.#writeBranch(work, directory);
-      await this.#commit(work);
+      await this.#commit(work, list);
       index.repair?.forget(rebuilt);
     } catch (error) {
       for (const [directory, chunks] of changed)
         for (const chunk of chunks) directory.changed.add(chunk);
-      index.droppedSinceCut = undefined;
       index.relocations.abandon();
-      if (writer !== undefined) await this.#abandon(writer);
+      if (writer !== undefined) await this.#abandon(writer, list);
       throw error;
+    } finally {
+      index.isCheckpointing = false;
     }
   }
 
-  /** After a failed slot write the run stays: the slot may name it. */
-  async #abandon(writer: RunWriter): Promise<void> {
+  #createRun(cut: ReplayStart): Promise<RunWriter> {
+    const number = this.#state.lastRun + 1;
+    this.#state.lastRun = number;
+    const { memory, directory, poolId } = this.#options;
+    const { nextLsn, incarnation } = cut;
+    return RunWriter.create({ memory, directory, number, poolId, nextLsn, incarnation });
+  }
+
+  /** After a failed slot write run and list stay: the slot may name them. */
+  async #abandon(writer: RunWriter, list?: ChangeListFile): Promise<void> {
     try {
       await writer.abandon();
       if (this.#isSlotBegun) return;
       await this.#options.directory.remove(runName(writer.number));
+      if (list !== undefined) await this.#removeRun(list.run);
     } catch {
       // The next start removes runs that no slot names; the error that brought us here is the one to tell.
+    }
+  }
+
+  /** Writes what happened since the last cut. */
+  async #writeChanges({
+    cut,
+    cutSequence,
+    changed,
+  }: Pick<Work, "cut" | "cutSequence" | "changed">): Promise<ChangeListFile> {
+    const fromLsn = this.cutLsn;
+    const endLsn = cut.nextLsn;
+    const { memory, index } = this.#options;
+    const writer = await this.#createRun(cut);
+    try {
+      const slice = { sliceLeft: SLICE_PAGES };
+      const roots = await writeChangeLists({
+        ...{ memory, index, writer, changed, fromLsn, endLsn },
+        endSequence: cutSequence,
+        pause: () => this.#pause(slice),
+      });
+      const node = { kind: NODE_KIND.CHANGE_LISTS, branch: 0, position: 0 };
+      const written = await writer.finish(node, encodeRoots(roots));
+      return { run: writer.number, ...written, fromLsn, endLsn };
+    } catch (error) {
+      await this.#abandon(writer);
+      throw error;
     }
   }
 
@@ -263,11 +293,11 @@ export class Checkpointer {
   #countLive(): Map<number, number> {
     const live = new Map<number, number>();
     const count = (run: number): void => {
-      if (run !== 0 && run !== CONSTANT) live.set(run, (live.get(run) ?? 0) + 1);
+      if (isImage(run)) live.set(run, (live.get(run) ?? 0) + 1);
     };
     for (const directory of this.#options.index.branches.values()) {
       for (const chunk of directory.chunks) {
-        if (chunk === undefined || chunk === ZERO_CHUNK) continue;
+        if (chunk === undefined || isShared(chunk)) continue;
         for (let at = WORD_RUN; at < CHUNK_PAGES * CHUNK_WORDS; at += CHUNK_WORDS)
           count(chunk[at] as number);
       }
@@ -316,12 +346,12 @@ export class Checkpointer {
     const chunks = new Set(work.changed.get(directory));
     if (work.victims.size > 0) this.#addVictimChunks(work, directory, chunks);
     for (const chunkIndex of [...chunks].sort((a, b) => a - b)) {
-      const chunk = directory.chunks[chunkIndex];
+      const chunk = this.#chunkAtCut(work, directory, chunkIndex);
       const old = directory.locations.get(chunkIndex);
       if (old !== undefined) this.#unlive(work, old.run);
       if (chunk === undefined) locations.set(chunkIndex, undefined);
-      else if (chunk === ZERO_CHUNK)
-        locations.set(chunkIndex, { run: CONSTANT, offset8: ZERO_CHUNK[WORD_OFFSET] as number });
+      else if (isShared(chunk))
+        locations.set(chunkIndex, { run: CONSTANT, offset8: chunk[WORD_OFFSET] as number });
       else
         locations.set(chunkIndex, await this.#writeChunk(work, { directory, chunkIndex, chunk }));
     }
@@ -331,7 +361,7 @@ export class Checkpointer {
     for (const [chunkIndex, location] of directory.locations)
       if (work.victims.has(location.run)) chunks.add(chunkIndex);
     for (const [chunkIndex, chunk] of directory.chunks.entries()) {
-      if (chunk === undefined || chunk === ZERO_CHUNK || chunks.has(chunkIndex)) continue;
+      if (chunk === undefined || isShared(chunk) || chunks.has(chunkIndex)) continue;
       for (let at = WORD_RUN; at < CHUNK_PAGES * CHUNK_WORDS; at += CHUNK_WORDS) {
         if (work.victims.has(chunk[at] as number)) {
           chunks.add(chunkIndex);
@@ -341,113 +371,135 @@ export class Checkpointer {
     }
   }
 
+  /**
+   * The chunk's entries as they were at the cut, as a copy: where its images are, and heads of chains that may have grown
+   * since. Nothing that happens later changes what they mean up to the cut.
+   */
+  #chunkAtCut(
+    { cut }: Work,
+    directory: PageDirectory,
+    chunkIndex: number,
+  ): Uint32Array | undefined {
+    const { drops } = this.#options.index;
+    const live = directory.chunks[chunkIndex];
+    if (drops.firstFrom(cut.nextLsn) === drops.all.length)
+      return live === undefined || isShared(live) ? live : live.slice();
+    const words = directory.chunkWithout();
+    for (let inChunk = 0; inChunk < CHUNK_PAGES; inChunk++) {
+      const entry = drops.entryAt(directory, chunkIndex * CHUNK_PAGES + inChunk, cut.nextLsn);
+      if (entry.words === undefined) continue;
+      const at = inChunk * CHUNK_WORDS;
+      words[at + WORD_HEAD] = entry.words[entry.at + WORD_HEAD] as number;
+      words[at + WORD_RUN] = entry.words[entry.at + WORD_RUN] as number;
+      words[at + WORD_OFFSET] = entry.words[entry.at + WORD_OFFSET] as number;
+    }
+    return words;
+  }
+
   async #writeChunk(
     work: Work,
     place: { directory: PageDirectory; chunkIndex: number; chunk: Uint32Array },
   ): Promise<ChunkLocation> {
     const { directory, chunkIndex, chunk } = place;
     const { index } = this.#options;
-    const written = new Map<number, number>();
-    for (let pageInChunk = 0; pageInChunk < CHUNK_PAGES; pageInChunk++) {
-      const entry = pageInChunk * CHUNK_WORDS;
+    for (let inChunk = 0; inChunk < CHUNK_PAGES; inChunk++) {
+      const entry = inChunk * CHUNK_WORDS;
       const head = chunk[entry + WORD_HEAD] as number;
-      const isChanged = head !== 0 && index.ring.hasBefore(head, work.cutSequence);
       const run = chunk[entry + WORD_RUN] as number;
-      const isRebuilt = index.repair?.isRebuilt(run, chunk[entry + WORD_OFFSET] as number) === true;
+      const offset8 = chunk[entry + WORD_OFFSET] as number;
+      const isChanged = head !== 0 && index.ring.hasBefore(head, work.cutSequence);
+      const isRebuilt = index.repair?.isRebuilt(run, offset8) === true;
       if (!isChanged && !isRebuilt && !work.victims.has(run)) continue;
-      const page = chunkIndex * CHUNK_PAGES + pageInChunk;
-      const newOffset8 = await this.#writePage(work, { directory, page, chunk, entry });
-      if (newOffset8 >= 0) written.set(pageInChunk, newOffset8);
+      const page = chunkIndex * CHUNK_PAGES + inChunk;
+      chunk[entry + WORD_OFFSET] = await this.#writePage(work, {
+        ...{ directory, page, run, offset8, head },
+      });
+      chunk[entry + WORD_RUN] = work.writer.number;
       await this.#pause(work);
-    }
-    const image = chunk.slice();
-    for (const [pageInChunk, newOffset8] of written) {
-      image[pageInChunk * CHUNK_WORDS + WORD_RUN] = work.writer.number;
-      image[pageInChunk * CHUNK_WORDS + WORD_OFFSET] = newOffset8;
     }
     const identity = { kind: NODE_KIND.DIRECTORY, branch: directory.branch, position: chunkIndex };
     const offset8 = await work.writer.add(identity, (target) =>
-      encodeDirectory(this.#options.memory, image, target),
+      encodeDirectory(this.#options.memory, chunk, target),
     );
     return { run: work.writer.number, offset8 };
   }
 
   /** Requests come between two slices. */
-  #pause(work: Work): Promise<void> | undefined {
+  #pause(work: { sliceLeft: number }): Promise<void> | undefined {
     work.sliceLeft -= 1;
     if (work.sliceLeft > 0) return undefined;
     work.sliceLeft = SLICE_PAGES;
     return new Promise((resolve) => this.#options.clock.afterInput(resolve));
   }
 
-  /** Writes the page's image as of the cut; -1 if a trim dropped the page meanwhile. */
-  async #writePage(
-    work: Work,
-    place: { directory: PageDirectory; page: number; chunk: Uint32Array; entry: number },
-  ): Promise<number> {
-    const { directory, page, chunk, entry } = place;
-    const { memory, index } = this.#options;
-    const run = chunk[entry + WORD_RUN] as number;
-    const offset8 = chunk[entry + WORD_OFFSET] as number;
-    const slot = (chunk[entry + WORD_SLOT] as number) - 1;
-    const head = chunk[entry + WORD_HEAD] as number;
+  /** Writes the page's image as of the cut; where it is in the run. */
+  async #writePage(work: Work, place: PageAtCut): Promise<number> {
+    const { directory, page, run } = place;
     const identity = { kind: NODE_KIND.LEAF, branch: directory.branch, position: page };
-    let newOffset8: number;
-    if (slot >= 0 && (head === 0 || index.ring.isBefore(head, work.cutSequence))) {
-      const isThere = (): boolean =>
-        chunk[entry + WORD_SLOT] === slot + 1 && chunk[entry + WORD_HEAD] === head;
-      newOffset8 = await this.#addLeaf(work, identity, index.slots.addressOf(slot), isThere);
-      if (newOffset8 < 0) return this.#writePage(work, place); // it changed while the buffer was written
-    } else {
+    let offset8 = await this.#addPageInMemory(work, place, identity);
+    if (offset8 < 0) {
+      const { memory } = this.#options;
       const staging = memory.staging.allocate(2 * LEAF_BYTES_MAX + 4096);
       assert(staging >= 0, "staging always has room for one checkpoint");
       try {
         const image = staging + LEAF_BYTES_MAX + (8 - (LEAF_BYTES_MAX % 8));
-        if (run !== 0 && run !== CONSTANT) {
-          const leaf = { branch: directory.branch, page, run, offset8 };
-          await index.readLeaf(leaf, staging, work.runs);
-          if (!this.#isSame(place, run, offset8)) return -1;
-          if (!decodeLeaf(memory, staging, image))
-            throw nodeCorrupt({ ...identity, run, offset: offset8 * 8 }, "impossible content");
-        } else index.fillConstant(image, run === CONSTANT ? offset8 : 0);
-        index.ring.apply(chunk[entry + WORD_HEAD] as number, image, work.cutSequence);
-        newOffset8 = await this.#addLeaf(work, identity, image, () => true);
+        await this.#buildPage(work, place, { leaf: staging, image });
+        offset8 = await work.writer.add(identity, (target) => encodeLeaf(memory, image, target));
       } finally {
         memory.staging.release(staging);
       }
     }
     this.#unlive(work, run);
     work.live.set(work.writer.number, (work.live.get(work.writer.number) ?? 0) + 1);
-    work.pages.push({ directory, page, chunk, run, offset8, newOffset8 });
-    return newOffset8;
+    work.pages.push({ directory, page, offset8 });
+    return offset8;
   }
 
-  /** Adds a leaf, unless `isStill` says no by the time it is encoded (-1). */
-  async #addLeaf(
+  /** The quick way, for a page that is in memory and has not changed since the cut; else -1. */
+  async #addPageInMemory(
     work: Work,
+    { directory, page, run, offset8, head }: PageAtCut,
     identity: { kind: number; branch: number; position: number },
-    image: number,
-    isStill: () => boolean,
   ): Promise<number> {
-    let isValid = true;
-    const offset8 = await work.writer.add(identity, (target) => {
-      isValid = isStill();
-      return encodeLeaf(this.#options.memory, image, target);
+    const { memory, index } = this.#options;
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    const chunk = directory.chunks[Math.floor(page / CHUNK_PAGES)];
+    const isThere = (): boolean =>
+      chunk !== undefined &&
+      directory.chunks[Math.floor(page / CHUNK_PAGES)] === chunk &&
+      chunk[entry + WORD_SLOT] !== 0 &&
+      chunk[entry + WORD_HEAD] === head &&
+      chunk[entry + WORD_RUN] === run &&
+      chunk[entry + WORD_OFFSET] === offset8 &&
+      (head === 0 || index.ring.isBefore(head, work.cutSequence));
+    if (!isThere()) return -1;
+    let isStill = true;
+    const at = await work.writer.add(identity, (target) => {
+      // The buffer may have been written meanwhile: then what stands here is left alone, and nobody names it.
+      isStill = isThere();
+      const slot = isStill ? (chunk?.[entry + WORD_SLOT] as number) - 1 : 0;
+      return encodeLeaf(memory, index.slots.addressOf(slot), target);
     });
-    return isValid ? offset8 : -1;
+    return isStill ? at : -1;
   }
 
-  #isSame(
-    place: { directory: PageDirectory; page: number; chunk: Uint32Array; entry: number },
-    run: number,
-    offset8: number,
-  ): boolean {
-    const { directory, page, chunk, entry } = place;
-    return (
-      directory.chunks[Math.floor(page / CHUNK_PAGES)] === chunk &&
-      chunk[entry + WORD_RUN] === run &&
-      chunk[entry + WORD_OFFSET] === offset8
-    );
+  async #buildPage(
+    work: Work,
+    { directory, page, run, offset8, head }: PageAtCut,
+    { leaf, image }: { leaf: number; image: number },
+  ): Promise<void> {
+    const { memory, index } = this.#options;
+    const { branch } = directory;
+    if (isImage(run)) {
+      await index.readLeaf({ branch, page, run, offset8 }, leaf, work.runs);
+      if (!decodeLeaf(memory, leaf, image)) {
+        const identity = { kind: NODE_KIND.LEAF, branch, position: page };
+        throw nodeCorrupt({ ...identity, run, offset: offset8 * 8 }, "impossible content");
+      }
+    } else if (run === INHERITED)
+      memory.words.set(await index.inheritedPage(directory, page), image >>> 2);
+    else index.fillConstant(image, run === CONSTANT ? offset8 : 0);
+    index.ring.apply(head, image, work.cutSequence);
   }
 
   #unlive(work: Work, run: number): void {
@@ -455,15 +507,17 @@ export class Checkpointer {
     if (count !== undefined) work.live.set(run, count - 1);
   }
 
-  async #commit(work: Work): Promise<void> {
+  async #commit(work: Work, list: ChangeListFile | undefined): Promise<void> {
     const { directory, memory, poolId } = this.#options;
-    const sequence = this.#state.sequence + 1;
-    const runs = this.#state.runs.filter((run) => (work.live.get(run.number) ?? 0) > 0);
+    const { newest, runs: oldRuns, lists: oldLists } = this.#state;
+    const sequence = (newest?.slot.sequence ?? 0) + 1;
     const nodeCount = work.writer.nodeCount;
-    const { isBase, bases } = this.#chooseBases(work.cut);
+    const chosen = this.#chooseHistory(work.cut, list);
+    const runs = runsAfter(this.#state, { sequence, bases: chosen.bases }, work.live);
     const body = encodeBody({
-      ...(bases.length === 0 ? {} : { bases }),
-      ...(isBase ? { isBase } : {}),
+      ...(chosen.bases.length === 0 ? {} : { bases: chosen.bases }),
+      ...(chosen.lists.length === 0 ? {} : { lists: chosen.lists }),
+      promise: chosen.promise,
       sequence,
       cut: work.cut,
       catalog: work.catalog,
@@ -477,8 +531,6 @@ export class Checkpointer {
       body,
     );
     await directory.sync();
-    // Directories may already lack what a trim behind the cut dropped: that trim, and all before it, comes first.
-    if (this.#options.index.droppedSinceCut?.length !== 0) await this.log.durableBatches();
     const slot: CheckpointSlot = {
       sequence,
       run: work.writer.number,
@@ -489,43 +541,40 @@ export class Checkpointer {
     this.#isSlotBegun = true;
     await writeSlot(memory, directory, poolId, slot);
     // Published: from here recovery begins at the cut.
-    const used = [...runs, { number: work.writer.number, nodeCount, sizeBytes: written.sizeBytes }];
-    const { runs: oldRuns, previousRuns, bases: oldBases } = this.#state;
-    const obsolete = [...oldRuns, ...previousRuns, ...oldBases.flatMap((base) => base.runs)];
-    this.#state.bases = isBase ? [...bases, { slot, cut: work.cut, runs: used }] : bases;
-    const kept = [...used, ...oldRuns, ...this.#state.bases.flatMap((base) => base.runs)];
-    const keep = new Set(kept.map((run) => run.number));
-    this.#state.previousRuns = this.#state.runs;
-    this.#state.runs = used;
-    this.#state.sequence = sequence;
+    const { sizeBytes } = written;
+    const own = { number: work.writer.number, nodeCount, sizeBytes, since: sequence };
+    Object.assign(this.#state, {
+      newest: { slot, cut: work.cut },
+      bases: chosen.bases,
+      lists: chosen.lists,
+      runs: [...runs, own],
+      cutSegments: [work.cut.segmentNumber, this.#state.cutSegments[0]],
+    });
     this.checkpointCount += 1;
-    this.indexBytes += written.sizeBytes;
+    this.indexBytes += sizeBytes + (list?.sizeBytes ?? 0);
     this.cutLsn = work.cut.nextLsn;
-    this.#cutSegments = [work.cut.segmentNumber, this.#cutSegments[0]];
     this.#publish(work);
-    for (const run of new Set(obsolete.map(({ number }) => number)))
-      if (!keep.has(run)) await this.#removeRun(run);
+    const kept = new Set([
+      ...runs.map(({ number }) => number),
+      ...chosen.lists.map(({ run }) => run),
+    ]);
+    const known = [...oldRuns.map(({ number }) => number), ...oldLists.map(({ run }) => run)];
+    if (list !== undefined) known.push(list.run);
+    for (const run of known) if (!kept.has(run)) await this.#removeRun(run);
   }
 
-  /** Until the returned function is called no checkpoint lets go of a base: somebody reads one. */
-  pinBases(): () => void {
-    this.#pinCount += 1;
-    return () => {
-      this.#pinCount -= 1;
-    };
-  }
-
-  /** The bases that history goes on needing, and whether this checkpoint is to be one. */
-  #chooseBases(cut: ReplayStart): { isBase: boolean; bases: readonly HistoryBase[] } {
+  /** What history goes on needing of the checkpoints before this one, and of the lists up to it. */
+  #chooseHistory(cut: ReplayStart, list: ChangeListFile | undefined): ChosenHistory {
     const { history } = this.#options;
-    if (history === undefined) return { isBase: false, bases: [] };
-    let bases = this.#state.bases;
-    const isPinned = this.#pinCount > 0;
-    while (!isPinned && bases.length > 0 && !history.isBaseNeeded(bases[1]?.cut.recordedMicros))
-      bases = bases.slice(1);
-    const newest = bases[bases.length - 1]?.cut;
-    const isNew = newest?.nextLsn !== cut.nextLsn;
-    return { isBase: isNew && history.isBaseDue(newest?.recordedMicros), bases };
+    const { newest, bases, lists } = this.#state;
+    const known = {
+      bases: newest === undefined ? bases : [...bases, newest],
+      lists: list === undefined ? lists : [...lists, list],
+      cutMicros: cut.recordedMicros,
+      cutLsn: cut.nextLsn,
+    };
+    const chosen = history?.choose(known) ?? { bases: [], lists: [], promise: {} };
+    return this.#pinCount === 0 ? chosen : { ...chosen, bases: known.bases, lists: known.lists };
   }
 
   #roots(work: Work): ChunkRoot[] {
@@ -551,22 +600,16 @@ export class Checkpointer {
 
   #publish(work: Work): void {
     const { index } = this.#options;
+    const { nextLsn } = work.cut;
     index.relocations.publish(work.tables);
-    const dropped = index.droppedSinceCut ?? [];
-    index.droppedSinceCut = undefined;
-    for (const written of work.pages) {
-      if (dropped.length > 0 && isDropped(dropped, written)) continue;
-      const { chunk, directory } = written;
-      const entry = (written.page % CHUNK_PAGES) * CHUNK_WORDS;
-      assert(
-        chunk[entry + WORD_RUN] === written.run && chunk[entry + WORD_OFFSET] === written.offset8,
-        "a page that wasn't dropped has the image it had (I7)",
-      );
-      chunk[entry + WORD_RUN] = work.writer.number;
-      chunk[entry + WORD_OFFSET] = written.newOffset8;
-      const head = chunk[entry + WORD_HEAD] as number;
-      if (head !== 0 && index.ring.isBefore(head, work.cutSequence)) chunk[entry + WORD_HEAD] = 0;
-      else if (head !== 0) directory.changed.add(Math.floor(written.page / CHUNK_PAGES));
+    for (const { directory, page, offset8 } of work.pages) {
+      const { words, at } = index.drops.entryAt(directory, page, nextLsn);
+      assert(words !== undefined && !isShared(words), "a page that was written has an entry (I7)");
+      words[at + WORD_RUN] = work.writer.number;
+      words[at + WORD_OFFSET] = offset8;
+      const head = words[at + WORD_HEAD] as number;
+      if (head !== 0 && index.ring.isBefore(head, work.cutSequence)) words[at + WORD_HEAD] = 0;
+      else if (head !== 0) directory.changed.add(Math.floor(page / CHUNK_PAGES));
     }
     for (const [directory, locations] of work.locations) {
       for (const [chunk, location] of locations) {
@@ -574,6 +617,7 @@ export class Checkpointer {
         else directory.locations.set(chunk, location);
       }
     }
+    index.drops.release(nextLsn);
     index.ring.release(work.cutSequence);
   }
 
@@ -581,13 +625,4 @@ export class Checkpointer {
     await this.#options.forgetRun(run);
     await this.#options.directory.remove(runName(run));
   }
-}
-
-function isDropped(dropped: readonly DroppedPages[], written: WrittenPage): boolean {
-  return dropped.some(
-    (range) =>
-      range.branch === written.directory.branch &&
-      written.page >= range.firstPage &&
-      written.page < range.endPage,
-  );
 }

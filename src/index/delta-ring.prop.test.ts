@@ -63,8 +63,8 @@ test("chains hold each page's changes, newest first, with any start of the seque
           const sequence = ring.push(
             heads[one.page] as number,
             { first: one.first, count },
+            { segment, low: 0x40000000 },
             segment,
-            0x40000000,
           );
           ok(sequence > 0 && sequence < 2 ** 32, "a sequence is never 0");
           heads[one.page] = sequence;
@@ -120,7 +120,8 @@ test("the ring is full one before its capacity and has all its room again after 
     const ring = new DeltaRing(memory, start);
     for (let round = 0; round < 5; round++) {
       let head = 0;
-      while (ring.room > 0) head = ring.push(head, { first: 0, count: 1 }, 1, 1);
+      while (ring.room > 0)
+        head = ring.push(head, { first: 0, count: 1 }, { segment: 1, low: 1 }, 1);
       ok(ring.count === CAPACITY - 1 || ring.count === CAPACITY, `${ring.count} entries`);
       ring.release(ring.next);
       equal(ring.room, CAPACITY - 1);

@@ -333,7 +333,7 @@ const body: fc.Arbitrary<CheckpointBody> = fc.record(
     nodeCount: fc.nat(),
     runs: fc.array(
       fc.record(
-        { number: fc.nat(), nodeCount: fc.nat(), sizeBytes: fc.nat() },
+        { number: fc.nat(), nodeCount: fc.nat(), sizeBytes: fc.nat(), since: fc.nat() },
         { noNullPrototype: true },
       ),
       { maxLength: 5 },

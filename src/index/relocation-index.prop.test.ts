@@ -14,8 +14,9 @@ import { BlockMemory, shapeOf } from "../reduce/block-memory.ts";
 import { MemoryHost } from "../sim/memory-host.ts";
 import { Prng } from "../sim/prng.ts";
 import { BlockIndex } from "./block-index.ts";
-import { readCheckpoints, readRelocationTables } from "./checkpoint-loader.ts";
-import { Checkpointer, type CheckpointState } from "./checkpointer.ts";
+import { neededRuns, readCheckpoints, readRelocationTables } from "./checkpoint-loader.ts";
+import { Checkpointer } from "./checkpointer.ts";
+import { type CheckpointState, NO_CHECKPOINT } from "./kept-checkpoints.ts";
 import { RELOCATION, type RelocationIndex } from "./relocation-index.ts";
 import { HOME_ENTRIES_MAX, type StoredTable } from "./relocation-node.ts";
 import { runName } from "./run-file.ts";
@@ -24,14 +25,6 @@ import { scanRun } from "./run-scan.ts";
 const POOL_ID = new Uint8Array(16).fill(6);
 const SHAPE = { ...shapeOf(24 << 20), slotCount: 16 };
 const CURSOR = newRecordCursor();
-const NEW: CheckpointState = {
-  sequence: 0,
-  lastRun: 0,
-  runs: [],
-  cutSegments: [0, 0],
-  previousRuns: [],
-  bases: [],
-};
 
 interface Home {
   readonly segment: number;
@@ -111,7 +104,7 @@ class Rig {
     this.checkpointer = this.newCheckpointer();
   }
 
-  newCheckpointer(state: CheckpointState = NEW): Checkpointer {
+  newCheckpointer(state: CheckpointState = NO_CHECKPOINT): Checkpointer {
     const cut = {
       segmentNumber: 1,
       offset: 4096,
@@ -201,20 +194,20 @@ class Rig {
     runs: readonly number[];
   }> {
     const directory = this.host.log.fork();
-    const runs = new FileStore(directory, runName, 4);
-    const source = { memory: new BlockMemory(SHAPE), directory, runs, poolId: POOL_ID };
+    const files = new FileStore(directory, runName, 4);
+    const source = { memory: new BlockMemory(SHAPE), directory, runs: files, poolId: POOL_ID };
     const { checkpoints, problems } = await readCheckpoints(source);
     deepEqual(problems, []);
     equal(checkpoints.length, Math.min(2, this.checkpointer.checkpointCount));
     const names = await directory.list();
-    for (const { slot, body } of checkpoints)
-      for (const run of [slot.run, ...body.runs.map(({ number }) => number)])
-        ok(names.includes(runName(run)), `checkpoint ${slot.sequence} has its run ${run}`);
+    for (const { number } of neededRuns(checkpoints))
+      ok(names.includes(runName(number)), `run ${number} is there`);
     const [newest] = checkpoints;
     if (newest === undefined) return { tables: new Map(), nextLsn: 1, runs: [] };
     const { body } = newest;
     const tables = await readRelocationTables(source, body);
-    return { tables, nextLsn: body.cut.nextLsn, runs: body.runs.map(({ number }) => number) };
+    const runs = body.runs.filter(({ until }) => until === undefined).map(({ number }) => number);
+    return { tables, nextLsn: body.cut.nextLsn, runs };
   }
 
   /** Another program's index, from the newest checkpoint and the records behind it, or those before `end`. */
@@ -498,7 +491,7 @@ test("a directory that says other things than its nodes ends a checkpoint, and n
     }
     other.relocations.begin(new Map([[5, stored]]));
     other.relocations.touch(5);
-    const checkpointer = other.newCheckpointer({ ...NEW, sequence: 1, lastRun: 1 });
+    const checkpointer = other.newCheckpointer({ ...NO_CHECKPOINT, lastRun: 1 });
     await rejects(checkpointer.take(), { code: "POOL_CORRUPT" });
     other.index.checkInvariants();
     await other.end();

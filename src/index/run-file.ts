@@ -30,6 +30,10 @@ export const NODE_KIND = {
   BODY: 3,
   RELOCATIONS: 4,
   RELOCATION_DIRECTORY: 5,
+  CHANGES: 6,
+  CHANGED_PAGES: 7,
+  RANGES: 8,
+  CHANGE_LISTS: 9,
 } as const;
 const ENCODING = { DENSE: 0, SPARSE: 1 } as const;
 const PAGE_BYTES: number = PAGE_BLOCKS * 8;
@@ -144,11 +148,22 @@ export interface RunStore {
   read(run: number, target: Uint8Array, position: number): Promise<number>;
 }
 
-/** Reads the node at (run, offset) to `target`, which has room for `maxBytes`, and checks it. */
+/** Where a node is to be read from, and what it must be. */
+export interface NodePlace extends NodeIdentity {
+  readonly run: number;
+  readonly offset: number;
+  /** Room for `maxBytes`. */
+  readonly target: number;
+  readonly maxBytes: number;
+  /** Whether another branch may have written it. */
+  readonly isKin?: (branch: number) => boolean;
+}
+
+/** Reads a node and checks it. Throws POOL_CORRUPT, DISK_IO. */
 export async function readNode(
   memory: BlockMemory,
   runs: RunStore,
-  place: NodeIdentity & { run: number; offset: number; target: number; maxBytes: number },
+  place: NodePlace,
 ): Promise<number> {
   const { target, maxBytes } = place;
   const readBytes = await runs.read(
@@ -161,11 +176,7 @@ export async function readNode(
   return NODE_HEADER_BYTES + memory.view.getUint32(target + 28, true);
 }
 
-function nodeProblem(
-  memory: BlockMemory,
-  readBytes: number,
-  place: NodeIdentity & { run: number; offset: number; target: number; maxBytes: number },
-): string | undefined {
+function nodeProblem(memory: BlockMemory, readBytes: number, place: NodePlace): string | undefined {
   const { view } = memory;
   const { target } = place;
   if (readBytes < NODE_HEADER_BYTES) return "cut off";
@@ -176,11 +187,12 @@ function nodeProblem(
   memory.kernel.hash(target + 8, lengthBytes - 8, memory.scratchAddress);
   if (view.getBigUint64(memory.scratchAddress, true) !== view.getBigUint64(target, true))
     return "wrong checksum";
+  const branch = view.getUint32(target + 20, true);
   const isRight =
     view.getUint32(target + 8, true) === place.run &&
     view.getUint32(target + 12, true) * 8 === place.offset &&
     view.getUint8(target + 16) === place.kind &&
-    view.getUint32(target + 20, true) === place.branch &&
+    (branch === place.branch || place.isKin?.(branch) === true) &&
     view.getUint32(target + 24, true) === place.position;
   return isRight ? undefined : "another node's identity";
 }
@@ -208,6 +220,14 @@ function nodeName({ kind, branch, position }: NodeIdentity): string {
       return `relocations of segment ${position}`;
     case NODE_KIND.RELOCATION_DIRECTORY:
       return `directory of relocations of segment ${position}`;
+    case NODE_KIND.CHANGES:
+      return `changes of page ${position} of branch ${branch}`;
+    case NODE_KIND.CHANGED_PAGES:
+      return `changed pages of chunk ${position} of branch ${branch}`;
+    case NODE_KIND.RANGES:
+      return `ranges of branch ${branch}`;
+    case NODE_KIND.CHANGE_LISTS:
+      return "roots of change lists";
     default:
       return "body";
   }

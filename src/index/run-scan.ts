@@ -6,6 +6,7 @@
 import { hashOutside } from "../log/outside-hash.ts";
 import { getU64 } from "../log/record.ts";
 import { checksumMatches, isPoolId } from "../log/self-check.ts";
+import { decodeEntries, isChange, isChangedPage, isRange } from "./change-list.ts";
 import type { CheckpointSource } from "./checkpoint-loader.ts";
 import { decodeRelocationDirectory, isRelocations } from "./relocation-node.ts";
 import {
@@ -90,7 +91,7 @@ class RunScan {
       offset + getU64(view, 24) === at;
     if (isRight) return offset;
     this.#tell(at, "its trailer is damaged");
-    return await this.#nextNode(RUN_HEADER_BYTES, at, NODE_KIND.BODY);
+    return await this.#nextNode(RUN_HEADER_BYTES, at, [NODE_KIND.BODY, NODE_KIND.CHANGE_LISTS]);
   }
 
   async #scanNodes(bodyOffset: number): Promise<void> {
@@ -120,7 +121,7 @@ class RunScan {
     return isRight ? lengthBytes : 0;
   }
 
-  /** Of moved frames nobody compares the content with another reading: so it is judged here. */
+  /** Of moved frames and changes nobody compares the content with another reading: so it is judged here. */
   #hasSense(address: number): boolean {
     const { memory } = this.#source;
     switch (memory.view.getUint8(address + 16)) {
@@ -128,6 +129,12 @@ class RunScan {
         return isRelocations(memory, address);
       case NODE_KIND.RELOCATION_DIRECTORY:
         return decodeRelocationDirectory(memory, address) !== undefined;
+      case NODE_KIND.CHANGES:
+        return decodeEntries(memory, address, isChange) !== undefined;
+      case NODE_KIND.CHANGED_PAGES:
+        return decodeEntries(memory, address, isChangedPage) !== undefined;
+      case NODE_KIND.RANGES:
+        return decodeEntries(memory, address, isRange) !== undefined;
       default:
         return true;
     }
@@ -142,14 +149,18 @@ class RunScan {
     );
   }
 
-  /** The next place from `from` on that says it is a node; of one kind, if that is named. */
-  async #nextNode(from: number, end: number, kind?: number): Promise<number | undefined> {
+  /** The next place from `from` on that says it is a node; of one of these kinds, if any are named. */
+  async #nextNode(
+    from: number,
+    end: number,
+    kinds?: readonly number[],
+  ): Promise<number | undefined> {
     const { view } = this.#source.memory;
     for (let at = from; at + NODE_HEADER_BYTES <= end; at += 8) {
       const address = await this.#at(at, NODE_HEADER_BYTES);
       if (address === undefined) return undefined;
       if (!this.#isHere(address, at)) continue;
-      if (kind === undefined || view.getUint8(address + 16) === kind) return at;
+      if (kinds === undefined || kinds.includes(view.getUint8(address + 16))) return at;
     }
     return undefined;
   }

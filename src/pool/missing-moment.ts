@@ -13,6 +13,8 @@ import type { Volume, VolumeState } from "./catalog-volume.ts";
 
 /** What retention has left of the past. */
 export interface ReachableHistory {
+  /** Of moments that are kept one by one: by the record that they end with, or its time. The log may have forgotten those. */
+  kept(is: (place: RecordPlace) => boolean): RecordPlace | undefined;
   isReachable(branch: number, lsn: number): boolean;
   /** The moments of the branch that are left next to that one. */
   nearest(
@@ -101,6 +103,18 @@ export function letGo(
     .map((place) => `"${stableName(asked.volume, place.lsn)}" (${formatTime(place.timeMicros)})`);
   const nearby = left.length === 0 ? [] : [`nearest to it is ${left.join(" and ")}`];
   return missing("MOMENT_GONE", asked, "retention let it go", nearby);
+}
+
+/** The same for a moment that was resolved before. */
+export function viewGone(
+  {
+    volume,
+    branch,
+    lsn,
+  }: { readonly volume: string; readonly branch: number; readonly lsn: number },
+  history: ReachableHistory,
+): StorageError {
+  return letGo({ volume, moment: { kind: "lsn", lsn } }, { branch, lsn }, history);
 }
 
 export function noFlush(asked: AskedMoment, at: RecordPlace): StorageError {

@@ -51,6 +51,7 @@ class Log {
         },
       },
       history: {
+        kept: () => undefined,
         isReachable: (_branch, lsn) => lsn >= this.firstReachable,
         nearest: (_branch, lsn) => ({
           ...(lsn > this.firstReachable ? { before: at(Math.min(lsn, this.hole.start - 1)) } : {}),

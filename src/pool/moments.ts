@@ -113,19 +113,22 @@ export class MomentResolver {
   }
 
   async #placeOfLsn(asked: AskedMoment, lsn: number): Promise<NearestPlace> {
-    const { catalog, times, newest, ago } = this.#options;
+    const { catalog, times, history, newest, ago } = this.#options;
     const last = newest();
     if (lsn > last.lsn) throw inFuture(asked, last, ago(0));
     if (lsn === 0) throw beforeHistory(asked, catalog());
-    const timeMicros = lsn === last.lsn ? last.timeMicros : await times.timeOf(lsn);
+    const known = lsn === last.lsn ? last : history.kept((place) => place.lsn === lsn);
+    const timeMicros = known?.timeMicros ?? (await times.timeOf(lsn));
     return { lsn, timeMicros: timeMicros ?? 0, isBeforeHole: timeMicros === undefined };
   }
 
   async #placeOfTime(asked: AskedMoment, micros: number): Promise<NearestPlace> {
-    const { catalog, times, newest, ago } = this.#options;
+    const { catalog, times, history, newest, ago } = this.#options;
     const last = newest();
     if (micros > Math.max(ago(0), last.timeMicros)) throw inFuture(asked, last, ago(0));
     if (micros >= last.timeMicros) return { ...last, isBeforeHole: false };
+    const kept = history.kept(({ timeMicros }) => timeMicros === micros);
+    if (kept !== undefined) return { ...kept, isBeforeHole: false };
     const place = await times.atOrBefore(micros);
     if (place === undefined) throw beforeHistory(asked, catalog());
     // The record of exactly that time is the right answer, whatever is missing behind it.

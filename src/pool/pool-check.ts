@@ -14,9 +14,9 @@ import { readSlots, SLOT_NAMES } from "../index/checkpoint-body.ts";
 import {
   type CheckpointSource,
   type LoadedCheckpoint,
+  neededRuns,
   readBody,
   readCheckpoints,
-  runsOf,
 } from "../index/checkpoint-loader.ts";
 import { runName } from "../index/run-file.ts";
 import { scanRun } from "../index/run-scan.ts";
@@ -217,11 +217,7 @@ class PoolCheck {
       checkpoints = found.checkpoints;
       for (const problem of found.problems) this.#findings.add("POOL_CORRUPT", problem, {});
     });
-    // What an older checkpoint kept for history may be gone by now.
-    const bases = checkpoints[0]?.body.bases ?? [];
-    const runs = [...checkpoints.flatMap(runsOf), ...bases.flatMap((base) => base.runs)];
-    const needed = new Map(runs.map((run) => [run.number, run]));
-    for (const run of needed.values())
+    for (const run of neededRuns(checkpoints))
       await this.#findings.guard(() =>
         scanRun(this.#source, run, (problem) =>
           this.#findings.add("POOL_CORRUPT", problem, { run: run.number }),

@@ -19,11 +19,13 @@ import { LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
 import { BLOCK_BYTES } from "../reduce/block-memory.ts";
 import { Catalog } from "./catalog.ts";
 import type { RecordPlace } from "./catalog-fields.ts";
-import type { Volume } from "./catalog-volume.ts";
+import type { Branch, Volume } from "./catalog-volume.ts";
 
 export class PoolContent {
   readonly index: BlockIndex;
   catalog: Catalog = new Catalog();
+  /** Told when a record has set what is retained. */
+  onRetention: ((lsn: number) => void) | undefined;
 
   constructor(index: BlockIndex) {
     this.index = index;
@@ -43,7 +45,7 @@ export class PoolContent {
     // Everything is read: only now anything changes.
     this.catalog = catalog;
     this.index.relocations.begin(tables);
-    for (const branch of catalog.branches.keys()) this.index.addBranch(branch);
+    for (const branch of catalog.branches.keys()) this.#addBranch(branch);
     for (const { root, chunk } of chunks) {
       const directory = this.index.branches.get(root.branch);
       directory?.put(root.chunk, chunk);
@@ -55,13 +57,13 @@ export class PoolContent {
   replay(cursor: RecordCursor): void {
     switch (cursor.kind) {
       case RECORD_KIND.WROTE:
-        this.index.applyWrote(this.#branchOf(cursor), cursor, cursor.referencesOffset);
+        this.index.applyWrote(this.#branchOf(cursor), cursor, cursor.referencesOffset, cursor.lsn);
         return;
       case RECORD_KIND.ZEROED:
-        this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_ZERO);
+        this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_ZERO, cursor.lsn);
         return;
       case RECORD_KIND.TRIMMED:
-        this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_HOLE);
+        this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_HOLE, cursor.lsn);
         return;
       case RECORD_KIND.RELOCATED:
         if (this.index.relocations.apply(cursor)) return;
@@ -75,12 +77,14 @@ export class PoolContent {
   /** Applies a record with JSON. False when it contradicts what is there; then nothing has changed. */
   apply(kind: number, body: Readonly<Record<string, unknown>>, at: RecordPlace): boolean {
     if (kind === RECORD_KIND.SEGMENT_DROPPED) return this.#segmentDropped(body);
-    if (kind === RECORD_KIND.BRANCHED) return false; // the index knows no past yet
     const oldBytes = this.#volumeOf(body)?.sizeBytes ?? 0;
     if (!this.catalog.apply(kind, body, at)) return false;
-    if (kind === RECORD_KIND.VOLUME_MADE) this.index.addBranch(body.branch as number);
+    if (kind === RECORD_KIND.VOLUME_MADE || kind === RECORD_KIND.BRANCHED)
+      this.#addBranch(body.branch as number);
+    if (kind === RECORD_KIND.RETENTION_SET) this.onRetention?.(at.lsn);
     const volume = this.#volumeOf(body);
-    if (kind === RECORD_KIND.VOLUME_RESIZED && volume !== undefined) this.#cutOff(volume, oldBytes);
+    if (kind === RECORD_KIND.VOLUME_RESIZED && volume !== undefined)
+      this.#cutOff(volume, oldBytes, at.lsn);
     return true;
   }
 
@@ -108,12 +112,17 @@ export class PoolContent {
     return true;
   }
 
+  #addBranch(branch: number): void {
+    const { parent, parentLsn } = this.catalog.branches.get(branch) as Branch;
+    this.index.addBranch(branch, parent === 0 ? undefined : { branch: parent, lsn: parentLsn });
+  }
+
   /** A shrink is a trim of what it cuts off: a volume that grows again reads zeros there. */
-  #cutOff(volume: Volume, oldBytes: number): void {
+  #cutOff(volume: Volume, oldBytes: number, lsn: number): void {
     const lba = Math.ceil(volume.sizeBytes / BLOCK_BYTES);
     const blockCount = Math.ceil(oldBytes / BLOCK_BYTES) - lba;
     if (blockCount > 0)
-      this.index.applyConstant(this.directoryOf(volume), { lba, blockCount }, LOW_HOLE);
+      this.index.applyConstant(this.directoryOf(volume), { lba, blockCount }, LOW_HOLE, lsn);
   }
 }
 

@@ -9,17 +9,16 @@ import { rebuildRelocations } from "../gc/relocation-repair.ts";
 import type { HistoryBase } from "../index/checkpoint-body.ts";
 import {
   type CheckpointSource,
+  isRunOf,
   type LoadedCheckpoint,
+  neededRuns,
   readCheckpoints,
   runsOf,
 } from "../index/checkpoint-loader.ts";
-import {
-  Checkpointer,
-  type CheckpointLog,
-  type CheckpointState,
-  type HistoryPolicy,
-} from "../index/checkpointer.ts";
+import { Checkpointer, type CheckpointLog } from "../index/checkpointer.ts";
+import type { CheckpointState } from "../index/kept-checkpoints.ts";
 import { LeafRepair } from "../index/leaf-repair.ts";
+import { Past } from "../index/past.ts";
 import type { StoredTable } from "../index/relocation-node.ts";
 import { runName, runNumberOf } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
@@ -33,6 +32,8 @@ import { SegmentReader } from "../log/segment-reader.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
 import { stateOfCatalog } from "./checkpoint-state.ts";
 import type { Damage } from "./damage.ts";
+import { HistoryKeeper } from "./history-keeper.ts";
+import { promisesFrom } from "./history-promise.ts";
 import { type PoolIdentity, poolIdBytes } from "./identity.ts";
 import type { PoolContent } from "./pool-content.ts";
 import type { PoolEvent, PoolHost } from "./types.ts";
@@ -50,11 +51,11 @@ export interface PoolOpeningOptions {
     fields: Readonly<Record<string, unknown>>,
   ) => void;
   readonly damage: Damage;
+  /** Checkpoints that history goes on from stand no nearer to each other, in records. */
+  readonly baseDistance: number;
   /** Damaged pages of the index were rebuilt, now or later: a checkpoint should write them. */
   readonly onRebuilt: () => void;
 }
-
-const BASES_IN_WINDOW = 16;
 
 /** Bytes and number of the sealed segments. Checkpoints keep those of all before their cut's. */
 export class SealedSegments {
@@ -80,7 +81,10 @@ export class PoolOpening {
   #isNew = false;
   #checkpoints: readonly LoadedCheckpoint[] = [];
   #newest: LoadedCheckpoint | undefined;
-  #checkpointer!: Checkpointer; // set by begin()
+  // Set by begin().
+  #checkpointer!: Checkpointer;
+  history!: HistoryKeeper;
+  past!: Past;
   /** The sealed segments below this one are counted. */
   #countedBelow = 0;
   /** What the replay found; undefined for a new pool. */
@@ -106,7 +110,19 @@ export class PoolOpening {
     for (const problem of problems) tell("error", "pool.checkpoint-damaged", { problem });
     // One that was passed over is no state to go on from: its slot is the next to be written.
     const usable = newest === undefined ? [] : checkpoints.slice(checkpoints.indexOf(newest));
+    this.history = new HistoryKeeper(
+      {
+        clock: host.clock,
+        catalog: () => content.catalog,
+        baseDistance: this.#options.baseDistance,
+      },
+      promisesFrom(newest?.body.promise ?? {}),
+    );
+    content.onRetention = (lsn) => this.history.retentionSet(lsn);
     this.#checkpointer = this.#makeCheckpointer(stateFrom(usable, await host.log.list()));
+    const state = () => this.#checkpointer.state;
+    this.past = new Past({ ...this.#source, index: content.index, state });
+    content.index.past = this.past;
     content.index.repair = this.#makeRepair();
     content.index.relocations.repair = {
       entriesOf: (homeSegment, stored, cause) =>
@@ -156,9 +172,7 @@ export class PoolOpening {
     // Without a checkpoint nothing says which they are; and a replay may have written runs of its own.
     if (this.#newest === undefined || this.#checkpointer.checkpointCount > 0) return;
     const { directory } = this.#source;
-    const bases = this.#checkpointer.bases.flatMap((base) => base.runs);
-    const needed = [...this.#checkpoints.flatMap(runsOf), ...bases];
-    const kept = new Set(needed.map((run) => run.number));
+    const kept = new Set(neededRuns(this.#checkpoints).map((run) => run.number));
     for (const name of await directory.list()) {
       const number = runNumberOf(name);
       if (number < 0 || kept.has(number)) continue;
@@ -255,7 +269,7 @@ export class PoolOpening {
         log: standingAt(start, () => Promise.resolve()),
         runs,
         clock: host.clock,
-        history: this.#historyPolicy(),
+        history: this.history,
         snapshotCatalog: () => ({
           ...content.catalog.toJson(),
           segmentBytes: this.sealed.bytes,
@@ -266,21 +280,6 @@ export class PoolOpening {
       state,
       start.nextLsn,
     );
-  }
-
-  /** A window of history needs a checkpoint from before it; with 16 in a window it holds an eighth too much at most. */
-  #historyPolicy(): HistoryPolicy {
-    const { content, host } = this.#options;
-    const windowMicros = (): number => content.catalog.retention.everyWriteMicros ?? 0;
-    return {
-      // By the clock, not by the time of the last record: a pool at rest has none.
-      isBaseDue: (newestMicros) =>
-        windowMicros() > 0 &&
-        host.clock.wallMicros() - (newestMicros ?? 0) >= windowMicros() / BASES_IN_WINDOW,
-      isBaseNeeded: (nextMicros) =>
-        windowMicros() > 0 &&
-        (nextMicros === undefined || nextMicros > host.clock.wallMicros() - windowMicros()),
-    };
   }
 
   /** So do lists of moved frames. */
@@ -324,26 +323,19 @@ function stateFrom(
   names: readonly string[],
 ): CheckpointState {
   const [newest, previous] = checkpoints;
-  const lastRun = names.reduce((highest, name) => Math.max(highest, runNumberOf(name)), 0);
-  return {
-    sequence: newest?.slot.sequence ?? 0,
-    lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
-    runs: newest === undefined ? [] : runsOf(newest),
-    bases: newest === undefined ? [] : basesOf(newest, names),
-    cutSegments: [newest?.body.cut.segmentNumber ?? 0, previous?.body.cut.segmentNumber ?? 0],
-    // A slot that came back when the power went may name runs that were removed since.
-    previousRuns:
-      previous === undefined
-        ? []
-        : runsOf(previous).filter(({ number }) => names.includes(runName(number))),
-  };
-}
-
-/** The checkpoints that history needs, as far as their runs are still there. */
-function basesOf(newest: LoadedCheckpoint, names: readonly string[]): readonly HistoryBase[] {
-  const { slot, body } = newest;
-  const own = { slot, cut: body.cut, runs: runsOf(newest) };
-  const bases = [...(body.bases ?? []), ...(body.isBase === true ? [own] : [])];
   const there = new Set(names);
-  return bases.filter(({ runs }) => runs.every(({ number }) => there.has(runName(number))));
+  const isThere = (run: number): boolean => there.has(runName(run));
+  const lastRun = names.reduce((highest, name) => Math.max(highest, runNumberOf(name)), 0);
+  const runs = newest === undefined ? [] : runsOf(newest);
+  // What an older checkpoint kept for history alone may be gone by now, with what it was kept for.
+  const isBase = ({ slot }: HistoryBase): boolean =>
+    runs.every((run) => !isRunOf(run, slot.sequence) || isThere(run.number));
+  return {
+    newest: newest === undefined ? undefined : { slot: newest.slot, cut: newest.body.cut },
+    bases: (newest?.body.bases ?? []).filter(isBase),
+    lists: (newest?.body.lists ?? []).filter(({ run }) => isThere(run)),
+    runs: runs.filter(({ number }) => isThere(number)),
+    lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
+    cutSegments: [newest?.body.cut.segmentNumber ?? 0, previous?.body.cut.segmentNumber ?? 0],
+  };
 }

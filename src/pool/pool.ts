@@ -17,6 +17,7 @@ import type { History } from "../gc/history.ts";
 import { BlockIndex } from "../index/block-index.ts";
 import type { Checkpointer } from "../index/checkpointer.ts";
 import { CHUNK_BLOCKS } from "../index/page-directory.ts";
+import type { Past } from "../index/past.ts";
 import { runName } from "../index/run-file.ts";
 import { FileStore } from "../log/file-store.ts";
 import { LogTimes } from "../log/log-times.ts";
@@ -43,12 +44,13 @@ import { FingerprintLists, type FingerprintListsOptions } from "../volume/finger
 import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
 import type { Catalog } from "./catalog.ts";
-import type { RecordPlace } from "./catalog-fields.ts";
 import { KEEPS_ALL, RETENTION_DEFAULT, wholeRetention } from "./catalog-policy.ts";
 import type { CatalogRecord, VolumeRecord } from "./catalog-records.ts";
 import { summaryOf, type Volume } from "./catalog-volume.ts";
 import { Damage } from "./damage.ts";
 import { DedupRestore } from "./dedup-restore.ts";
+import type { HistoryKeeper } from "./history-keeper.ts";
+import { chunkCountOf, historyOf } from "./history-needs.ts";
 import { Housekeeper } from "./housekeeper.ts";
 import {
   newIdentity,
@@ -57,10 +59,11 @@ import {
   readIdentity,
   writeIdentity,
 } from "./identity.ts";
-import type { ReachableHistory } from "./missing-moment.ts";
+import { PastView } from "./past-view.ts";
 import { PoolContent } from "./pool-content.ts";
 import { PoolMoments } from "./pool-moments.ts";
 import { PoolOpening, type SealedSegments } from "./pool-opening.ts";
+import { ReachedHistory } from "./reached-history.ts";
 import { Scrubber } from "./scrubber.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
@@ -141,6 +144,9 @@ export class Pool {
   dedupRestore!: DedupRestore;
   preparer: BlockPreparer | undefined;
   #checkpointer!: Checkpointer;
+  #history!: HistoryKeeper;
+  #past!: Past;
+  #reached!: ReachedHistory;
   #sealed!: SealedSegments;
   #space!: SpaceGuard;
   #housekeeper!: Housekeeper;
@@ -294,6 +300,11 @@ export class Pool {
   /** Throws VOLUME_NOT_FOUND, MOMENT_NOT_FOUND, MOMENT_GONE. */
   resolve(volume: string, moment: Moment): Promise<ResolvedMoment> {
     return this.#moments.resolve(volume, moment);
+  }
+
+  /** The moment as a read-only disk; until it is closed the moment stays. Throws MOMENT_GONE. */
+  async openView(moment: ResolvedMoment): Promise<PastView> {
+    return new PastView({ pool: this, history: this.#reached, keeper: this.#history }, moment);
   }
 
   /** Of one volume, live or removed, or of all; oldest first. Throws VOLUME_NOT_FOUND. */
@@ -569,9 +580,12 @@ export class Pool {
       identity: this.#identity,
       tell: (level, event, fields) => this.#tell(level, event, fields),
       damage: this.#damage,
+      baseDistance: this.#settings.checkpointChanges / 4,
       onRebuilt: () => this.#checkpointSoon(),
     });
     this.#checkpointer = await opening.begin();
+    this.#history = opening.history;
+    this.#past = opening.past;
     this.#sealed = opening.sealed;
     const position = await opening.replay();
     this.#recovery = opening.recovery;
@@ -630,11 +644,18 @@ export class Pool {
       if (RETENTION_DEFAULT !== KEEPS_ALL) await this.#record(() => retention);
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
     }
+    this.#reached = new ReachedHistory({
+      catalog: () => this.#catalog,
+      keeper: this.#history,
+      past: this.#past,
+      state: () => this.#checkpointer.state,
+      newest: () => ({ lsn: this.log.nextLsn - 1, timeMicros: this.log.newestMicros }),
+    });
     this.#moments = new PoolMoments({
       clock: this.#host.clock,
       log: this.log,
       times: this.times,
-      history: this.#reachable,
+      history: this.#reached,
       catalog: () => this.#catalog,
       record: (make) => this.#record(make),
       tell: (level, event, fields) => this.#tell(level, event, fields),
@@ -688,8 +709,11 @@ export class Pool {
       segments: this.#segments,
       set,
       shared,
+      past: this.#past,
+      chunkCountOf: (branch) => this.#chunkCountOf(branch),
       history: () => this.#promisedHistory(),
-      pinHistory: () => this.#checkpointer.pinBases(),
+      pinHistory: () => this.#checkpointer.pinHistory(),
+      pinsSoFar: () => this.#history.pinsSoFar,
       oldestCutSegment: () => this.#checkpointer.oldestCutSegment,
       checkpoint: () => this.#takeCheckpoint(),
       removedBranches: () => new Set(this.#unpromisedVolumes().map(({ branch }) => branch)),
@@ -718,7 +742,6 @@ export class Pool {
     });
   }
 
-  /** From where on every moment is promised: the newest checkpoint kept for it that lies before the window. */
   #makeScrubber(): Scrubber {
     const { clock, log: directory } = this.#host;
     const { log, blocks } = this;
@@ -739,31 +762,18 @@ export class Pool {
   }
 
   #promisedHistory(): History {
-    const windowMicros = this.#catalog.retention.everyWriteMicros;
-    if (windowMicros === 0) return { kind: "none" };
-    if (windowMicros === null) return { kind: "all" };
-    // The oldest that checkpoints still name, not the one that the clock would choose now: clocks step back, and what is
-    // collected by a newer one isn't there for an older one any more.
-    const begin = this.#host.clock.wallMicros() - windowMicros;
-    const [base] = this.#checkpointer.bases;
-    const isOldEnough = base !== undefined && base.cut.recordedMicros <= begin;
-    return isOldEnough ? { kind: "since", base } : { kind: "all" };
+    return historyOf({
+      catalog: this.#catalog,
+      keeper: this.#history,
+      state: this.#checkpointer.state,
+    });
   }
 
-  /** Moments from the beginning of the promised history on. */
-  get #reachable(): ReachableHistory {
-    const first = (): RecordPlace => {
-      const history = this.#promisedHistory();
-      if (history.kind === "all") return { lsn: 1, timeMicros: 0 };
-      const { nextLsn, newestMicros } = this.log;
-      if (history.kind === "none") return { lsn: nextLsn - 1, timeMicros: newestMicros };
-      const { cut } = history.base;
-      return { lsn: cut.nextLsn - 1, timeMicros: cut.recordedMicros };
-    };
-    return {
-      isReachable: (_branch, lsn) => lsn >= first().lsn,
-      nearest: () => ({ after: first() }),
-    };
+  /** How far the volume of a branch reached, at most. */
+  #chunkCountOf(branch: number): number {
+    const volume = this.#catalog.volumes.get(this.#catalog.branches.get(branch)?.volume ?? 0);
+    const sizes = volume?.states.map(({ sizeBytes }) => sizeBytes) ?? [];
+    return chunkCountOf(Math.max(0, ...sizes));
   }
 
   /** What removed volumes held is nobody's any more, once history lets go of it: a trim of all of it says so. */
@@ -774,8 +784,8 @@ export class Pool {
       const blockCount = directory.chunks.length * CHUNK_BLOCKS;
       await this.log.withRoom(() => {
         const range = { lba: 0, blockCount, options: 0 };
-        this.log.appendRange(RECORD_KIND.TRIMMED, volume.branch, range);
-        this.index.applyConstant(directory, range, LOW_HOLE);
+        const lsn = this.log.appendRange(RECORD_KIND.TRIMMED, volume.branch, range);
+        this.index.applyConstant(directory, range, LOW_HOLE, lsn);
       });
     }
   }
@@ -855,8 +865,10 @@ export class Pool {
   /** What a record of the catalog changes of what runs. */
   #takeEffect({ kind, body }: CatalogRecord): void {
     switch (kind) {
-      case RECORD_KIND.RETENTION_SET:
       case RECORD_KIND.MOMENT_NAMED:
+        this.#history.notePin();
+        return;
+      case RECORD_KIND.RETENTION_SET:
       case RECORD_KIND.MOMENT_FORGOTTEN:
       case RECORD_KIND.MOMENT_SET:
         return;

@@ -50,7 +50,8 @@ const DELTAS_MAX: number = 1 << 22;
 const STAGING_PIECE_BYTES_MAX: number = 2 << 20;
 /** Two tables in turn; the margin takes the record that crosses the limit. */
 const FRAME_TABLE_BYTES: number = (SEGMENT_FRAMES_MAX + 2 * RECORD_BLOCKS_MAX) * FRAME_ROW_BYTES;
-const DELTA_BYTES = 16;
+/** A change, and the low word of its LSN. */
+const DELTA_BYTES = 20;
 /** Threads that prepare blocks, at most; each has a table of its own behind the ring. */
 export const THREADS_MAX = 4;
 export const JOB_RING_BYTES = 4096;

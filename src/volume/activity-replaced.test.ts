@@ -26,7 +26,7 @@ function write(directory: PageDirectory, lba: number, blockCount: number, offset
     words[(memory.scratchAddress >>> 2) + block * 2] = 7;
     words[(memory.scratchAddress >>> 2) + block * 2 + 1] = frame(offset8 + block);
   }
-  index.applyWrote(directory, { lba, blockCount }, memory.scratchAddress);
+  index.applyWrote(directory, { lba, blockCount }, memory.scratchAddress, 1);
 }
 
 function look(directory: PageDirectory, lba: number, blockCount: number): number[] {
@@ -59,7 +59,7 @@ test("what was never written is a hole, zeroed pages are zeros, and looking make
   const directory = index.addBranch(2);
   deepEqual(look(directory, 5, 1), [0, LOW_HOLE, 0, LOW_HOLE]);
   equal(directory.chunks.length, 0);
-  index.applyConstant(directory, { lba: 0, blockCount: 2 * PAGE_BLOCKS }, LOW_ZERO);
+  index.applyConstant(directory, { lba: 0, blockCount: 2 * PAGE_BLOCKS }, LOW_ZERO, 1);
   deepEqual(look(directory, 5, 1), [0, LOW_ZERO, 0, LOW_ZERO]);
   deepEqual(look(directory, 3 * PAGE_BLOCKS, 0), [0, LOW_HOLE]);
 });

@@ -374,9 +374,10 @@ export class VolumeDevice implements ChangeTarget {
 
   #appendPlanned(lba: number, blockCount: number, address: number): void {
     const { log, index, reducer } = this.#pool;
-    log.appendWrote({ branch: this.#directory.branch, lba, blockCount }, address, reducer);
+    const extent = { branch: this.#directory.branch, lba, blockCount };
+    const lsn = log.appendWrote(extent, address, reducer);
     reducer.packed(log.packed, this.reduction);
-    index.applyWrote(this.#directory, { lba, blockCount }, log.referencesAddress);
+    index.applyWrote(this.#directory, extent, log.referencesAddress, lsn);
     this.#trailSegment = reducer.hitSegment;
     this.#trailLow = reducer.hitLow;
     this.#trailEnd = lba + blockCount;
@@ -456,12 +457,11 @@ export class VolumeDevice implements ChangeTarget {
   appendRange(kind: "zero" | "clear" | "trim", lba: number, blockCount: number): void {
     const { log, index } = this.#pool;
     const isKept = kind === "zero";
-    log.appendRange(isKept ? RECORD_KIND.ZEROED : RECORD_KIND.TRIMMED, this.#directory.branch, {
-      lba,
-      blockCount,
-      options: isKept ? ZERO_OPTION_KEEP_ALLOCATED : 0,
-    });
-    index.applyConstant(this.#directory, { lba, blockCount }, isKept ? LOW_ZERO : LOW_HOLE);
+    const options = isKept ? ZERO_OPTION_KEEP_ALLOCATED : 0;
+    const range = { lba, blockCount, options };
+    const recordKind = isKept ? RECORD_KIND.ZEROED : RECORD_KIND.TRIMMED;
+    const lsn = log.appendRange(recordKind, this.#directory.branch, range);
+    index.applyConstant(this.#directory, range, isKept ? LOW_ZERO : LOW_HOLE, lsn);
   }
 
   acknowledge(request: DeviceRequest): void {
@@ -558,10 +558,11 @@ export class VolumeDevice implements ChangeTarget {
   #uniformSpan(lba: number, end: number): { end: number; low: number } {
     const chunkIndex = Math.floor(lba / CHUNK_BLOCKS);
     const chunk = this.#directory.chunks[chunkIndex];
-    if (chunk === undefined)
+    if (this.#directory.isHole(chunkIndex))
       return { end: Math.min(end, (chunkIndex + 1) * CHUNK_BLOCKS), low: LOW_HOLE };
     if (chunk === ZERO_CHUNK)
       return { end: Math.min(end, (chunkIndex + 1) * CHUNK_BLOCKS), low: LOW_ZERO };
+    if (chunk === undefined) return { end: lba + 1, low: NOT_LOADED };
     const page = Math.floor(lba / PAGE_BLOCKS);
     const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
     const isPlain = chunk[entry + WORD_SLOT] === 0 && chunk[entry + WORD_HEAD] === 0;

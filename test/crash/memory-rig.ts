@@ -11,6 +11,7 @@ import { type CheckReport, checkPool } from "../../src/pool/pool-check.ts";
 import type { PoolSettings } from "../../src/pool/types.ts";
 import { type Files, MemoryHost } from "../../src/sim/memory-host.ts";
 import { Prng } from "../../src/sim/prng.ts";
+import type { VolumeDevice } from "../../src/volume/volume-device.ts";
 
 /** The smallest of everything: segments roll, caches overflow and checkpoints come within a short test. */
 export const TINY: PoolSettings = {
@@ -140,8 +141,13 @@ export class PoolRig {
   }
 
   /** The content, or the errno. */
-  async read(
-    volume: string,
+  read(volume: string, offsetBytes: number, lengthBytes: number): Promise<Uint8Array | number> {
+    return this.readDevice(this.pool.device(volume), offsetBytes, lengthBytes);
+  }
+
+  /** The same of a view. */
+  async readDevice(
+    device: VolumeDevice,
     offsetBytes: number,
     lengthBytes: number,
   ): Promise<Uint8Array | number> {
@@ -149,7 +155,6 @@ export class PoolRig {
     const address = slab.allocate(lengthBytes);
     if (address < 0) throw new Error("the test's slab is exhausted");
     slab.bytes.fill(0xdb, address, address + lengthBytes);
-    const device = this.pool.device(volume);
     const errno = await this.#ask({ offsetBytes, lengthBytes, address }, (request) => {
       if (device.readNow(offsetBytes, lengthBytes, address)) request.complete(0);
       else device.read(request);

@@ -15,6 +15,7 @@ import {
   sameBytes,
   turns,
 } from "./memory-rig.ts";
+import { checkpointRuns, newestRun, nodesOf } from "./run-files.ts";
 
 const MIB = 1 << 20;
 const EIO = 5;
@@ -26,23 +27,6 @@ function flipped(files: PoolFiles, name: string, position: number): PoolFiles {
   ok(bytes !== undefined && position < bytes.length, `${name} has a byte ${position}`);
   bytes[position] = (bytes[position] as number) ^ 4;
   return { root: files.root, log: new Map(files.log).set(name, bytes) };
-}
-
-/** Where the nodes of a kind are in a run: 1 leaf, 2 directory, 3 body. */
-function nodesOf(files: PoolFiles, name: string, kind: number): number[] {
-  const bytes = files.log.get(name) as Uint8Array;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const found: number[] = [];
-  for (let at = 4096; at < bytes.length - 64; at += 32 + view.getUint32(at + 28, true))
-    if (view.getUint8(at + 16) === kind) found.push(at);
-  return found;
-}
-
-function newestRun(files: PoolFiles): string {
-  return [...files.log.keys()]
-    .filter((name) => name.endsWith(".run"))
-    .sort()
-    .at(-1) as string;
 }
 
 async function expectPages(rig: PoolRig, seeds: readonly number[]): Promise<void> {
@@ -326,7 +310,7 @@ test("a log that begins late gives a damaged page with the older checkpoint's he
 test("a damaged page that both checkpoints have, behind a log that begins late, is an error that says so", async () => {
   const files = await lateLog();
   // The newest run but one holds the pages that didn't change since.
-  const runs = [...files.log.keys()].filter((name) => name.endsWith(".run")).sort();
+  const runs = checkpointRuns(files);
   let damaged = files;
   for (const run of runs.slice(0, -1))
     for (const leaf of nodesOf(files, run, 1)) damaged = flipped(damaged, run, leaf + 40);

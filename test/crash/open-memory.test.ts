@@ -123,7 +123,12 @@ test("check finds where a checkpoint differs from the log, but for what changed 
   const directory = [...rig.pool.index.branches.values()][0] as PageDirectory;
   // Behind the log's back, in five pages.
   for (const lba of [8, 512, 1024, 1544, 2000])
-    rig.pool.index.applyConstant(directory, { lba, blockCount: 1 }, LOW_ZERO);
+    rig.pool.index.applyConstant(
+      directory,
+      { lba, blockCount: 1 },
+      LOW_ZERO,
+      rig.pool.log.nextLsn - 1,
+    );
   await rig.pool.checkpoint();
   await rig.write("a", 512 * BLOCK, noise(1, BLOCK));
   await rig.trim("a", 1000 * BLOCK, 100 * BLOCK);

@@ -16,6 +16,7 @@ import { poolIdBytes, readIdentity } from "../../src/pool/identity.ts";
 import { type Salvage, salvagePool } from "../../src/pool/salvage.ts";
 import { BlockMemory, shapeOf } from "../../src/reduce/block-memory.ts";
 import { BLOCK, newHost, noise, type PoolFiles, PoolRig, sameBytes } from "./memory-rig.ts";
+import { newestRun } from "./run-files.ts";
 
 const MIB = 1 << 20;
 const COUNT = 64;
@@ -194,11 +195,7 @@ suite("what is given back", () => {
 
   test("a damaged page of that checkpoint is told, but for what was written since", async () => {
     const files = await makePool(COUNT - 8);
-    const run = [...files.log.keys()]
-      .filter((name) => name.endsWith(".run"))
-      .sort()
-      .at(-1);
-    const broken = flipped(files, run as string, 4096 + 40);
+    const broken = flipped(files, newestRun(files), 4096 + 40);
     const given = await salvage(without(broken, segmentNames(files)[1] as string));
     sameBytes(
       given.content,
@@ -315,8 +312,7 @@ suite("what is given back after garbage was collected", () => {
 
   test("its older checkpoint gives what the newest one lost", async () => {
     const { files, content } = await collected(0);
-    const run = [...files.log.keys()].filter((name) => name.endsWith(".run")).sort();
-    const given = await salvage(flipped(files, run.at(-1) as string, 4096 + 40));
+    const given = await salvage(flipped(files, newestRun(files), 4096 + 40));
     sameBytes(given.content, content);
     deepEqual([given.lost, given.damage], [[], undefined]);
     const none = await salvagePool(await sourceOf(withoutCheckpoints(files)));

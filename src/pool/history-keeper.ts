@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Knows which moments can be reached: what retention promises (history-promise.ts), and what is pinned besides: named
+// moments, where branches begin, and whatever a reader has open.
+//
+// Frames of a moment are safe once it is promised or pinned, if it was reachable in that turn: garbage collection finds
+// out what is needed anew for each round, and a round that began before the pin is told (`pinsSince`).
+
+import { assert } from "../base/assert.ts";
+import type { KeptMoment } from "../gc/history.ts";
+import type { Clock } from "../host/ports.ts";
+import type { ChosenHistory, HistoryPolicy, KnownHistory } from "../index/kept-checkpoints.ts";
+import type { Catalog } from "./catalog.ts";
+import type { Volume } from "./catalog-volume.ts";
+import {
+  choosePromise,
+  type GroupPromise,
+  isPromised,
+  promiseFor,
+  type RetentionGroup,
+} from "./history-promise.ts";
+import type { Retention } from "./types.ts";
+
+export interface HistoryKeeperOptions {
+  readonly clock: Clock;
+  readonly catalog: () => Catalog;
+  /** Bases stand no nearer to each other, in records. */
+  readonly baseDistance: number;
+}
+
+export class HistoryKeeper implements HistoryPolicy {
+  readonly #options: HistoryKeeperOptions;
+  #promises: readonly GroupPromise[];
+  /** Moments that somebody reads. */
+  readonly #readers: Set<KeptMoment> = new Set();
+  /** Counts the moments that were pinned. */
+  pinsSoFar = 0;
+  /** Every write is kept for no longer than this, whatever retention says; undefined: as it says. */
+  shortenedMicros: number | undefined;
+
+  constructor(options: HistoryKeeperOptions, promises: readonly GroupPromise[]) {
+    this.#options = options;
+    this.#promises = promises;
+  }
+
+  get promises(): readonly GroupPromise[] {
+    return this.#promises;
+  }
+
+  promiseOf(volume: Volume): GroupPromise {
+    return promiseFor(this.#promises, volume.retention === undefined ? 0 : volume.id);
+  }
+
+  /** Whether retention, a name or a reader keeps the volume's moment #lsn. */
+  isKept(volume: Volume, lsn: number): boolean {
+    const isNamed = (): boolean =>
+      this.#options
+        .catalog()
+        .moments.of(volume.id)
+        .some((moment) => moment.lsn === lsn);
+    return isPromised(this.promiseOf(volume), lsn) || isNamed();
+  }
+
+  readers(): readonly KeptMoment[] {
+    return [...this.#readers];
+  }
+
+  /** Until the returned function is called the moment stays: somebody reads it. It is reachable now. */
+  pin(moment: KeptMoment): () => void {
+    const pinned = { ...moment };
+    this.#readers.add(pinned);
+    this.notePin();
+    return () => {
+      assert(this.#readers.delete(pinned), "a pin is let go once");
+    };
+  }
+
+  /** A moment is kept from now on that no retention may have promised. */
+  notePin(): void {
+    this.pinsSoFar += 1;
+  }
+
+  needsList(fromLsn: number, endLsn: number): boolean {
+    const isWindow = this.groups().some(({ retention }) => retention.everyWriteMicros !== 0);
+    return isWindow || this.pins().some((lsn) => lsn >= fromLsn && lsn < endLsn);
+  }
+
+  /** A record has set what is retained: what nothing promises any more, garbage collection may take at once. */
+  retentionSet(lsn: number): void {
+    const promises = new Map(this.#promises.map((promise) => [promise.volume, promise]));
+    for (const { volume, retention } of this.groups())
+      if (Object.values(retention).every((span) => span === 0))
+        promises.set(volume, { volume, fromLsn: undefined, goneLsn: lsn, kept: [] });
+    this.#promises = [...promises.values()];
+  }
+
+  choose(known: KnownHistory): ChosenHistory {
+    const { clock, baseDistance } = this.#options;
+    const { chosen, promises } = choosePromise({
+      known,
+      groups: this.groups(),
+      before: this.#promises,
+      pins: this.pins(),
+      nowMicros: clock.wallMicros(),
+      baseDistance,
+    });
+    this.#promises = promises;
+    return chosen;
+  }
+
+  /** The pool's retention, and the volumes' that have their own. */
+  groups(): RetentionGroup[] {
+    const catalog = this.#options.catalog();
+    const groups = [{ volume: 0, retention: this.#shortened(catalog.retention) }];
+    for (const { id, retention } of catalog.volumes.values())
+      if (retention !== undefined)
+        groups.push({ volume: id, retention: this.#shortened(retention) });
+    return groups;
+  }
+
+  /** LSNs of all moments that are kept one by one. */
+  pins(): number[] {
+    const { branches, moments } = this.#options.catalog();
+    const lsns = new Set([...this.#readers].map(({ lsn }) => lsn));
+    for (const { parent, parentLsn } of branches.values()) if (parent !== 0) lsns.add(parentLsn);
+    for (const { lsn } of moments.all()) lsns.add(lsn);
+    return [...lsns];
+  }
+
+  #shortened(retention: Retention): Retention {
+    const limit = this.shortenedMicros;
+    if (limit === undefined) return retention;
+    const { everyWriteMicros } = retention;
+    return {
+      everyWriteMicros: everyWriteMicros === null ? limit : Math.min(limit, everyWriteMicros),
+      hourlyMicros: 0,
+      dailyMicros: 0,
+      weeklyMicros: 0,
+      monthlyMicros: 0,
+    };
+  }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What garbage collection must keep for history, volume by volume: out of what is promised (history-promise.ts) and what
+// is pinned besides (history-keeper.ts), in the terms of branches, records and moments (gc/history.ts).
+
+import type { History, KeptMoment } from "../gc/history.ts";
+import type { CheckpointState } from "../index/kept-checkpoints.ts";
+import { CHUNK_BLOCKS } from "../index/page-directory.ts";
+import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
+import { BLOCK_BYTES } from "../reduce/block-memory.ts";
+import type { Catalog } from "./catalog.ts";
+import { stateAt, type Volume } from "./catalog-volume.ts";
+import type { HistoryKeeper } from "./history-keeper.ts";
+
+export interface HistoryOfPool {
+  readonly catalog: Catalog;
+  readonly keeper: HistoryKeeper;
+  readonly state: Readonly<CheckpointState>;
+}
+
+export function historyOf({ catalog, keeper, state }: HistoryOfPool): History {
+  const fromLsns = new Map<number, number>();
+  const moments: KeptMoment[] = [];
+  const addMoment = (volume: Volume, lsn: number): void => {
+    const then = stateAt(volume, lsn);
+    if (then === undefined || then.isRemoved) return;
+    moments.push({ branch: then.branch, lsn, chunkCount: chunkCountOf(then.sizeBytes) });
+  };
+  for (const volume of catalog.volumes.values()) {
+    const { fromLsn, kept } = keeper.promiseOf(volume);
+    for (const nextLsn of kept) addMoment(volume, nextLsn - 1);
+    for (const { lsn } of catalog.moments.of(volume.id)) addMoment(volume, lsn);
+    if (fromLsn === undefined) continue;
+    fromLsns.set(volume.id, fromLsn);
+    addMoment(volume, fromLsn - 1);
+  }
+  moments.push(...keeper.readers());
+  if (keeper.promises.every(({ fromLsn }) => fromLsn === 0)) return { kind: "all" };
+  const begin = Math.min(...fromLsns.values());
+  const start = fromLsns.size === 0 ? undefined : startAt(state, begin);
+  // Without the checkpoint that the window begins at nothing can be told: it all stays until there is another.
+  if (fromLsns.size > 0 && start === undefined) return { kind: "all" };
+  const fromLsnOf = (branch: number): number | undefined =>
+    fromLsns.get(catalog.branches.get(branch)?.volume ?? 0);
+  return { kind: "some", start, fromLsnOf, moments };
+}
+
+/** Chunks of the index that so many bytes take. */
+export function chunkCountOf(sizeBytes: number): number {
+  return Math.ceil(sizeBytes / (CHUNK_BLOCKS * BLOCK_BYTES));
+}
+
+function startAt(
+  { bases, newest }: Readonly<CheckpointState>,
+  nextLsn: number,
+): ReplayStart | undefined {
+  if (nextLsn <= LOG_BEGIN.nextLsn) return LOG_BEGIN;
+  const all = newest === undefined ? bases : [...bases, newest];
+  return all.find(({ cut }) => cut.nextLsn === nextLsn)?.cut;
+}

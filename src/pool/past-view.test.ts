@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Moments as disks, through the pool: whatever is written, checkpointed, collected and started again meanwhile, a view holds
+// what the volume held then; and what was let go is refused, not half answered.
+
+import { equal, ok, rejects } from "node:assert/strict";
+import { test } from "node:test";
+import { BLOCK, noise, PoolRig, sameBytes } from "../../test/crash/memory-rig.ts";
+import type { Moment } from "../base/moment.ts";
+
+const MIB = 1 << 20;
+const HOUR = 3_600_000_000;
+
+async function expectAt(rig: PoolRig, moment: Moment, wanted: Uint8Array): Promise<void> {
+  const view = await rig.pool.openView(await rig.pool.resolve("a", moment));
+  sameBytes(await rig.readDevice(view.device, 0, wanted.length), wanted);
+  view.close();
+}
+
+function at(lsn: number): Moment {
+  return { kind: "lsn", lsn };
+}
+
+function now(rig: PoolRig): number {
+  return rig.pool.log.nextLsn - 1;
+}
+
+test("every write is a moment, before and behind checkpoints, and after a restart", async () => {
+  let rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 4 * MIB);
+  const wanted = new Map<number, Uint8Array>();
+  const content = new Uint8Array(64 * BLOCK);
+  for (let step = 0; step < 60; step++) {
+    const block = (step * 7) % 64;
+    const bytes = noise(step + 1, BLOCK);
+    await rig.write("a", block * BLOCK, bytes);
+    content.set(bytes, block * BLOCK);
+    wanted.set(now(rig), content.slice());
+    if (step % 20 === 10) await rig.pool.checkpoint();
+  }
+  for (const [lsn, bytes] of wanted) await expectAt(rig, at(lsn), bytes);
+  rig = await PoolRig.open(rig.kill());
+  for (const [lsn, bytes] of wanted) await expectAt(rig, at(lsn), bytes);
+  rig = await PoolRig.open(await rig.close());
+  for (const [lsn, bytes] of wanted) await expectAt(rig, at(lsn), bytes);
+  await rig.close();
+});
+
+test("a view stays what it is while it is open, also when its moment leaves the window and its garbage is collected", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: HOUR } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const first = noise(1, MIB);
+  await rig.write("a", 0, first);
+  const moment = await rig.pool.resolve("a", { kind: "now" });
+  const view = await rig.pool.openView(moment);
+  const other = await rig.pool.openView(moment);
+  for (let round = 0; round < 6; round++) {
+    await rig.write("a", 0, noise(10 + round, MIB));
+    rig.host.clock.wallOffsetMicros += HOUR;
+    await rig.pool.checkpoint();
+  }
+  await rig.pool.collect({ isDryRun: false });
+  sameBytes(await rig.readDevice(view.device, 0, MIB), first);
+  view.close();
+  await rig.pool.collect({ isDryRun: false });
+  sameBytes(await rig.readDevice(other.device, 0, MIB), first, "another reader has it still");
+  other.close();
+  await rejects(rig.pool.openView(moment), { code: "MOMENT_GONE" });
+  await rejects(rig.pool.resolve("a", at(moment.lsn)), { code: "MOMENT_GONE" });
+  const before = rig.pool.stats().storedBytes;
+  await rig.pool.checkpoint();
+  const report = await rig.pool.collect({ isDryRun: false });
+  ok(report.bytesFreed >= MIB / 2, `${report.bytesFreed} of ${before} bytes are free then`);
+  await rig.close();
+});
+
+test("a named moment stays as long as its name, whatever retention lets go of", async () => {
+  let rig = await PoolRig.create();
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: 0 } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const first = noise(1, MIB);
+  await rig.write("a", 0, first);
+  await rig.pool.snapshot([{ volume: "a", name: "v1" }]);
+  const named: Moment = { kind: "name", name: "v1" };
+  for (let round = 0; round < 4; round++) {
+    await rig.write("a", 0, noise(10 + round, MIB));
+    await rig.pool.collect({ isDryRun: false });
+    await expectAt(rig, named, first);
+  }
+  rig = await PoolRig.open(await rig.close());
+  await rig.pool.collect({ isDryRun: false });
+  await expectAt(rig, named, first);
+  equal(rig.pool.snapshots("a").length, 1);
+  await rig.pool.removeSnapshot({ volume: "a", name: "v1" });
+  await rig.pool.checkpoint();
+  const report = await rig.pool.collect({ isDryRun: false });
+  ok(report.bytesFreed >= MIB / 2, `${report.bytesFreed} bytes are free then`);
+  await rig.close();
+});
+
+test("hourly moments are kept when the window of every write has passed them, and those between go", async () => {
+  let rig = await PoolRig.create();
+  await rig.pool.setPolicy({
+    retention: { everyWriteMicros: HOUR, hourlyMicros: 10 * HOUR },
+  });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const ends: { lsn: number; bytes: Uint8Array }[] = [];
+  for (let quarter = 0; quarter < 24; quarter++) {
+    const bytes = noise(quarter + 1, 16 * BLOCK);
+    await rig.write("a", 0, bytes);
+    ends.push({ lsn: now(rig), bytes });
+    await rig.pool.checkpoint();
+    rig.host.clock.wallOffsetMicros += HOUR / 4;
+  }
+  const { wallOffsetMicros } = rig.host.clock;
+  rig = await PoolRig.open(await rig.close());
+  rig.host.clock.wallOffsetMicros = wallOffsetMicros;
+  await rig.pool.checkpoint();
+  await rig.pool.collect({ isDryRun: false });
+  let keptCount = 0;
+  for (const { lsn, bytes } of ends) {
+    const isThere = await rig.pool.resolve("a", at(lsn)).then(
+      () => true,
+      () => false,
+    );
+    if (!isThere) continue;
+    keptCount += 1;
+    await expectAt(rig, at(lsn), bytes);
+  }
+  equal(keptCount, 5 + 4, "of 24 one of each hour but the last, and all of that");
+  await rig.close();
+});
