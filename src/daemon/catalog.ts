@@ -30,8 +30,8 @@ const LISTED_MAX = 8;
 
 export interface CatalogOptions {
   readonly pool: ServedPool;
-  /** Undefined: this pool serves no moments. */
-  readonly past?: ServedPast;
+  /** The pool's, too. */
+  readonly past: ServedPast;
   readonly clients: ClientRegistry;
   readonly events: EventLog;
   readonly clock: Clock;
@@ -39,36 +39,32 @@ export interface CatalogOptions {
 
 export class VolumeCatalog implements ExportCatalog {
   readonly #options: CatalogOptions;
-  readonly #past: PastExports | undefined;
-  readonly #views: SharedViews | undefined;
+  readonly #views: SharedViews;
+  readonly #past: PastExports;
 
   constructor(options: CatalogOptions) {
     this.#options = options;
     const { pool, past, events } = options;
-    if (past === undefined) return;
-    const views = new SharedViews(past, events);
-    this.#views = views;
-    this.#past = new PastExports({ pool, past, views, book: options });
+    this.#views = new SharedViews(past, events);
+    this.#past = new PastExports({ pool, past, views: this.#views, book: options });
   }
 
   /** Moments that clients have open. */
   get viewCount(): number {
-    return this.#views?.count ?? 0;
+    return this.#views.count;
   }
 
   async list(): Promise<readonly ExportEntry[]> {
-    const past = this.#past?.list();
+    const { entries, unlistedCounts } = this.#past.list();
     const volumes = this.#options.pool.volumes().map((volume) => {
-      const description = describeVolume(volume);
-      if (past === undefined) return { name: volume.name, description };
-      const moments = tellMoments(volume, past.unlistedCounts.get(volume.name) ?? 0);
-      return { name: volume.name, description: `${description}; ${moments}` };
+      const moments = tellMoments(volume, unlistedCounts.get(volume.name) ?? 0);
+      return { name: volume.name, description: `${describeVolume(volume)}; ${moments}` };
     });
-    return [...volumes, ...(past?.entries ?? [])];
+    return [...volumes, ...entries];
   }
 
   async find(name: string): Promise<FoundExport> {
-    if (this.#past !== undefined && name.includes("@")) return this.#past.find(name);
+    if (name.includes("@")) return this.#past.find(name);
     const { id, name: stableName } = this.#volume(name);
     /** The volume as it is by then, and no other one that has its name. */
     const still = (): VolumeSummary => {
@@ -109,14 +105,6 @@ export class VolumeCatalog implements ExportCatalog {
     if (name === "") return onlyVolume(volumes);
     const found = volumes.find((volume) => volume.name === name);
     if (found) return found;
-    const at = name.indexOf("@");
-    if (at !== -1) {
-      throw new StorageError(
-        "EXPORT_NOT_FOUND",
-        `export ${quoted(name)}: not found: this version serves no moments, only the live disk`,
-        { hint: `open ${quoted(name.slice(0, at))} for the disk as it is now` },
-      );
-    }
     const names = volumes.map((volume) => volume.name);
     throw notThere(name, nearest(name, names));
   }

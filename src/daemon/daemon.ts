@@ -132,6 +132,7 @@ class Daemon implements RunningDaemon {
     });
     const catalog = new VolumeCatalog({
       pool,
+      past: pool,
       clients: this.#clients,
       events: this.#events,
       clock,
