@@ -594,7 +594,7 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: "write a volume's history as a log for other systems",
     description: [
       "Reads the pool's files directly and changes nothing, with or without a daemon. Writes what happened to the volume between two moments, with its data, as a transaction log of nbd-server: nbd-trplay replays it onto an image of the first moment and so makes one of the second, byte by byte. Without moments it is all that happened since the volume was made, for an image of zeros.",
-      "Each request is answered, and its cookie is the LSN of its change. A log has no sizes: where the volume was resized in between, the message says both. A range in which the volume was rewound can't be written, and neither can one of a log whose beginning was let go.",
+      "Each request is answered, and its cookie is the LSN of its change. A log has no sizes: where the volume was resized in between, the message says both. Not written are a range in which the volume was rewound, and what retention has let go of.",
     ],
     arguments: [
       {

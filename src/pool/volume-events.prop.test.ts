@@ -8,7 +8,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { BLOCK, newHost, noise, PoolRig, sameBytes } from "../../test/crash/memory-rig.ts";
 import { type Home, homeOfBlock, moveAlone, moveShared } from "../../test/crash/moved-frames.ts";
-import { hasCode, StorageError } from "../base/errors.ts";
+import { hasCode } from "../base/errors.ts";
 import { parseMoment } from "../base/moment.ts";
 import { formatTime } from "../base/units.ts";
 import { segmentName } from "../log/segment.ts";
@@ -269,26 +269,38 @@ test("a frame that is damaged or gone ends it with its record", async () => {
   });
 });
 
-test("a log whose beginning was let go is refused", async () => {
+test("a log whose beginning was let go tells what is left, and says what isn't", async () => {
   const rig = await PoolRig.create({ checkpointChanges: 256 });
   await rig.pool.createVolume("a", MIB);
-  await rig.pool.setPolicy({
-    retention: {
-      everyWriteMicros: 0,
-      hourlyMicros: 0,
-      dailyMicros: 0,
-      weeklyMicros: 0,
-      monthlyMicros: 0,
-    },
-  });
-  for (let round = 0; round < 12; round += 1) await rig.write("a", 0, noise(round, 200_000));
+  const none = { everyWriteMicros: 0, hourlyMicros: 0, dailyMicros: 0 };
+  await rig.pool.setPolicy({ retention: { ...none, weeklyMicros: 0, monthlyMicros: 0 } });
+  for (let round = 0; round < 12; round += 1) {
+    await rig.write("a", 0, noise(round, 200_000));
+    await rig.write("a", 300_000 + round * 8192, noise(99 + round, 8192));
+  }
+  for (let pass = 0; pass < 2; pass += 1) {
+    await rig.pool.checkpoint();
+    await rig.pool.collect({ isDryRun: false });
+  }
+  // Both in the checkpoint and in what is left of the log.
+  await rig.pool.createVolume("b", MIB);
   await rig.pool.checkpoint();
-  await rig.pool.collect({ isDryRun: false });
-  await rig.pool.checkpoint();
-  await rig.pool.collect({ isDryRun: false });
-  await rejects(
-    pastOf(rig),
-    (error) => error instanceof StorageError && error.code === "MOMENT_GONE",
-  );
+  const disk = await rig.read("a", 0, MIB);
+  ok(typeof disk !== "number");
+  const { headLsn } = rig.pool.stats();
+  await rig.write("a", 100_000, noise(50, 9000));
+  await rig.zero("a", 0, 5000);
+  await rig.pool.flush();
+  const { events, past } = await pastOf(rig);
+  ok(past.isLetGo(1), "the first segment is gone");
+  apply(disk, await events({ from: `#${headLsn - 1}`, to: "now" }));
+  sameBytes(await rig.read("a", 0, MIB), disk);
+  for (const from of [undefined, "#3"]) {
+    await rejects(events({ from, to: "now" }), (error) => {
+      if (!hasCode(error, "MOMENT_GONE")) return false;
+      match(error.message, /^moment "a@#[23]": gone: the records before #\d+ were let go$/);
+      return true;
+    });
+  }
   await rig.close();
 });

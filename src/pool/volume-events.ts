@@ -7,17 +7,13 @@
 // lay behind its new end: that is told as a trim, for it may grow again.
 
 import { StorageError } from "../base/errors.ts";
+import { stableName } from "../base/moment.ts";
 import type { Zstd } from "../host/ports.ts";
 import { BlockContent } from "../log/block-content.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
 import { formatReference, REFERENCE_STATE, stateOf } from "../log/reference.ts";
 import { BLOCK_BYTES } from "../reduce/block-memory.ts";
-import {
-  type PastMoment,
-  type PastSource,
-  type RecordedPast,
-  tellRecords,
-} from "./recorded-past.ts";
+import type { PastMoment, PastSource, RecordedPast } from "./recorded-past.ts";
 
 export interface VolumeEvent {
   readonly kind: "write" | "zero" | "trim" | "flush";
@@ -39,9 +35,10 @@ export interface EventsOptions extends PastSource {
   readonly onEvent: (event: VolumeEvent) => Promise<void>;
 }
 
-/** Throws FRAME_CORRUPT, MOMENT_NOT_FOUND when the volume went back in time between the two. */
+/** Throws FRAME_CORRUPT, MOMENT_GONE, MOMENT_NOT_FOUND when the volume went back in time between the two. */
 export async function tellEvents(options: EventsOptions): Promise<void> {
   refuseOtherBranch(options);
+  options.past.checkKept(options.to.state.name, options.fromLsn);
   const { memory, log, zstd, past } = options;
   const blocks = await BlockContent.open({
     ...{ memory, log, zstd, moves: past.moves, isDamageTold: false },
@@ -100,8 +97,7 @@ class EventTeller {
   }
 
   async run(): Promise<void> {
-    await tellRecords(
-      this.#options,
+    await this.#options.past.tellRecords(
       (cursor) => this.#take(cursor),
       () => (this.#taken.length === 0 ? undefined : this.#tellTaken()),
     );
@@ -195,19 +191,36 @@ class EventTeller {
       const low = references[block * 2 + 1] as number;
       const problem = await this.#blocks.load(segment, low);
       if (problem !== undefined) {
-        const offset = (lba + block) * BLOCK_BYTES;
-        const { name } = this.#options.to.state;
-        throw new StorageError(
-          "FRAME_CORRUPT",
-          `volume "${name}", record #${lsn}, byte ${offset}: not exported: frame ${formatReference(segment, low)}: ${problem}`,
-          {
-            hint: 'a daemon may have been collecting garbage: start again; else see "varve check"',
-            data: { volume: name, lsn, offset },
-          },
-        );
+        throw this.#unreadable(lsn, (lba + block) * BLOCK_BYTES, { segment, low, problem });
       }
       this.#buffer.set(this.#blocks.bytes, block * BLOCK_BYTES);
     }
+  }
+
+  #unreadable(
+    lsn: number,
+    offset: number,
+    { segment, low, problem }: { segment: number; low: number; problem: string },
+  ): StorageError {
+    const { past, to } = this.#options;
+    const { name } = to.state;
+    const subject = `volume "${name}", record #${lsn}, byte ${offset}: not exported`;
+    const data = { volume: name, lsn, offset };
+    if (past.isLetGo(segment)) {
+      const hint = `its content isn't kept any more: begin at ${stableName(name, lsn)} or later`;
+      return new StorageError("MOMENT_GONE", `${subject}: what was written was let go`, {
+        hint,
+        data,
+      });
+    }
+    return new StorageError(
+      "FRAME_CORRUPT",
+      `${subject}: frame ${formatReference(segment, low)}: ${problem}`,
+      {
+        hint: 'a daemon may have been collecting garbage: start again; else see "varve check"',
+        data,
+      },
+    );
   }
 
   #sizeAt(lsn: number): number {
