@@ -5,7 +5,7 @@
 
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { connectStream } from "../../src/host/node/socket-connect.ts";
 import { NbdClient } from "../../src/nbd/client.ts";
@@ -135,4 +135,51 @@ test("what a longer connection before it left in the log isn't imported", {
   ok(stderr.includes("left by an earlier connection"), stderr);
   await server.varve(["export", "db", scratch.path("out.img")]);
   await run("cmp", [scratch.path("out.img"), image]);
+});
+
+test("every write of BlockCDP's pairs is a moment that opens as a disk", async () => {
+  await using scratch = await Scratch.create();
+  const chance = new Chance(3);
+  const disk = Buffer.alloc(2 * MIB, "before");
+  const base = scratch.path("before.img");
+  await writeFile(base, disk);
+  await mkdir(scratch.path("cdp"));
+  const states: Buffer[] = [];
+  for (let pair = 0; pair < 3; pair += 1) {
+    const suffix = `2024-03-01-14-0${pair}-00`;
+    const lines: string[] = [];
+    const data: Buffer[] = [];
+    let position = 0;
+    for (let count = 0; count < 40; count += 1) {
+      const bytes = Buffer.alloc(512 * (1 + chance.below(40)), `pair ${pair} write ${count} `);
+      const sector = chance.below((disk.length - bytes.length) / 512);
+      const second = String(count).padStart(2, "0");
+      lines.push(`2024-03-01-14-0${pair}-${second}:[${sector}][${bytes.length}][${position}]\n`);
+      data.push(bytes);
+      position += bytes.length;
+      disk.set(bytes, sector * 512);
+      states.push(Buffer.from(disk));
+    }
+    await writeFile(scratch.path(`cdp/metafile.${suffix}`), lines.join(""));
+    await writeFile(scratch.path(`cdp/datafile.${suffix}`), Buffer.concat(data));
+  }
+  const server = await Server.inScratch(scratch, { sizeBytes: MIB, exportName: "other" });
+  const table = scratch.path("moments.tsv");
+  const options = ["--format", "blockcdp", "--base", base, "--moments", table];
+  await server.varve(["import", scratch.path("cdp"), "db", ...options]);
+  const moments = (await readFile(table, "utf8")).trim().split("\n").slice(1);
+  equal(moments.length, states.length);
+  for (let pick = 0; pick < 10; pick += 1) {
+    const at = chance.below(states.length);
+    const [time, moment = ""] = moments[at]!.split("\t");
+    const [minute, second] = [Math.floor(at / 40), at % 40].map((part) =>
+      String(part).padStart(2, "0"),
+    );
+    equal(time, `2024-03-01T06:${minute}:${second}.000Z`);
+    const stream = await connectStream({ kind: "unix", path: server.socket });
+    const view = await NbdClient.open(stream, { exportName: moment });
+    const found = Buffer.from(await view.read(0, states[at]!.length));
+    await view.close();
+    ok(found.equals(states[at]!), `${moment} is the disk after write ${at}`);
+  }
 });
