@@ -11,6 +11,7 @@ import { StorageError } from "../base/errors.ts";
 import type { Directory, Zstd } from "../host/ports.ts";
 import { BLOCK_BYTES, BlockMemory, shapeOf } from "../reduce/block-memory.ts";
 import { BATCH_FLAG, type BatchHeader } from "./batch.ts";
+import { type BranchPoint, readBranchPoints } from "./branch-points.ts";
 import { brokenChain, ChainWalk } from "./chain-walk.ts";
 import type { KnownSegments, LogFiles } from "./known-segments.ts";
 import { isLetGo, readLogBegin } from "./log-begin.ts";
@@ -192,6 +193,10 @@ export class PlainState {
   readonly moves: PlainMoves = new PlainMoves();
   /** Segments of which nothing is needed any more, by what was read: their frames are elsewhere, or nobody's. */
   readonly dropped: Set<number> = new Set();
+  /** Where branches begin that records will tell of, by LSN; and what they begin with, of those that were passed. */
+  #points: readonly BranchPoint[] = [];
+  #passedCount = 0;
+  readonly #begun: Map<number, PlainMap> = new Map();
   /** Only these pages' references are wanted, and where frames are is not; undefined: everything is. */
   readonly #isWanted: ((branch: number, page: number) => boolean) | undefined;
 
@@ -200,7 +205,13 @@ export class PlainState {
     this.#isWanted = isWanted;
   }
 
+  /** Branches that records from `nextLsn` on will tell of. What began before can't be known by reading on. */
+  expectBranches(points: readonly BranchPoint[], nextLsn: number): void {
+    this.#points = points.filter(({ parentLsn }) => parentLsn >= nextLsn - 1);
+  }
+
   apply(memory: BlockMemory, cursor: RecordCursor): void {
+    if (this.#passedCount < this.#points.length) this.#passPoints(cursor.lsn);
     const map = this.branches.get(cursor.branch);
     switch (cursor.kind) {
       case RECORD_KIND.WROTE:
@@ -229,6 +240,17 @@ export class PlainState {
     }
   }
 
+  /** Copies the parents of branches that begin before the record. */
+  #passPoints(lsn: number): void {
+    for (; this.#passedCount < this.#points.length; this.#passedCount++) {
+      const { branch, parent, parentLsn } = this.#points[this.#passedCount] as BranchPoint;
+      if (parentLsn >= lsn) return;
+      // A branch of a branch whose record comes only now isn't there yet, nor is it known where that began.
+      const map = this.branches.get(parent);
+      if (map !== undefined) this.#begun.set(branch, map.copy());
+    }
+  }
+
   /** The volume of that name that isn't removed. Throws VOLUME_NOT_FOUND. */
   volumeNamed(name: string): PlainVolume {
     const volume = [...this.volumes.values()].find(
@@ -239,8 +261,15 @@ export class PlainState {
     return volume;
   }
 
-  mapOf(volume: PlainVolume): PlainMap {
-    return this.branches.get(volume.branch) ?? new PlainMap();
+  /** Throws LOG_CORRUPT where it began in a past that can't be read any more. */
+  mapOf({ name, branch }: PlainVolume): PlainMap {
+    const map = this.branches.get(branch);
+    if (map !== undefined) return map;
+    throw new StorageError(
+      "LOG_CORRUPT",
+      `volume "${name}": not given back: it began with a moment that the log doesn't reach any more`,
+      { data: { volume: name } },
+    );
   }
 
   #applyJson(kind: number, body: Readonly<Record<string, unknown>>): void {
@@ -256,6 +285,7 @@ export class PlainState {
       });
       this.branches.set(body.branch as number, new PlainMap());
     }
+    if (kind === RECORD_KIND.BRANCHED) this.#branched(body);
     const volume = this.volumes.get(id);
     if (volume === undefined) return;
     if (kind === RECORD_KIND.VOLUME_REMOVED) volume.isRemoved = true;
@@ -269,6 +299,22 @@ export class PlainState {
       if (lba < oldEnd) this.branches.get(volume.branch)?.fill(lba, oldEnd - lba, LOW_HOLE);
       volume.sizeBytes = sizeBytes;
     }
+  }
+
+  #branched({ id, branch, sizeBytes, name }: Readonly<Record<string, unknown>>): void {
+    const begun = this.#begun.get(branch as number);
+    if (begun !== undefined) this.branches.set(branch as number, begun);
+    this.#begun.delete(branch as number);
+    const isClone = typeof name === "string";
+    const before = this.volumes.get(id as number);
+    if (!isClone && before === undefined) return;
+    this.volumes.set(id as number, {
+      id: id as number,
+      name: isClone ? name : (before?.name ?? ""),
+      sizeBytes: sizeBytes as number,
+      branch: branch as number,
+      isRemoved: false,
+    });
   }
 }
 
@@ -284,11 +330,10 @@ export async function catVolume(options: CatOptions): Promise<number> {
   const { log, poolId, zstd, onContent } = options;
   const memory = new BlockMemory(shapeOf(READER_MEMORY_BYTES));
   const state = new PlainState();
+  const reading = { memory, directory: log, poolId, start: LOG_BEGIN };
+  state.expectBranches(await readBranchPoints(reading), LOG_BEGIN.nextLsn);
   await recoverLog({
-    memory,
-    directory: log,
-    poolId,
-    start: LOG_BEGIN,
+    ...reading,
     isReadOnly: true,
     onRecord: (cursor) => state.apply(memory, cursor),
   });

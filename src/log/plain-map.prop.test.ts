@@ -79,3 +79,23 @@ test("a plain map gives each block's newest reference", () => {
     { numRuns: 60 },
   );
 });
+
+test("a copy holds the same, and neither sees what is written to the other", () => {
+  const map = new PlainMap();
+  map.set(5, 1, 8);
+  map.fill(0, 2 ** 20, LOW_ZERO);
+  map.set(7, 1, 16);
+  const copy = map.copy();
+  const copyOfCopy = copy.copy();
+  map.set(7, 2, 24);
+  copy.set(8, 3, 32);
+  copy.fill(0, 7, LOW_HOLE);
+  const seen = [map, copy, copyOfCopy].map((one) =>
+    [6, 7, 8].map((lba) => one.page(0)?.[lba * 2 + 1]),
+  );
+  deepEqual(seen, [
+    [LOW_ZERO, 24, LOW_ZERO],
+    [LOW_HOLE, 16, 32],
+    [LOW_ZERO, 16, LOW_ZERO],
+  ]);
+});

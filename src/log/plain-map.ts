@@ -13,6 +13,9 @@ export const PLAIN_CHUNK_PAGES = 1024;
 const ZERO_PAGE: Uint32Array = filled(LOW_ZERO);
 const HOLE_PAGE: Uint32Array = filled(LOW_HOLE);
 
+/** Pages of several maps: nobody writes to them, either. */
+const SHARED: WeakSet<Uint32Array> = new WeakSet();
+
 interface PlainChunk {
   /** What the pages hold that aren't listed. */
   readonly low: number;
@@ -23,6 +26,16 @@ const NO_CHUNK: PlainChunk = { low: LOW_HOLE, pages: new Map() };
 
 export class PlainMap {
   readonly #chunks: Map<number, PlainChunk> = new Map();
+
+  /** The same content, that goes on on its own: pages are shared until one of the two writes them. */
+  copy(): PlainMap {
+    const copy = new PlainMap();
+    for (const [number, { low, pages }] of this.#chunks) {
+      for (const page of pages.values()) SHARED.add(page);
+      copy.#chunks.set(number, { low, pages: new Map(pages) });
+    }
+    return copy;
+  }
 
   set(lba: number, segment: number, low: number): void {
     const page = this.#pageFor(Math.floor(lba / PLAIN_PAGE_BLOCKS));
@@ -91,7 +104,7 @@ export class PlainMap {
   #pageFor(number: number): Uint32Array {
     const chunk = this.#chunkFor(number);
     const present = chunk.pages.get(number) ?? constantPage(chunk.low);
-    if (!isConstant(present)) return present;
+    if (!isConstant(present) && !SHARED.has(present)) return present;
     const own = present.slice();
     chunk.pages.set(number, own);
     return own;

@@ -7,7 +7,13 @@
 import { BlockIndex, NOT_LOADED } from "../index/block-index.ts";
 import type { CheckpointBody } from "../index/checkpoint-body.ts";
 import type { CheckpointSource } from "../index/checkpoint-loader.ts";
-import { type PageDirectory, ZERO_CHUNK } from "../index/page-directory.ts";
+import {
+  CHUNK_WORDS,
+  INHERITED,
+  type PageDirectory,
+  WORD_RUN,
+  ZERO_CHUNK,
+} from "../index/page-directory.ts";
 import type { PlainState, PlainVolume } from "../log/log-dump.ts";
 import { type LogReach, readLogReach } from "../log/log-reach.ts";
 import { PLAIN_CHUNK_PAGES, PLAIN_PAGE_BLOCKS, PlainMap } from "../log/plain-map.ts";
@@ -127,7 +133,7 @@ class CheckpointComparison {
     const { directory, map, changed } = pair;
     const chunks = new Set([...map.chunkNumbers(), ...directory.chunks.keys()]);
     for (const chunk of chunks) {
-      if (changed.constantOfChunk(chunk) === CHANGED) continue;
+      if (changed.constantOfChunk(chunk) === CHANGED || isInherited(directory, chunk)) continue;
       const constant = map.constantOfChunk(chunk);
       if (constant === undefined || constantOfChunk(directory, chunk) !== constant)
         await this.#compareChunk(pair, chunk);
@@ -143,6 +149,7 @@ class CheckpointComparison {
     const { index } = this.#content;
     for (let at = 0; at < PLAIN_CHUNK_PAGES; at++) {
       const page = chunk * PLAIN_CHUNK_PAGES + at;
+      if (isInherited(pair.directory, chunk, at)) continue;
       await this.#options.findings.guard(async () => {
         const first = page * PLAIN_PAGE_BLOCKS;
         if (index.lookup(pair.directory, first) === NOT_LOADED)
@@ -250,6 +257,14 @@ class ChangedBlocks {
     const end = Math.ceil((json.sizeBytes as number) / BLOCK_BYTES);
     if (end < oldEnd) this.of(volume.branch).fill(end, oldEnd - end, CHANGED);
   }
+}
+
+/** What a branch began with, and hasn't changed, the checkpoint leaves to the history of its origin. */
+function isInherited(directory: PageDirectory, chunkIndex: number, page?: number): boolean {
+  if (directory.origin === undefined) return false;
+  const chunk = directory.chunks[chunkIndex];
+  if (chunk === undefined || page === undefined) return chunk === undefined;
+  return chunk[page * CHUNK_WORDS + WORD_RUN] === INHERITED;
 }
 
 /** The low word that all blocks of a chunk have in the index, where that is plain; undefined: look at each. */

@@ -71,6 +71,9 @@ export async function readCheckpointState(
 ): Promise<CheckpointState | undefined> {
   try {
     const state = stateOfCatalog(body);
+    // What a branch began with stands with its origin's past, which a plain state hasn't got.
+    for (const { id, parent } of Catalog.fromJson(body.catalog).branches.values())
+      if (parent !== 0) state.branches.delete(id);
     const chunks = await readDirectories(index, body);
     const tables = await readRelocationTables(index, body);
     const reading = new StateReading(index, state);

@@ -20,6 +20,7 @@ import {
 } from "../index/checkpoint-loader.ts";
 import { runName } from "../index/run-file.ts";
 import { scanRun } from "../index/run-scan.ts";
+import { readBranchPoints } from "../log/branch-points.ts";
 import { FileStore } from "../log/file-store.ts";
 import { segmentCorrupt } from "../log/known-segments.ts";
 import { type LogBegin, readLogBegin } from "../log/log-begin.ts";
@@ -246,6 +247,8 @@ class PoolCheck {
   async #readLog(begin: LogBegin, checkpoints: readonly LoadedCheckpoint[]): Promise<LogReach> {
     const start =
       begin.lateStart === undefined ? LOG_BEGIN : await this.#baseOf(begin.lateStart, checkpoints);
+    const points = await readBranchPoints({ ...this.#source, start });
+    this.#plain.expectBranches(points, start.nextLsn);
     const reach = await readLogReach({
       ...this.#source,
       start,
@@ -385,7 +388,9 @@ class PoolCheck {
     };
     for (const volume of this.#plain.volumes.values()) {
       const nameOf = (lba: number): string => `volume "${volume.name}", block ${lba}`;
-      this.#followMap(this.#plain.mapOf(volume), nameOf, onFollowed);
+      // Of one that began before what is left of the log, only the checkpoints know.
+      const map = this.#plain.branches.get(volume.branch);
+      if (map !== undefined) this.#followMap(map, nameOf, onFollowed);
     }
     await this.#findings.guard(() => this.#followHistory(found));
     const danglingReferences = await this.#findDangling();

@@ -13,6 +13,7 @@ import {
   readCheckpoints,
 } from "../index/checkpoint-loader.ts";
 import { runName } from "../index/run-file.ts";
+import { readBranchPoints } from "../log/branch-points.ts";
 import { FileStore } from "../log/file-store.ts";
 import { readLogBegin } from "../log/log-begin.ts";
 import { PlainState } from "../log/log-dump.ts";
@@ -99,11 +100,12 @@ async function salvageLate(
   return { ...best, damage: best.damage ?? endsEarly(reach, behind.body.cut) };
 }
 
-function readFrom(
+async function readFrom(
   index: CheckpointSource,
   start: ReplayStart,
   state: PlainState,
 ): Promise<LogReach> {
+  state.expectBranches(await readBranchPoints({ ...index, start }), start.nextLsn);
   const onRecord = state.apply.bind(state, index.memory);
   return readLogReach({ ...index, start, onRecord });
 }
