@@ -205,6 +205,37 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     status: 200,
     errors: ["VOLUME_NOT_FOUND", "VOLUME_BUSY", "DISK_IO"],
   },
+  cloneVolume: {
+    method: "POST",
+    path: "/v1/volumes/{volume}/clone",
+    summary: "A new volume that begins as this one was at a moment",
+    answer: "Volume",
+    status: 201,
+    body: { "moment?": moment, to: name },
+    errors: ["NAME_INVALID", "MOMENT_INVALID", "VOLUME_EXISTS", ...MISSING, ...FULL],
+  },
+  rewindVolume: {
+    method: "POST",
+    path: "/v1/volumes/{volume}/rewind",
+    summary: "Go on from what the volume was at a moment; refused while clients are connected",
+    answer: "Volume",
+    status: 200,
+    body: { moment, "force?": { type: "boolean" } },
+    errors: ["MOMENT_INVALID", "VOLUME_BUSY", ...MISSING, ...FULL],
+  },
+  undoVolume: {
+    method: "POST",
+    path: "/v1/volumes/{volume}/undo",
+    summary: "Take back the last rewind, undo, shrink or removal of a volume",
+    answer: "Volume",
+    status: 200,
+    body: { "as?": name, "force?": { type: "boolean" } },
+    errors: [
+      ...(["NAME_INVALID", "NOTHING_TO_UNDO", "VOLUME_EXISTS", "VOLUME_BUSY"] as const),
+      ...MISSING,
+      ...FULL,
+    ],
+  },
   resolveMoment: {
     method: "GET",
     path: "/v1/volumes/{volume}/moment",
@@ -363,6 +394,7 @@ export function querySchema(row: OperationRow): Schema {
 export function checkInput(input: Readonly<Record<string, unknown>>): void {
   if (typeof input.name === "string") checkName("volume", input.name);
   if (typeof input.to === "string") checkName("volume", input.to);
+  if (typeof input.as === "string") checkName("volume", input.as);
   if (typeof input.sizeBytes === "number") checkVolumeSize(input.sizeBytes);
   if (typeof input.poolSizeBytes === "number") checkPoolSize(input.poolSizeBytes);
 }

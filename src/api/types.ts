@@ -449,6 +449,13 @@ export interface OperationTypes {
   };
   renameVolume: { input: { volume: string; to: string }; output: VolumeJson };
   removeVolume: { input: { volume: string }; output: VolumeJson };
+  cloneVolume: { input: { volume: string; moment?: string; to: string }; output: VolumeJson };
+  rewindVolume: {
+    input: { volume: string; moment: string; force?: boolean };
+    output: VolumeJson;
+  };
+  /** as: the volume of that name that was removed last comes back under this one. */
+  undoVolume: { input: { volume: string; as?: string; force?: boolean }; output: VolumeJson };
   resolveMoment: { input: { volume: string; moment: string }; output: MomentJson };
   listSnapshots: { input: { volume?: string }; output: SnapshotList };
   takeSnapshot: {

@@ -99,6 +99,10 @@ export const ERRORS = {
     hint: 'attach it with "varve attach VOLUME"; findmnt and losetup show what else is there',
   },
   EXPORT_NOT_FOUND: { kind: "not_found", hint: 'see "varve list"' },
+  NOTHING_TO_UNDO: {
+    kind: "conflict",
+    hint: 'see what was with "varve history VOLUME", and go there with "varve rewind VOLUME@MOMENT"',
+  },
   SNAPSHOT_EXISTS: {
     kind: "conflict",
     hint: 'choose another name, or see "varve snapshots VOLUME"',

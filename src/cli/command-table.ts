@@ -270,6 +270,62 @@ export const COMMANDS: readonly CommandRow[] = [
     seeAlso: ["varve-snapshots(1)"],
   },
   {
+    name: "clone",
+    summary: "make a new volume out of a moment of another",
+    description: [
+      "The new volume begins as the other one was at that moment, and takes space only for what is written to it. Neither needs the other: what it was made from can be written, rewound and removed. It has no snapshots, and its history begins with it.",
+    ],
+    arguments: [
+      { ...SNAPSHOT, name: "VOLUME@MOMENT", help: "A volume, and a moment of it; without: now" },
+      { name: "NEW-NAME", help: "Name of the new volume", completes: "nothing" },
+    ],
+    options: [],
+    examples: [
+      { command: "varve clone db@-10m db-test", effect: "a disk to try things on" },
+      { command: "varve clone db@before-upgrade old-db", effect: "from a snapshot" },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "the volume, as create prints it",
+    seeAlso: ["varve-rewind(1)", "varve-snapshot(1)", "varve-resolve(1)"],
+  },
+  {
+    name: "rewind",
+    summary: "let a volume go on from what it was",
+    description: [
+      "The volume is what it was at that moment, and goes on from there. What it was until now stays in the history, under the moments of then, and undo brings it back. Snapshots stay.",
+      "It is refused while clients are connected: they would have another disk under them. With --force they are hung up first. Unmount file systems before: what they hold in memory doesn't fit any more.",
+    ],
+    arguments: [{ ...SNAPSHOT, name: "VOLUME@MOMENT", help: "A volume, and a moment of it" }],
+    options: [{ name: "force", help: "Hang up the clients that are connected" }],
+    examples: [
+      { command: "varve rewind db@-10m", effect: "as it was ten minutes ago" },
+      { command: "varve rewind db@before-upgrade --force", effect: "whoever has it open" },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "the volume after the change",
+    seeAlso: ["varve-undo(1)", "varve-clone(1)", "varve-snapshots(1)"],
+  },
+  {
+    name: "undo",
+    summary: "take back a rewind, a shrink or a removal",
+    description: [
+      "The volume is what it was just before the last rewind, undo or shrink. An undo can be undone, with what was written in between. A volume that was removed is there again, as long as retention promises it (varve list --removed); where another one has its name by now, --as gives it a new one.",
+      "As a rewind it is refused while clients are connected, unless --force hangs them up first.",
+    ],
+    arguments: [VOLUME],
+    options: [
+      { name: "as", value: "NAME", help: "Bring the removed volume back under this name" },
+      { name: "force", help: "Hang up the clients that are connected" },
+    ],
+    examples: [
+      { command: "varve undo db", effect: "before the rewind, or the removal" },
+      { command: "varve undo db --as old-db", effect: "the removed one, beside the new db" },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "the volume after the change",
+    seeAlso: ["varve-rewind(1)", "varve-list(1)"],
+  },
+  {
     name: "resize",
     summary: "grow or shrink a volume",
     description: [

@@ -158,6 +158,40 @@ test("names and sizes are checked again by the daemon", async () => {
   await refuses(operations.getVolume({ volume: "bd" }), "VOLUME_NOT_FOUND", /did you mean "db"/);
 });
 
+test("a volume is rewound and undone while nobody has it open, or with force", async () => {
+  const { operations, pool, attach } = await withVolumes("db");
+  const asked: string[] = [];
+  pool.rewind = async (volume, moment) => {
+    asked.push(`rewind ${volume} ${moment.kind}`);
+    return pool.volumes()[0]!;
+  };
+  pool.undo = async (volume, newName) => {
+    asked.push(`undo ${volume} ${newName}`);
+    return pool.volumes()[0]!;
+  };
+  const open = await attach("db");
+  const rewind = (moment: string, force = false) =>
+    operations.rewindVolume({ volume: "db", moment, force });
+  await refuses(rewind("-10m"), "VOLUME_BUSY", /not rewound to -10m.*--force/);
+  await refuses(operations.undoVolume({ volume: "db" }), "VOLUME_BUSY", /not undone.*--force/);
+  await refuses(rewind("12:00", true), "MOMENT_INVALID", /12:00/);
+  await refuses(rewind("-10m").finally(open.close), "VOLUME_BUSY", /1 client/);
+  await rewind("-10m");
+  await rewind("2026-03-01");
+  await operations.undoVolume({ volume: "db" });
+  const other = await attach("db");
+  await operations.undoVolume({ volume: "db", as: "old" });
+  other.close();
+  await operations.undoVolume({ volume: "gone" });
+  deepEqual(asked, [
+    "rewind db lsn",
+    "rewind db time",
+    "undo db undefined",
+    "undo db old",
+    "undo gone undefined",
+  ]);
+});
+
 test("a pool that fills is warned of, with the commands that give it space", async () => {
   const { pool, operations } = smallDaemon();
   const none = { everyWriteMicros: 0 };

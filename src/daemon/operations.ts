@@ -30,6 +30,7 @@ import type {
   VolumeStatistics,
   VolumeSummary,
 } from "../pool/types.ts";
+import { createBranchOperations } from "./branch-operations.ts";
 import type { ClientRegistry, OpenClient } from "./clients.ts";
 import { Collections, toProgressJson } from "./collections.ts";
 import type { EventLog } from "./event-log.ts";
@@ -188,6 +189,7 @@ export function createOperations(options: OperationsOptions): Operations {
 
   return {
     ...createMomentOperations({ pool, urisOf }),
+    ...createBranchOperations({ pool, find, toVolume, changeAlone }),
     getPool,
     setPool: async ({ logLevel, poolSizeBytes, retention, whenFull, historyFloorMs }) => {
       if (poolSizeBytes !== undefined) checkPoolSize(poolSizeBytes);
@@ -297,16 +299,12 @@ export function createOperations(options: OperationsOptions): Operations {
     resizeVolume: async ({ volume: name, sizeBytes, force = false }) => {
       checkVolumeSize(sizeBytes);
       const volume = find(name);
-      const resize = async (): Promise<VolumeJson> =>
-        toVolume(await pool.resizeVolume(volume.name, sizeBytes));
-      if (sizeBytes >= volume.sizeBytes) return resize();
-      if (!force) refuseWhileOpen(volume, `shrunk to ${formatSize(sizeBytes)}`);
-      return clients.keepOut(volume, async () => {
-        // Whoever stayed would write beyond the end; who reconnects sees the new size.
-        for (const client of clients.live(volume.id)) client.hangUp("its volume is being shrunk");
-        await clients.none(volume.id);
-        return resize();
-      });
+      const resize = (): Promise<VolumeSummary> => pool.resizeVolume(volume.name, sizeBytes);
+      if (sizeBytes >= volume.sizeBytes) return toVolume(await resize());
+      // Whoever stayed would write beyond the end; who reconnects sees the new size.
+      const what = `shrunk to ${formatSize(sizeBytes)}`;
+      const options = { what, reason: "its volume is being shrunk", isForced: force };
+      return changeAlone(volume, options, resize);
     },
     renameVolume: async ({ volume: name, to }) => {
       checkName("volume", to);
@@ -332,11 +330,24 @@ export function createOperations(options: OperationsOptions): Operations {
     },
   };
 
-  function refuseWhileOpen(volume: VolumeSummary, what: string): void {
+  /** Clients keep it from happening, or with force are hung up first. */
+  async function changeAlone(
+    volume: VolumeSummary,
+    { what, reason, isForced }: { what: string; reason: string; isForced: boolean },
+    change: () => Promise<VolumeSummary>,
+  ): Promise<VolumeJson> {
+    if (!isForced) refuseWhileOpen(volume, what, true);
+    return clients.keepOut(volume, async () => {
+      for (const client of clients.live(volume.id)) client.hangUp(reason);
+      await clients.none(volume.id);
+      return toVolume(await change());
+    });
+  }
+
+  function refuseWhileOpen(volume: VolumeSummary, what: string, canForce = false): void {
     const count = clients.countOf(volume.id);
     if (count === 0) return;
     const who = count === 1 ? "1 client is" : `${count} clients are`;
-    const canForce = what.startsWith("shrunk");
     throw new StorageError(
       "VOLUME_BUSY",
       `volume "${volume.name}": not ${what}: ${who} connected`,

@@ -50,7 +50,15 @@ export interface ServedMoments {
   removeSnapshot(target: SnapshotTarget): Promise<SnapshotSummary>;
 }
 
-export interface ServedPool extends Housekeeping, ServedMoments {
+/** Volumes that go on from the past. Requests of a volume that is rewound have ended before. */
+export interface ServedBranches {
+  clone(volume: string, moment: Moment, newName: string): Promise<VolumeSummary>;
+  rewind(volume: string, moment: Moment): Promise<VolumeSummary>;
+  /** With a name, the volume that was removed last comes back under it. */
+  undo(volume: string, newName?: string): Promise<VolumeSummary>;
+}
+
+export interface ServedPool extends Housekeeping, ServedMoments, ServedBranches {
   readonly slab: Slab;
   volumes(options?: { readonly includesRemoved?: boolean }): readonly VolumeSummary[];
   createVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;

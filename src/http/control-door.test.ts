@@ -122,6 +122,9 @@ test("every operation's real answer keeps the contract", async () => {
     setVolume: () => call("setVolume", { volume: "db", description: "x", isDeduplicated: false }),
     resizeVolume: () => call("resizeVolume", { volume: "db", sizeBytes: 2 << 20 }),
     renameVolume: () => call("renameVolume", { volume: "db", to: "db2" }),
+    cloneVolume: () => call("cloneVolume", { volume: "db2", moment: "-10m", to: "db3" }),
+    rewindVolume: () => call("rewindVolume", { volume: "db2", moment: "-10m", force: true }),
+    undoVolume: () => call("undoVolume", { volume: "db2" }),
     resolveMoment: () => call("resolveMoment", { volume: "db2", moment: "-10m" }),
     takeSnapshot: () =>
       call("takeSnapshot", {

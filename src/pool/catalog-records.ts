@@ -20,7 +20,12 @@ export type VolumeRecord =
     }
   | {
       readonly kind: typeof RECORD_KIND.VOLUME_RESIZED;
-      readonly body: { readonly id: number; readonly sizeBytes: number };
+      readonly body: {
+        readonly id: number;
+        readonly sizeBytes: number;
+        /** Of a shrink that cleared the end of a block: the moment before that. */
+        readonly priorLsn?: number;
+      };
     }
   | { readonly kind: typeof RECORD_KIND.VOLUME_REMOVED; readonly body: { readonly id: number } }
   | {

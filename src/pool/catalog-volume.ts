@@ -45,6 +45,8 @@ export interface VolumeState {
   readonly sizeBytes: number;
   readonly branch: number;
   readonly isRemoved: boolean;
+  /** The last moment of what was before, where that isn't the record before `fromLsn`: a shrink clears its end first. */
+  readonly priorLsn?: number;
 }
 
 export interface Volume {
@@ -67,10 +69,11 @@ export interface Volume {
 /** What `undo` takes back, and how. */
 export type Undoable = { readonly lsn: number; readonly timeMicros: number } & (
   | { readonly kind: "removal" }
-  /** A new branch begins at the end of that one, just before the record at `lsn`. */
+  /** A new branch begins at that moment of that one: just before what is undone. */
   | {
       readonly kind: "rewind" | "shrink";
       readonly branch: number;
+      readonly branchLsn: number;
       readonly sizeBytes: number;
     }
 );
@@ -97,8 +100,9 @@ export function newVolume(
 }
 
 /** Notes what the volume is from a record on; its fields have been changed. */
-export function noteState(volume: Volume, at: RecordPlace): void {
-  volume.states.push(stateNow(volume, at));
+export function noteState(volume: Volume, at: RecordPlace, priorLsn?: number): void {
+  const state = stateNow(volume, at);
+  volume.states.push(priorLsn === undefined ? state : { ...state, priorLsn });
 }
 
 export function newestState({ states }: Volume): VolumeState {
@@ -127,10 +131,11 @@ export function lastUndoable(volume: Volume): Undoable | undefined {
     const { fromLsn: lsn, fromMicros: timeMicros, ...now } = states[at] as VolumeState;
     const before = states[at - 1] as VolumeState;
     const { branch, sizeBytes } = before;
-    if (now.isRemoved && volume.removedMicros !== undefined)
-      return { kind: "removal", lsn, timeMicros };
-    if (now.branch !== branch) return { kind: "rewind", lsn, timeMicros, branch, sizeBytes };
-    if (now.sizeBytes < sizeBytes) return { kind: "shrink", lsn, timeMicros, branch, sizeBytes };
+    const place = { lsn, timeMicros };
+    if (now.isRemoved && volume.removedMicros !== undefined) return { kind: "removal", ...place };
+    const prior = { branch, branchLsn: now.priorLsn ?? lsn - 1, sizeBytes };
+    if (now.branch !== branch) return { kind: "rewind", ...place, ...prior };
+    if (now.sizeBytes < sizeBytes) return { kind: "shrink", ...place, ...prior };
   }
   return undefined;
 }
@@ -221,10 +226,12 @@ function stateNow(volume: Volume, { lsn, timeMicros }: RecordPlace): VolumeState
 }
 
 function stateFrom(value: Fields): VolumeState | undefined {
-  const { fromLsn, fromMicros, name, sizeBytes, branch, isRemoved } = value;
+  const { fromLsn, fromMicros, name, sizeBytes, branch, isRemoved, priorLsn } = value;
   if (!isCount(fromLsn) || !isCount(fromMicros) || !isNameField(name)) return undefined;
   if (!isSize(sizeBytes) || !isId(branch) || !isFlag(isRemoved)) return undefined;
-  return { fromLsn, fromMicros, name, sizeBytes, branch, isRemoved };
+  const state = { fromLsn, fromMicros, name, sizeBytes, branch, isRemoved };
+  if (priorLsn === undefined) return state;
+  return isCount(priorLsn) && priorLsn < fromLsn ? { ...state, priorLsn } : undefined;
 }
 
 /** A branch out of a checkpoint; undefined when it makes no sense. */

@@ -493,7 +493,14 @@ test("undo is a way back and forth: a removal comes first, and what was undone c
   equal(catalog.lastUndoable(volume), undefined, "there is nothing before its making");
   const back = { id: 1, branch: 2, parent: 1, parentLsn: 15, sizeBytes: 2048, reason: "rewind" };
   apply(catalog, 20, K.BRANCHED, back);
-  const rewind = { kind: "rewind", lsn: 20, timeMicros: 120, branch: 1, sizeBytes: 4096 };
+  const rewind = {
+    kind: "rewind",
+    lsn: 20,
+    timeMicros: 120,
+    branch: 1,
+    branchLsn: 19,
+    sizeBytes: 4096,
+  };
   deepEqual(catalog.lastUndoable(volume), rewind);
   apply(catalog, 30, K.BRANCHED, {
     ...back,
@@ -502,7 +509,14 @@ test("undo is a way back and forth: a removal comes first, and what was undone c
     sizeBytes: 4096,
     reason: "undo",
   });
-  const redo = { kind: "rewind", lsn: 30, timeMicros: 130, branch: 2, sizeBytes: 2048 };
+  const redo = {
+    kind: "rewind",
+    lsn: 30,
+    timeMicros: 130,
+    branch: 2,
+    branchLsn: 29,
+    sizeBytes: 2048,
+  };
   deepEqual(catalog.lastUndoable(volume), redo);
   apply(catalog, 40, K.VOLUME_REMOVED, { id: 1 });
   deepEqual(catalog.lastUndoable(volume), { kind: "removal", lsn: 40, timeMicros: 140 });
@@ -510,10 +524,23 @@ test("undo is a way back and forth: a removal comes first, and what was undone c
   equal(catalog.apply(K.VOLUME_RESTORED, { id: 1, name: "a" }, place(50)), false, "taken");
   apply(catalog, 50, K.VOLUME_RESTORED, { id: 1, name: "old-a" });
   deepEqual(catalog.lastUndoable(volume), redo);
-  apply(catalog, 60, K.VOLUME_RESIZED, { id: 1, sizeBytes: 1024 });
+  for (const priorLsn of [49, 60, -1, "57"])
+    equal(catalog.apply(K.VOLUME_RESIZED, { id: 1, sizeBytes: 1024, priorLsn }, place(60)), false);
+  apply(catalog, 60, K.VOLUME_RESIZED, { id: 1, sizeBytes: 1024, priorLsn: 57 });
   apply(catalog, 61, K.VOLUME_RESIZED, { id: 1, sizeBytes: 8192 });
-  const shrink = { kind: "shrink", lsn: 60, timeMicros: 160, branch: 3, sizeBytes: 4096 };
-  deepEqual(catalog.lastUndoable(volume), shrink, "that it grew again brings nothing back");
+  const shrink = {
+    kind: "shrink",
+    lsn: 60,
+    timeMicros: 160,
+    branch: 3,
+    branchLsn: 57,
+    sizeBytes: 4096,
+  };
+  deepEqual(
+    reloaded(catalog).lastUndoable(volume),
+    shrink,
+    "that it grew again brings nothing back",
+  );
   deepEqual(
     [35, 40, 45, 50, 60].map((at) => catalog.volumeAt("a", at)?.volume.id),
     [1, undefined, 2, 2, 2],
@@ -629,6 +656,7 @@ test("a catalog that makes no sense is POOL_CORRUPT", () => {
     withStates(null),
     withStates(state, state),
     withStates({ ...state, fromLsn: -1 }),
+    withStates({ ...state, priorLsn: 4 }),
     withStates({ ...state, branch: 2 }, { ...state, fromLsn: 5 }),
     withStates(state, { ...state, fromLsn: 5, name: "b" }),
     withStates(state, { ...state, fromLsn: 5, isRemoved: true }),

@@ -63,12 +63,17 @@ export class Catalog {
 
   /** The live volume of that name, else the one of that name that was removed last. */
   lastNamed(name: string): Volume | undefined {
-    const live = this.#live.get(name);
-    if (live !== undefined) return live;
+    return this.#live.get(name) ?? this.lastRemoved(name);
+  }
+
+  /** Of those with that name the one that was removed last. */
+  lastRemoved(name: string): Volume | undefined {
     let newest: Volume | undefined;
     for (const volume of this.volumes.values()) {
-      const isNewer = newestState(volume).fromLsn >= (newest ? newestState(newest).fromLsn : 0);
-      if (volume.name === name && isNewer) newest = volume;
+      if (volume.name !== name || volume.removedMicros === undefined) continue;
+      const isNewer =
+        newest === undefined || newestState(volume).fromLsn > newestState(newest).fromLsn;
+      if (isNewer) newest = volume;
     }
     return newest;
   }
@@ -237,9 +242,12 @@ export class Catalog {
 
   #resized(body: Fields, at: RecordPlace): boolean {
     const volume = this.#liveVolumeOf(body.id, at);
-    if (volume === undefined || !isSize(body.sizeBytes)) return false;
-    volume.sizeBytes = body.sizeBytes;
-    noteState(volume, at);
+    const { sizeBytes, priorLsn } = body;
+    if (volume === undefined || !isSize(sizeBytes)) return false;
+    if (priorLsn !== undefined && !isBelow(priorLsn, at.lsn)) return false;
+    if (priorLsn !== undefined && priorLsn < newestState(volume).fromLsn) return false;
+    volume.sizeBytes = sizeBytes;
+    noteState(volume, at, priorLsn);
     return true;
   }
 

@@ -7,8 +7,9 @@ import type { Moment } from "../base/moment.ts";
 import type { Clock } from "../host/ports.ts";
 import type { LogWriter } from "../log/log-writer.ts";
 import type { Tell } from "./bounded-events.ts";
+import { Branching } from "./branching.ts";
 import type { Catalog } from "./catalog.ts";
-import type { MomentRecord } from "./catalog-records.ts";
+import type { MomentRecord, VolumeRecord } from "./catalog-records.ts";
 import { ElapsedTime } from "./elapsed-time.ts";
 import type { ReachableHistory } from "./missing-moment.ts";
 import { MomentResolver, type MomentTimes } from "./moments.ts";
@@ -21,12 +22,13 @@ export interface PoolMomentsOptions {
   readonly times: MomentTimes;
   readonly history: ReachableHistory;
   readonly catalog: () => Catalog;
-  readonly record: (make: () => MomentRecord) => Promise<unknown>;
+  readonly record: (make: () => MomentRecord | VolumeRecord) => Promise<unknown>;
   readonly tell: Tell;
 }
 
 export class PoolMoments {
   readonly snapshots: Snapshots;
+  readonly branching: Branching;
   readonly #log: PoolMomentsOptions["log"];
   readonly #elapsed: ElapsedTime;
   readonly #resolver: MomentResolver;
@@ -38,13 +40,16 @@ export class PoolMoments {
     const newest = () => ({ lsn: log.nextLsn - 1, timeMicros: log.newestMicros });
     const ago = (micros: number): number => this.#elapsed.ago(micros);
     this.#resolver = new MomentResolver({ catalog, times, history, newest, ago });
+    const resolve = (volume: string, moment: Moment): Promise<ResolvedMoment> =>
+      this.resolve(volume, moment);
+    this.branching = new Branching({ catalog, history, resolve, record, tell });
     this.snapshots = new Snapshots({
       catalog,
       clock,
       history,
       newest,
       nowMicros: () => Math.max(ago(0), newest().timeMicros),
-      resolve: (volume, moment) => this.resolve(volume, moment),
+      resolve,
       record,
       tell,
     });

@@ -46,7 +46,7 @@ import { VolumeDevice } from "../volume/volume-device.ts";
 import type { Catalog } from "./catalog.ts";
 import { KEEPS_ALL, RETENTION_DEFAULT, wholeRetention } from "./catalog-policy.ts";
 import type { CatalogRecord, VolumeRecord } from "./catalog-records.ts";
-import { summaryOf, type Volume } from "./catalog-volume.ts";
+import { newestState, summaryOf, type Volume } from "./catalog-volume.ts";
 import { Damage } from "./damage.ts";
 import { DedupRestore } from "./dedup-restore.ts";
 import type { HistoryKeeper } from "./history-keeper.ts";
@@ -238,13 +238,16 @@ export class Pool {
   async resizeVolume(name: string, sizeBytes: number): Promise<VolumeSummary> {
     checkSize(name, sizeBytes);
     const before = this.#catalog.volumeNamed(name);
-    const tailBytes = sizeBytes % BLOCK_BYTES;
-    if (sizeBytes < before.sizeBytes && tailBytes !== 0) await this.#zeroTail(name, sizeBytes);
+    const hasTail = sizeBytes < before.sizeBytes && sizeBytes % BLOCK_BYTES !== 0;
+    const priorLsn = this.log.nextLsn - 1;
+    if (hasTail) await this.#zeroTail(name, sizeBytes);
     let fromBytes = 0;
     await this.#record(() => {
       const volume = this.#catalog.volumeNamed(name);
       fromBytes = volume.sizeBytes;
-      return { kind: RECORD_KIND.VOLUME_RESIZED, body: { id: volume.id, sizeBytes } };
+      // What undoing it goes back to.
+      const tail = hasTail ? { priorLsn: Math.max(priorLsn, newestState(volume).fromLsn) } : {};
+      return { kind: RECORD_KIND.VOLUME_RESIZED, body: { id: volume.id, sizeBytes, ...tail } };
     });
     this.#tell("info", "volume.resized", { volume: name, fromBytes, toBytes: sizeBytes });
     return this.volume(name);
@@ -330,6 +333,24 @@ export class Pool {
 
   removeSnapshot(target: SnapshotTarget): Promise<SnapshotSummary> {
     return this.#moments.snapshots.remove(target);
+  }
+
+  /** A new volume begins as that one was then. */
+  async clone(volume: string, moment: Moment, newName: string): Promise<VolumeSummary> {
+    await this.#moments.branching.clone(volume, moment, newName);
+    return this.volume(newName);
+  }
+
+  /** The volume goes on from what it was then; its requests must have ended before. */
+  async rewind(volume: string, moment: Moment): Promise<VolumeSummary> {
+    await this.#moments.branching.rewind(volume, moment);
+    return this.volume(volume);
+  }
+
+  /** Takes back the last rewind, undo or shrink, or the removal, of a volume; likewise. */
+  async undo(volume: string, newName?: string): Promise<VolumeSummary> {
+    const { name } = await this.#moments.branching.undo(volume, newName);
+    return this.volume(name);
   }
 
   // ---- the pool as a whole
@@ -919,7 +940,7 @@ export class Pool {
   #addDevice(volume: Volume): void {
     const present = this.#devices.get(volume.id);
     const sizeBytes = volume.removedMicros === undefined ? volume.sizeBytes : 0;
-    if (present !== undefined) {
+    if (present?.branch === volume.branch) {
       present.sizeBytes = sizeBytes;
       present.isReadOnly = volume.isReadOnly;
       setReduction(present, volume);
@@ -929,6 +950,11 @@ export class Pool {
     const device = new VolumeDevice(this, directory, { sizeBytes, isReadOnly: volume.isReadOnly });
     setReduction(device, volume);
     this.#devices.set(volume.id, device);
+    if (present === undefined) return;
+    // Whoever has the disk of the old branch still is told that it has no blocks.
+    present.sizeBytes = 0;
+    Object.assign(device.counters, present.counters);
+    Object.assign(device.reduction, present.reduction);
   }
 
   #reduced(count: (reduction: Reduction) => number): number {

@@ -190,6 +190,18 @@ export class SmallPool implements ServedPool {
     return this.#snapshot(target);
   }
 
+  clone(_volume: string, _moment: Moment, newName: string): Promise<VolumeSummary> {
+    return this.createVolume(newName, 1 << 20);
+  }
+
+  rewind(volume: string, _moment: Moment): Promise<VolumeSummary> {
+    return this.#change(volume, {});
+  }
+
+  undo(volume: string, _newName?: string): Promise<VolumeSummary> {
+    return this.#change(volume, {});
+  }
+
   #snapshot({ volume, name }: SnapshotTarget): SnapshotSummary {
     const found = this.snapshots(volume).find((one) => one.name === name);
     if (found !== undefined) return found;
