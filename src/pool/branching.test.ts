@@ -193,3 +193,32 @@ test("readers without an index know branches, too: the check finds nothing, and 
     }
   }
 });
+
+test("a removed volume comes back whole or not at all, however long ago it was and whatever was collected", async () => {
+  const minute = 60_000_000;
+  for (const waitedMinutes of [30, 59, 61, 63, 70, 200]) {
+    const rig = await PoolRig.create();
+    await rig.pool.setPolicy({ retention: { everyWriteMicros: 60 * minute } });
+    await rig.pool.createVolume("other", MIB);
+    await rig.pool.createVolume("db", MIB);
+    await rig.write("db", 0, noise(1, BLOCK));
+    await rig.pool.checkpoint();
+    await rig.pool.removeVolume("db");
+    for (let waited = 0; waited < waitedMinutes; waited++) {
+      rig.host.clock.wallOffsetMicros += minute;
+      await rig.write("other", 0, noise(waited, BLOCK));
+      if (waited % 5 === 0) await rig.pool.checkpoint();
+    }
+    await rig.pool.checkpoint();
+    await rig.pool.collect({ isDryRun: false });
+    const outcome = await rig.pool.undo("db").then(
+      () => "back",
+      ({ code }) => code,
+    );
+    if (outcome === "back") await holds(rig, "db", 1);
+    else equal(outcome, "MOMENT_GONE");
+    if (waitedMinutes < 60) equal(outcome, "back", "retention promised it");
+    if (waitedMinutes > 100) equal(outcome, "MOMENT_GONE");
+    await rig.close();
+  }
+});

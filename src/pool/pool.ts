@@ -811,13 +811,15 @@ export class Pool {
     }
   }
 
-  /** Removed volumes that no retention promises any more. */
+  /**
+   * Removed volumes whose last moment isn't kept any more. By the same rule as they are brought back (branching.ts), and not
+   * by the clock: a volume that is let go here can't come back as an empty disk.
+   */
   #unpromisedVolumes(): Volume[] {
-    const windowMicros = this.#catalog.retention.everyWriteMicros;
-    if (windowMicros === null) return [];
-    const begin = this.#host.clock.wallMicros() - windowMicros;
     return [...this.#catalog.volumes.values()].filter(
-      ({ removedMicros }) => removedMicros !== undefined && removedMicros <= begin,
+      (volume) =>
+        volume.removedMicros !== undefined &&
+        !this.#history.isKept(volume, newestState(volume).fromLsn - 1),
     );
   }
 
