@@ -5,6 +5,7 @@
 
 import { deepEqual, ok } from "node:assert/strict";
 import { test } from "node:test";
+import { hasCode } from "../../src/base/errors.ts";
 import type { Pool } from "../../src/pool/pool.ts";
 import { checkPool } from "../../src/pool/pool-check.ts";
 import { describeFailure, runLife } from "../../src/sim/life.ts";
@@ -42,7 +43,12 @@ function judged(inner: PoolDriver): Judged {
           if (event !== "scrub.ended" || fields.isComplete !== true) return;
           judge.scrubCount += 1;
           host.clock.after(1, () => {
-            if (pool.state === "open") pool.startScrub();
+            try {
+              pool.startScrub();
+            } catch (error) {
+              // It is being closed, or has stopped.
+              if (!hasCode(error, "POOL_STOPPED")) throw error;
+            }
           });
         });
         pool.startScrub();
