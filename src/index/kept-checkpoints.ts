@@ -10,7 +10,8 @@
 import { assert } from "../base/assert.ts";
 import type { ChangeListFile } from "./change-list.ts";
 import type { HistoryBase, RunEntry } from "./checkpoint-body.ts";
-import { isRunOf } from "./checkpoint-loader.ts";
+import { isRunOf, type LoadedCheckpoint, runsOf } from "./checkpoint-loader.ts";
+import { runName, runNumberOf } from "./run-file.ts";
 
 /** What the checkpoints on disk come to. */
 export interface CheckpointState {
@@ -37,6 +38,29 @@ export const NO_CHECKPOINT: CheckpointState = {
   lastRun: 0,
   cutSegments: [0, 0],
 };
+
+/** What these checkpoints, newest first, say is there, as far as it is among the files of those names. */
+export function checkpointStateOf(
+  checkpoints: readonly LoadedCheckpoint[],
+  names: readonly string[],
+): CheckpointState {
+  const [newest, previous] = checkpoints;
+  const there = new Set(names);
+  const isThere = (run: number): boolean => there.has(runName(run));
+  const lastRun = names.reduce((highest, name) => Math.max(highest, runNumberOf(name)), 0);
+  const runs = newest === undefined ? [] : runsOf(newest);
+  // What an older checkpoint kept for history alone may be gone by now, with what it was kept for.
+  const isBase = ({ slot }: HistoryBase): boolean =>
+    runs.every((run) => !isRunOf(run, slot.sequence) || isThere(run.number));
+  return {
+    newest: newest === undefined ? undefined : { slot: newest.slot, cut: newest.body.cut },
+    bases: (newest?.body.bases ?? []).filter(isBase),
+    lists: (newest?.body.lists ?? []).filter(({ run }) => isThere(run)),
+    runs: runs.filter(({ number }) => isThere(number)),
+    lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
+    cutSegments: [newest?.body.cut.segmentNumber ?? 0, previous?.body.cut.segmentNumber ?? 0],
+  };
+}
 
 /** What a checkpoint asks of those who know what is promised. */
 export interface HistoryPolicy {

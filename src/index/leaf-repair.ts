@@ -9,8 +9,8 @@
 
 import { StorageError } from "../base/errors.ts";
 import type { Clock } from "../host/ports.ts";
-import { PlainState } from "../log/log-dump.ts";
 import { readLogUntil } from "../log/log-range.ts";
+import { PlainState } from "../log/plain-state.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import type { CheckpointBody } from "./checkpoint-body.ts";
 import { type CheckpointSource, readCheckpoints } from "./checkpoint-loader.ts";

@@ -13,27 +13,27 @@ export const PLAIN_CHUNK_PAGES = 1024;
 const ZERO_PAGE: Uint32Array = filled(LOW_ZERO);
 const HOLE_PAGE: Uint32Array = filled(LOW_HOLE);
 
-/** Pages of several maps: nobody writes to them, either. */
-const SHARED: WeakSet<Uint32Array> = new WeakSet();
-
 interface PlainChunk {
   /** What the pages hold that aren't listed. */
   readonly low: number;
   readonly pages: Map<number, Uint32Array>;
+  /** Pages that nobody else has: others are copied before they are written to. */
+  readonly own: Set<number>;
+  /** Which map may change it: the one that has this. */
+  readonly owner: object;
 }
 
-const NO_CHUNK: PlainChunk = { low: LOW_HOLE, pages: new Map() };
+const NO_CHUNK: PlainChunk = { low: LOW_HOLE, pages: new Map(), own: new Set(), owner: {} };
 
 export class PlainMap {
   readonly #chunks: Map<number, PlainChunk> = new Map();
+  #owner: object = {};
 
-  /** The same content, that goes on on its own: pages are shared until one of the two writes them. */
+  /** The same content, that goes on on its own: chunks and pages are shared until one of the two writes to them. */
   copy(): PlainMap {
     const copy = new PlainMap();
-    for (const [number, { low, pages }] of this.#chunks) {
-      for (const page of pages.values()) SHARED.add(page);
-      copy.#chunks.set(number, { low, pages: new Map(pages) });
-    }
+    for (const [number, chunk] of this.#chunks) copy.#chunks.set(number, chunk);
+    this.#owner = {};
     return copy;
   }
 
@@ -44,6 +44,13 @@ export class PlainMap {
     page[at + 1] = low;
   }
 
+  /** All references of a page; nobody writes to the array any more. */
+  putPage(number: number, references: Uint32Array): void {
+    const chunk = this.#chunkFor(number);
+    chunk.pages.set(number, references);
+    chunk.own.delete(number);
+  }
+
   /** A range of any size becomes holes or zeros. */
   fill(lba: number, blockCount: number, low: number): void {
     const end = lba + blockCount;
@@ -52,10 +59,10 @@ export class PlainMap {
       const pageEnd = (number + 1) * PLAIN_PAGE_BLOCKS;
       const chunkEnd = (Math.floor(number / PLAIN_CHUNK_PAGES) + 1) * CHUNK_BLOCKS;
       if (at % CHUNK_BLOCKS === 0 && chunkEnd <= end) {
-        this.#chunks.set(at / CHUNK_BLOCKS, { low, pages: new Map() });
+        this.#chunks.set(at / CHUNK_BLOCKS, this.#ownChunk(low));
         at = chunkEnd;
       } else if (at % PLAIN_PAGE_BLOCKS === 0 && pageEnd <= end) {
-        this.#chunkFor(number).pages.set(number, constantPage(low));
+        this.putPage(number, constantPage(low));
         at = pageEnd;
       } else {
         const stop = Math.min(end, pageEnd);
@@ -93,20 +100,24 @@ export class PlainMap {
 
   #chunkFor(pageNumber: number): PlainChunk {
     const number = Math.floor(pageNumber / PLAIN_CHUNK_PAGES);
-    let chunk = this.#chunks.get(number);
-    if (chunk === undefined) {
-      chunk = { low: LOW_HOLE, pages: new Map() };
-      this.#chunks.set(number, chunk);
-    }
+    const present = this.#chunks.get(number);
+    if (present?.owner === this.#owner) return present;
+    const chunk = this.#ownChunk(present?.low ?? LOW_HOLE, present?.pages);
+    this.#chunks.set(number, chunk);
     return chunk;
+  }
+
+  #ownChunk(low: number, pages?: ReadonlyMap<number, Uint32Array>): PlainChunk {
+    return { low, pages: new Map(pages), own: new Set(), owner: this.#owner };
   }
 
   #pageFor(number: number): Uint32Array {
     const chunk = this.#chunkFor(number);
     const present = chunk.pages.get(number) ?? constantPage(chunk.low);
-    if (!isConstant(present) && !SHARED.has(present)) return present;
+    if (chunk.own.has(number)) return present;
     const own = present.slice();
     chunk.pages.set(number, own);
+    chunk.own.add(number);
     return own;
   }
 }

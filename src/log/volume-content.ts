@@ -7,9 +7,9 @@ import { StorageError } from "../base/errors.ts";
 import type { Directory, Zstd } from "../host/ports.ts";
 import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
 import { BlockContent } from "./block-content.ts";
-import type { PlainVolume } from "./log-dump.ts";
 import { PLAIN_PAGE_BLOCKS, type PlainMap } from "./plain-map.ts";
 import type { PlainMoves } from "./plain-moves.ts";
+import type { PlainVolume } from "./plain-volumes.ts";
 import { formatReference, REFERENCE_STATE, stateOf } from "./reference.ts";
 
 /**

@@ -1,37 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Compares what a checkpoint gives, by the index's own code, with a plain reading of the log: block by block, and where
-// moved frames are. What the log changed after the checkpoint's cut is left out: there the checkpoint has no say any
-// more. So what came after it needs no memory of the index, however much it is.
+// Compares what a checkpoint gives, by the index's own code, with a plain reading of the log: every branch, block by block,
+// and where moved frames are. What the log changed after the checkpoint's cut is left out: there the checkpoint has no say
+// any more. So what came after it needs no memory of the index, however much it is.
 
-import { BlockIndex, NOT_LOADED } from "../index/block-index.ts";
-import type { CheckpointBody } from "../index/checkpoint-body.ts";
-import type { CheckpointSource } from "../index/checkpoint-loader.ts";
-import {
-  CHUNK_WORDS,
-  INHERITED,
-  type PageDirectory,
-  WORD_RUN,
-  ZERO_CHUNK,
-} from "../index/page-directory.ts";
-import type { PlainState, PlainVolume } from "../log/log-dump.ts";
+import type { CheckpointSource, LoadedCheckpoint } from "../index/checkpoint-loader.ts";
 import { type LogReach, readLogReach } from "../log/log-reach.ts";
 import { PLAIN_CHUNK_PAGES, PLAIN_PAGE_BLOCKS, PlainMap } from "../log/plain-map.ts";
 import { newPlainPlace, PlainMoves, type PlainPlace } from "../log/plain-moves.ts";
+import type { PlainState } from "../log/plain-state.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
 import { formatReference, LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
 import { LOW_LOST } from "../log/volume-content.ts";
 import { BLOCK_BYTES, type BlockMemory } from "../reduce/block-memory.ts";
 import type { CheckFindings } from "./check-findings.ts";
+import { CheckpointPast, type PageContent } from "./checkpoint-past.ts";
 import { readMoves } from "./checkpoint-state.ts";
-import { contradiction, PoolContent } from "./pool-content.ts";
+import { contradiction, type PoolContent } from "./pool-content.ts";
 import { endsEarly } from "./salvage.ts";
 
 const CHUNK_BLOCKS: number = PLAIN_CHUNK_PAGES * PLAIN_PAGE_BLOCKS;
 
 export interface ComparisonOptions {
   readonly source: CheckpointSource;
-  readonly body: CheckpointBody;
+  readonly checkpoint: LoadedCheckpoint;
   /** What the log says, as far as it reaches. */
   readonly plain: PlainState;
   readonly reach: LogReach;
@@ -40,46 +32,53 @@ export interface ComparisonOptions {
   readonly findings: CheckFindings;
 }
 
-/** A volume by the log and by a checkpoint. */
+/** A branch by the log. */
 interface Compared {
-  readonly volume: PlainVolume;
-  readonly directory: PageDirectory;
+  readonly branch: number;
+  readonly volume: string;
+  /** The branch's name: a volume may have gone on with another. */
+  readonly name: string;
+  readonly sizeBytes: number;
   readonly map: PlainMap;
   readonly changed: PlainMap;
 }
 
 /** Blocks that hold something, compared. Throws POOL_CORRUPT, LOG_CORRUPT, DISK_IO, when there is nothing to compare. */
 export async function compareCheckpoint(options: ComparisonOptions): Promise<number> {
-  const { source, body, reach, findings } = options;
-  const content = new PoolContent(new BlockIndex(source.memory, source.runs));
-  await content.load(source, body);
-  if (body.cut.nextLsn > reach.nextLsn) {
+  const { source, checkpoint, reach, findings } = options;
+  const { cut } = checkpoint.body;
+  const past = await CheckpointPast.load(source, checkpoint);
+  if (cut.nextLsn > reach.nextLsn) {
     // Where the chain is broken that is known already.
-    if (reach.damage === undefined) findings.addError(endsEarly(reach, body.cut));
+    if (reach.damage === undefined) findings.addError(endsEarly(reach, cut));
     return 0;
   }
-  const changed = new ChangedBlocks(source.memory, content);
+  const branches = [...past.content.catalog.branches.keys()];
+  const changed = new ChangedBlocks(source.memory, past.content);
   const tail = await readLogReach({
     ...source,
-    start: body.cut,
+    start: cut,
     onRecord: (cursor) => changed.note(cursor),
   });
   if (tail.damage !== undefined && reach.damage === undefined) findings.addError(tail.damage);
-  const comparison = new CheckpointComparison(options, content, changed);
+  const comparison = new CheckpointComparison(options, past, changed);
   await comparison.compareMoves();
-  await comparison.compareVolumes();
+  comparison.compareVolumes();
+  for (const branch of branches) await comparison.compareBranch(branch);
   return comparison.blocksCompared;
 }
 
 class CheckpointComparison {
   readonly #options: ComparisonOptions;
-  readonly #content: PoolContent;
+  readonly #past: CheckpointPast;
   readonly #changed: ChangedBlocks;
+  /** Images of runs that were the same as a page of the log's: branches share both. */
+  readonly #same: Map<string, Uint32Array> = new Map();
   blocksCompared = 0;
 
-  constructor(options: ComparisonOptions, content: PoolContent, changed: ChangedBlocks) {
+  constructor(options: ComparisonOptions, past: CheckpointPast, changed: ChangedBlocks) {
     this.#options = options;
-    this.#content = content;
+    this.#past = past;
     this.#changed = changed;
   }
 
@@ -87,7 +86,7 @@ class CheckpointComparison {
   async compareMoves(): Promise<void> {
     const { source, plain, isThere } = this.#options;
     const moves = new PlainMoves();
-    for (const [segment, table] of this.#content.index.relocations.storedTables())
+    for (const [segment, table] of this.#past.content.index.relocations.storedTables())
       await readMoves(source, segment, table, moves); // what can't be read, the scan of its run tells
     const changed = this.#changed.moves;
     const other = newPlainPlace();
@@ -105,9 +104,9 @@ class CheckpointComparison {
     });
   }
 
-  async compareVolumes(): Promise<void> {
+  compareVolumes(): void {
     const { plain, findings } = this.#options;
-    const { index, catalog } = this.#content;
+    const { catalog } = this.#past.content;
     for (const volume of plain.volumes.values()) {
       const kept = catalog.volumes.get(volume.id);
       const isSame =
@@ -121,62 +120,75 @@ class CheckpointComparison {
           `volume "${volume.name}": the checkpoint's catalog differs from the log`,
           { volume: volume.name },
         );
-      const directory = index.branches.get(volume.branch);
-      const map = plain.branches.get(volume.branch);
-      const changed = this.#changed.of(volume.branch);
-      if (directory !== undefined && map !== undefined)
-        await this.#compareVolume({ volume, directory, map, changed });
     }
   }
 
-  async #compareVolume(pair: Compared): Promise<void> {
-    const { directory, map, changed } = pair;
-    const chunks = new Set([...map.chunkNumbers(), ...directory.chunks.keys()]);
+  /** One that the checkpoint knows. */
+  async compareBranch(branch: number): Promise<void> {
+    const { plain, findings } = this.#options;
+    const map = plain.branches.get(branch);
+    if (map === undefined) return;
+    const id = this.#past.content.catalog.branches.get(branch)?.volume ?? 0;
+    const volume = plain.volumes.get(id);
+    const isNewest = volume?.branch === branch;
+    const { name: volumeName = `${id}`, sizeBytes = 0 } = volume ?? {};
+    const name = `volume "${volumeName}"${isNewest ? "" : `, branch ${branch}`}`;
+    const changed = this.#changed.of(branch);
+    const compared = { branch, volume: volumeName, name, sizeBytes, map, changed };
+    const chunks = new Set([
+      ...map.chunkNumbers(),
+      ...Array(this.#past.chunkCountOf(branch)).keys(),
+    ]);
     for (const chunk of chunks) {
-      if (changed.constantOfChunk(chunk) === CHANGED || isInherited(directory, chunk)) continue;
-      const constant = map.constantOfChunk(chunk);
-      if (constant === undefined || constantOfChunk(directory, chunk) !== constant)
-        await this.#compareChunk(pair, chunk);
-      else if (constant !== LOW_HOLE) {
-        const endBlock = Math.ceil(pair.volume.sizeBytes / BLOCK_BYTES);
-        const rest = endBlock - chunk * CHUNK_BLOCKS;
-        this.blocksCompared += Math.max(0, Math.min(CHUNK_BLOCKS, rest));
-      }
+      if (compared.changed.constantOfChunk(chunk) === CHANGED) continue;
+      await findings.guard(() => this.#compareChunk(compared, chunk));
     }
   }
 
-  async #compareChunk(pair: Compared, chunk: number): Promise<void> {
-    const { index } = this.#content;
+  async #compareChunk(compared: Compared, chunk: number): Promise<void> {
+    const { branch, sizeBytes, map } = compared;
+    const found = await this.#past.chunk({ branch, lsn: this.#past.lsn }, chunk);
+    const isConstant = "kind" in found && found.kind === "constant";
+    if (isConstant && map.constantOfChunk(chunk) === found.low) {
+      const rest = Math.ceil(sizeBytes / BLOCK_BYTES) - chunk * CHUNK_BLOCKS;
+      if (found.low !== LOW_HOLE) this.blocksCompared += Math.max(0, Math.min(CHUNK_BLOCKS, rest));
+      return;
+    }
     for (let at = 0; at < PLAIN_CHUNK_PAGES; at++) {
+      const content = "kind" in found ? found : (found[at] as PageContent);
       const page = chunk * PLAIN_CHUNK_PAGES + at;
-      if (isInherited(pair.directory, chunk, at)) continue;
-      await this.#options.findings.guard(async () => {
-        const first = page * PLAIN_PAGE_BLOCKS;
-        if (index.lookup(pair.directory, first) === NOT_LOADED)
-          await index.load(pair.directory, first);
-        this.#comparePage(pair, page);
-      });
+      await this.#options.findings.guard(() => this.#comparePage(compared, page, content));
     }
   }
 
-  /** The page is in memory. */
-  #comparePage(pair: Compared, page: number): void {
-    const { index } = this.#content;
-    const { volume, directory, map, changed } = pair;
+  async #comparePage(compared: Compared, page: number, content: PageContent): Promise<void> {
+    const { branch, map, changed } = compared;
     const wanted = map.page(page);
     const since = changed.page(page);
+    if (content.kind === "constant" && content.low === LOW_HOLE && wanted === undefined) return;
+    const key = content.kind === "image" ? `${content.run}:${content.offset8}` : "";
+    if (key !== "" && wanted !== undefined && this.#same.get(key) === wanted) return;
+    const found =
+      content.kind === "constant"
+        ? undefined
+        : await this.#past.page({ branch, lsn: this.#past.lsn }, page);
+    const constant = content.kind === "constant" ? content.low : LOW_HOLE;
+    let isSame = key !== "" && since === undefined;
     for (let block = 0; block < PLAIN_PAGE_BLOCKS; block++) {
       if (since?.[block * 2 + 1] === CHANGED) continue;
-      const lba = page * PLAIN_PAGE_BLOCKS + block;
-      const low = index.lookup(directory, lba);
-      const wantedLow = wanted?.[block * 2 + 1] ?? LOW_HOLE;
+      const segment = found?.[block * 2] ?? 0;
+      const low = found?.[block * 2 + 1] ?? constant;
       const wantedSegment = wanted?.[block * 2] ?? 0;
+      const wantedLow = wanted?.[block * 2 + 1] ?? LOW_HOLE;
       if (wantedLow === LOW_LOST) continue;
       if (low !== LOW_HOLE || wantedLow !== LOW_HOLE) this.blocksCompared += 1;
-      if (low === wantedLow && index.foundSegment === wantedSegment) continue;
-      const message = `volume "${volume.name}", block ${lba}: the index has ${formatReference(index.foundSegment, low)}, the log ${formatReference(wantedSegment, wantedLow)}`;
-      this.#options.findings.add("POOL_CORRUPT", message, { volume: volume.name, lba });
+      if (low === wantedLow && segment === wantedSegment) continue;
+      isSame = false;
+      const lba = page * PLAIN_PAGE_BLOCKS + block;
+      const message = `${compared.name}, block ${lba}: the index has ${formatReference(segment, low)}, the log ${formatReference(wantedSegment, wantedLow)}`;
+      this.#options.findings.add("POOL_CORRUPT", message, { volume: compared.volume, lba });
     }
+    if (isSame && wanted !== undefined) this.#same.set(key, wanted);
   }
 
   #findMove(
@@ -257,19 +269,4 @@ class ChangedBlocks {
     const end = Math.ceil((json.sizeBytes as number) / BLOCK_BYTES);
     if (end < oldEnd) this.of(volume.branch).fill(end, oldEnd - end, CHANGED);
   }
-}
-
-/** What a branch began with, and hasn't changed, the checkpoint leaves to the history of its origin. */
-function isInherited(directory: PageDirectory, chunkIndex: number, page?: number): boolean {
-  if (directory.origin === undefined) return false;
-  const chunk = directory.chunks[chunkIndex];
-  if (chunk === undefined || page === undefined) return chunk === undefined;
-  return chunk[page * CHUNK_WORDS + WORD_RUN] === INHERITED;
-}
-
-/** The low word that all blocks of a chunk have in the index, where that is plain; undefined: look at each. */
-function constantOfChunk(directory: PageDirectory, chunkIndex: number): number | undefined {
-  const chunk = directory.chunks[chunkIndex];
-  if (chunk === undefined) return LOW_HOLE;
-  return chunk === ZERO_CHUNK ? LOW_ZERO : undefined;
 }

@@ -2,24 +2,12 @@
 //
 // A checkpoint as a plain state: what all records before its cut came to, in the form that reading those records would
 // have given. Where the log no longer reaches back to its beginning, this is what readers without an index begin from.
+//
+// Branches share what they inherited: an image of a run is one array, whoever names it.
 
 import type { CheckpointBody } from "../index/checkpoint-body.ts";
-import {
-  type CheckpointSource,
-  type LoadedChunk,
-  readDirectories,
-  readRelocationTables,
-} from "../index/checkpoint-loader.ts";
-import {
-  CHUNK_BLOCKS,
-  CHUNK_PAGES,
-  CHUNK_WORDS,
-  CONSTANT,
-  PAGE_BLOCKS,
-  WORD_OFFSET,
-  WORD_RUN,
-  ZERO_CHUNK,
-} from "../index/page-directory.ts";
+import type { CheckpointSource, LoadedCheckpoint } from "../index/checkpoint-loader.ts";
+import { CHUNK_BLOCKS, CHUNK_PAGES, type Origin, PAGE_BLOCKS } from "../index/page-directory.ts";
 import {
   NODE_WORDS,
   RELOCATIONS_BYTES_MAX,
@@ -27,26 +15,23 @@ import {
   type StoredTable,
 } from "../index/relocation-node.ts";
 import { ENTRY_WORDS, PLACE_STATE } from "../index/relocation-table.ts";
-import {
-  decodeLeaf,
-  LEAF_BYTES_MAX,
-  NODE_HEADER_BYTES,
-  NODE_KIND,
-  readNode,
-} from "../index/run-file.ts";
-import { PlainState } from "../log/log-dump.ts";
+import { NODE_HEADER_BYTES } from "../index/run-file.ts";
+import type { BranchPoint } from "../log/branch-points.ts";
 import { isDamage } from "../log/log-reach.ts";
 import { PlainMap } from "../log/plain-map.ts";
 import type { PlainMoves } from "../log/plain-moves.ts";
-import { LOW_ZERO, offset8Of, slotOf, stateOf } from "../log/reference.ts";
+import { PlainState } from "../log/plain-state.ts";
+import { LOW_HOLE, offset8Of, slotOf, stateOf } from "../log/reference.ts";
 import { LOW_LOST } from "../log/volume-content.ts";
-import { BLOCK_BYTES } from "../reduce/block-memory.ts";
 import { Catalog } from "./catalog.ts";
+import { CheckpointPast, type PageContent } from "./checkpoint-past.ts";
 
 export interface CheckpointState {
   readonly state: PlainState;
   /** Pages, and lists of moved frames, that can't be read: their blocks are lost until a later record names them. */
   readonly lostNodes: number;
+  /** Branches that records behind the cut tell of may have begun before it: the state is told with what. */
+  readonly expectBranches: (points: readonly BranchPoint[]) => Promise<void>;
 }
 
 /** Volumes and branches without content. Throws POOL_CORRUPT. */
@@ -66,20 +51,26 @@ export function stateOfCatalog(
 
 /** What the checkpoint says about content; undefined when its catalog or a directory can't be read. */
 export async function readCheckpointState(
-  index: CheckpointSource,
-  body: CheckpointBody,
+  source: CheckpointSource,
+  checkpoint: LoadedCheckpoint,
 ): Promise<CheckpointState | undefined> {
   try {
-    const state = stateOfCatalog(body);
-    // What a branch began with stands with its origin's past, which a plain state hasn't got.
-    for (const { id, parent } of Catalog.fromJson(body.catalog).branches.values())
-      if (parent !== 0) state.branches.delete(id);
-    const chunks = await readDirectories(index, body);
-    const tables = await readRelocationTables(index, body);
-    const reading = new StateReading(index, state);
-    for (const chunk of chunks) await reading.addChunk(chunk);
-    for (const [segment, table] of tables) await reading.addMoves(segment, table);
-    return { state, lostNodes: reading.lostNodes };
+    const past = await CheckpointPast.load(source, checkpoint);
+    const state = stateOfCatalog(checkpoint.body);
+    const reading = new StateReading(past);
+    for (const branch of state.branches.keys())
+      state.branches.set(branch, (await reading.mapAt({ branch, lsn: past.lsn })).copy());
+    let lostNodes = reading.lostNodes;
+    for (const [segment, table] of past.content.index.relocations.storedTables())
+      lostNodes += await readMoves(source, segment, table, state.moves);
+    const { nextLsn } = checkpoint.body.cut;
+    const expectBranches = async (points: readonly BranchPoint[]): Promise<void> => {
+      state.expectBranches(points, nextLsn);
+      for (const { branch, parent, parentLsn: lsn } of points)
+        if (lsn < nextLsn - 1 && past.content.catalog.branches.has(parent))
+          state.expectBranch(branch, (await reading.mapAt({ branch: parent, lsn })).copy());
+    };
+    return { state, lostNodes, expectBranches };
   } catch (error) {
     if (isDamage(error)) return undefined;
     throw error;
@@ -127,61 +118,74 @@ export async function readMoves(
   }
 }
 
+/** In place of a page that can't be read: its blocks are lost until a later record names them. */
+const LOST_PAGE: Uint32Array = Uint32Array.from({ length: PAGE_BLOCKS * 2 }, (_, at) =>
+  at % 2 === 0 ? 0 : LOW_LOST,
+);
+
 class StateReading {
-  readonly #index: CheckpointSource;
-  readonly #state: PlainState;
+  readonly #past: CheckpointPast;
+  readonly #moments: Map<string, PlainMap> = new Map();
+  /** Images of runs, by place. */
+  readonly #images: Map<string, Uint32Array> = new Map();
   lostNodes = 0;
 
-  constructor(index: CheckpointSource, state: PlainState) {
-    this.#index = index;
-    this.#state = state;
+  constructor(past: CheckpointPast) {
+    this.#past = past;
   }
 
-  async addMoves(homeSegment: number, table: StoredTable): Promise<void> {
-    this.lostNodes += await readMoves(this.#index, homeSegment, table, this.#state.moves);
+  /** What the branch held. Whoever changes it takes a copy. */
+  async mapAt(origin: Origin): Promise<PlainMap> {
+    const key = `${origin.branch}@${origin.lsn}`;
+    let map = this.#moments.get(key);
+    if (map === undefined) {
+      map = await this.#readMap(origin);
+      this.#moments.set(key, map);
+    }
+    return map;
   }
 
-  async addChunk({ root, chunk }: LoadedChunk): Promise<void> {
-    const map = this.#state.branches.get(root.branch);
-    if (map === undefined) return;
-    if (chunk === ZERO_CHUNK) {
-      map.fill(root.chunk * CHUNK_BLOCKS, CHUNK_BLOCKS, LOW_ZERO);
+  async #readMap(origin: Origin): Promise<PlainMap> {
+    const map = new PlainMap();
+    const count = this.#past.chunkCountOf(origin.branch);
+    for (let chunk = 0; chunk < count; chunk++) {
+      const pages = await this.#orLost(this.#past.chunk(origin, chunk));
+      if (pages !== undefined && "kind" in pages) {
+        if (pages.kind === "constant" && pages.low !== LOW_HOLE)
+          map.fill(chunk * CHUNK_BLOCKS, CHUNK_BLOCKS, pages.low);
+        continue;
+      }
+      for (let at = 0; at < CHUNK_PAGES; at++)
+        await this.#addPage(map, origin, { page: chunk * CHUNK_PAGES + at, content: pages?.[at] });
+    }
+    return map;
+  }
+
+  async #addPage(
+    map: PlainMap,
+    origin: Origin,
+    { page, content }: { readonly page: number; readonly content: PageContent | undefined },
+  ): Promise<void> {
+    if (content === undefined) return map.putPage(page, LOST_PAGE);
+    if (content.kind === "constant") {
+      if (content.low !== LOW_HOLE) map.fill(page * PAGE_BLOCKS, PAGE_BLOCKS, content.low);
       return;
     }
-    for (let at = 0; at < CHUNK_PAGES; at++) {
-      const page = root.chunk * CHUNK_PAGES + at;
-      const run = chunk[at * CHUNK_WORDS + WORD_RUN] as number;
-      const offset = chunk[at * CHUNK_WORDS + WORD_OFFSET] as number;
-      if (run === 0) continue;
-      if (run === CONSTANT) map.fill(page * PAGE_BLOCKS, PAGE_BLOCKS, offset);
-      else await this.#addPage({ branch: root.branch, page, run, offset: offset * 8 }, map);
-    }
+    const key = content.kind === "image" ? `${content.run}:${content.offset8}` : undefined;
+    let references = key === undefined ? undefined : this.#images.get(key);
+    references ??= (await this.#orLost(this.#past.page(origin, page))) ?? LOST_PAGE;
+    if (key !== undefined) this.#images.set(key, references);
+    map.putPage(page, references);
   }
 
-  /** The references of a page; where its leaf is damaged, its blocks are lost until a later record names them. */
-  async #addPage(
-    leaf: { branch: number; page: number; run: number; offset: number },
-    map: PlainMap,
-  ): Promise<void> {
-    const { memory, runs } = this.#index;
-    const { page } = leaf;
-    const target = await memory.reads.acquire(LEAF_BYTES_MAX);
-    const image = memory.staging.allocate(BLOCK_BYTES);
-    const place = { ...leaf, kind: NODE_KIND.LEAF, position: page, target };
+  /** Undefined, and counted: it is damaged. */
+  async #orLost<T>(reading: Promise<T>): Promise<T | undefined> {
     try {
-      const isRead =
-        (await orLost(readNode(memory, runs, { ...place, maxBytes: LEAF_BYTES_MAX }))) &&
-        decodeLeaf(memory, target, image);
-      if (!isRead) this.lostNodes += 1;
-      for (let block = 0; block < PAGE_BLOCKS; block++) {
-        const word = (image >>> 2) + block * 2;
-        const segment = isRead ? (memory.words[word] as number) : 0;
-        const low = isRead ? (memory.words[word + 1] as number) : LOW_LOST;
-        map.set(page * PAGE_BLOCKS + block, segment, low);
-      }
-    } finally {
-      memory.reads.release(target);
-      memory.staging.release(image);
+      return await reading;
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      this.lostNodes += 1;
+      return undefined;
     }
   }
 }

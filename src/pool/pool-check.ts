@@ -24,10 +24,10 @@ import { readBranchPoints } from "../log/branch-points.ts";
 import { FileStore } from "../log/file-store.ts";
 import { segmentCorrupt } from "../log/known-segments.ts";
 import { type LogBegin, readLogBegin } from "../log/log-begin.ts";
-import { PlainState } from "../log/log-dump.ts";
 import { type LogReach, readLogReach } from "../log/log-reach.ts";
 import { PLAIN_PAGE_BLOCKS, type PlainMap } from "../log/plain-map.ts";
 import { newPlainPlace } from "../log/plain-moves.ts";
+import { PlainState } from "../log/plain-state.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
 import { offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
@@ -48,7 +48,7 @@ import { BlockMemory, shapeOf } from "../reduce/block-memory.ts";
 import { Catalog } from "./catalog.ts";
 import { type CheckFinding, CheckFindings } from "./check-findings.ts";
 import { compareCheckpoint } from "./checkpoint-comparison.ts";
-import { readCheckpointState } from "./checkpoint-state.ts";
+import { type CheckpointState, readCheckpointState } from "./checkpoint-state.ts";
 import { findingOfFrame } from "./frame-finding.ts";
 import { isFrameAt, SharedLook } from "./frame-look.ts";
 import { poolIdBytes, readIdentity } from "./identity.ts";
@@ -245,10 +245,13 @@ class PoolCheck {
 
   /** Reads the log into the plain state, as far as it goes; a break is a finding. */
   async #readLog(begin: LogBegin, checkpoints: readonly LoadedCheckpoint[]): Promise<LogReach> {
-    const start =
-      begin.lateStart === undefined ? LOG_BEGIN : await this.#baseOf(begin.lateStart, checkpoints);
+    const { start, base } =
+      begin.lateStart === undefined
+        ? { start: LOG_BEGIN, base: undefined }
+        : await this.#baseOf(begin.lateStart, checkpoints);
     const points = await readBranchPoints({ ...this.#source, start });
-    this.#plain.expectBranches(points, start.nextLsn);
+    if (base === undefined) this.#plain.expectBranches(points, start.nextLsn);
+    else await base.expectBranches(points);
     const reach = await readLogReach({
       ...this.#source,
       start,
@@ -266,19 +269,21 @@ class PoolCheck {
   async #baseOf(
     lateStart: ReplayStart,
     checkpoints: readonly LoadedCheckpoint[],
-  ): Promise<ReplayStart> {
-    let start: ReplayStart | undefined;
-    let fewestLost = Number.POSITIVE_INFINITY;
-    for (const { body } of [...checkpoints].reverse()) {
-      const read = fewestLost === 0 ? undefined : await readCheckpointState(this.#source, body);
-      if (read === undefined || read.lostNodes >= fewestLost) continue;
-      fewestLost = read.lostNodes;
+  ): Promise<{ readonly start: ReplayStart; readonly base: CheckpointState | undefined }> {
+    let start = lateStart;
+    let base: CheckpointState | undefined;
+    for (const checkpoint of [...checkpoints].reverse()) {
+      if (base?.lostNodes === 0) break;
+      const read = await readCheckpointState(this.#source, checkpoint);
+      if (read === undefined || read.lostNodes >= (base?.lostNodes ?? Number.POSITIVE_INFINITY))
+        continue;
+      base = read;
       this.#plain = read.state;
-      this.#windowMicros = Catalog.fromJson(body.catalog).retention.everyWriteMicros;
-      start = body.cut;
+      this.#windowMicros = Catalog.fromJson(checkpoint.body.catalog).retention.everyWriteMicros;
+      start = checkpoint.body.cut;
     }
-    if (start === undefined) this.#findings.addError(beginsLate(lateStart));
-    return start ?? lateStart;
+    if (base === undefined) this.#findings.addError(beginsLate(lateStart));
+    return { start, base };
   }
 
   /** Headers and footers of all segments, and their batches and frames. */
@@ -364,11 +369,11 @@ class PoolCheck {
     reach: LogReach,
   ): Promise<number> {
     let blocksCompared = 0;
-    for (const { body } of checkpoints)
+    for (const checkpoint of checkpoints)
       await this.#findings.guard(async () => {
         const compared = await compareCheckpoint({
           source: this.#source,
-          body,
+          checkpoint,
           plain: this.#plain,
           reach,
           isThere: (segment) => this.#present.has(segment),
@@ -418,7 +423,7 @@ class PoolCheck {
     const base = newest?.body.bases?.findLast(({ cut }) => cut.recordedMicros <= beginMicros);
     if (base !== undefined && base.cut.nextLsn >= (begin.lateStart?.nextLsn ?? 0)) {
       const body = await readBody(this.#source, base.slot);
-      const held = await readCheckpointState(this.#source, body);
+      const held = await readCheckpointState(this.#source, { slot: base.slot, body });
       for (const volume of held?.state.volumes.values() ?? []) {
         const nameOf = (lba: number): string =>
           `volume "${volume.name}", block ${lba} as of LSN ${base.cut.nextLsn}`;

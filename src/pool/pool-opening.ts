@@ -6,21 +6,18 @@
 
 import { hasCode, type StorageError } from "../base/errors.ts";
 import { rebuildRelocations } from "../gc/relocation-repair.ts";
-import type { HistoryBase } from "../index/checkpoint-body.ts";
 import {
   type CheckpointSource,
-  isRunOf,
   type LoadedCheckpoint,
   neededRuns,
   readCheckpoints,
-  runsOf,
 } from "../index/checkpoint-loader.ts";
 import { Checkpointer, type CheckpointLog } from "../index/checkpointer.ts";
-import type { CheckpointState } from "../index/kept-checkpoints.ts";
+import { type CheckpointState, checkpointStateOf } from "../index/kept-checkpoints.ts";
 import { LeafRepair } from "../index/leaf-repair.ts";
 import { Past } from "../index/past.ts";
 import type { StoredTable } from "../index/relocation-node.ts";
-import { runName, runNumberOf } from "../index/run-file.ts";
+import { runNumberOf } from "../index/run-file.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogPosition } from "../log/log-writer.ts";
 import { RECORD_KIND } from "../log/record.ts";
@@ -119,7 +116,7 @@ export class PoolOpening {
       promisesFrom(newest?.body.promise ?? {}),
     );
     content.onRetention = (lsn) => this.history.retentionSet(lsn);
-    this.#checkpointer = this.#makeCheckpointer(stateFrom(usable, await host.log.list()));
+    this.#checkpointer = this.#makeCheckpointer(checkpointStateOf(usable, await host.log.list()));
     const state = () => this.#checkpointer.state;
     this.past = new Past({ ...this.#source, index: content.index, state });
     content.index.past = this.past;
@@ -316,26 +313,4 @@ export class PoolOpening {
 /** A log that stands still between two batches of a replay, for the checkpoint taken there. */
 function standingAt(at: ReplayStart, durable: () => Promise<void>): CheckpointLog {
   return { cut: () => at, durableBatches: durable };
-}
-
-function stateFrom(
-  checkpoints: readonly LoadedCheckpoint[],
-  names: readonly string[],
-): CheckpointState {
-  const [newest, previous] = checkpoints;
-  const there = new Set(names);
-  const isThere = (run: number): boolean => there.has(runName(run));
-  const lastRun = names.reduce((highest, name) => Math.max(highest, runNumberOf(name)), 0);
-  const runs = newest === undefined ? [] : runsOf(newest);
-  // What an older checkpoint kept for history alone may be gone by now, with what it was kept for.
-  const isBase = ({ slot }: HistoryBase): boolean =>
-    runs.every((run) => !isRunOf(run, slot.sequence) || isThere(run.number));
-  return {
-    newest: newest === undefined ? undefined : { slot: newest.slot, cut: newest.body.cut },
-    bases: (newest?.body.bases ?? []).filter(isBase),
-    lists: (newest?.body.lists ?? []).filter(({ run }) => isThere(run)),
-    runs: runs.filter(({ number }) => isThere(number)),
-    lastRun: Math.max(lastRun, newest?.slot.run ?? 0),
-    cutSegments: [newest?.body.cut.segmentNumber ?? 0, previous?.body.cut.segmentNumber ?? 0],
-  };
 }

@@ -13,14 +13,14 @@ import {
   readCheckpoints,
 } from "../index/checkpoint-loader.ts";
 import { runName } from "../index/run-file.ts";
-import { readBranchPoints } from "../log/branch-points.ts";
+import { type BranchPoint, readBranchPoints } from "../log/branch-points.ts";
 import { FileStore } from "../log/file-store.ts";
 import { readLogBegin } from "../log/log-begin.ts";
-import { PlainState } from "../log/log-dump.ts";
 import { isDamage, type LogReach, readLogReach } from "../log/log-reach.ts";
+import { PlainState } from "../log/plain-state.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
-import { readCheckpointState } from "./checkpoint-state.ts";
+import { type CheckpointState, readCheckpointState } from "./checkpoint-state.ts";
 
 const OPEN_FILES_MAX = 16;
 
@@ -60,14 +60,15 @@ async function salvageWhole(
   index: CheckpointSource,
   checkpoints: readonly LoadedCheckpoint[],
 ): Promise<Salvage> {
-  const state = new PlainState();
-  const reach = await readFrom(index, LOG_BEGIN, state);
-  let best: Salvage = { state, reach, cutLsn: undefined, damage: reach.damage };
-  for (const { body } of checkpoints) {
+  const whole = beginAt(LOG_BEGIN);
+  const reach = await readFrom(index, LOG_BEGIN, whole);
+  let best: Salvage = { state: whole.state, reach, cutLsn: undefined, damage: reach.damage };
+  for (const checkpoint of checkpoints) {
+    const { body } = checkpoint;
     if (body.cut.nextLsn <= best.reach.nextLsn) continue;
-    const begun = await readCheckpointState(index, body);
+    const begun = await readCheckpointState(index, checkpoint);
     if (begun === undefined) continue;
-    const further = await readFrom(index, body.cut, begun.state);
+    const further = await readFrom(index, body.cut, begun);
     const damage = best.damage ?? endsEarly(best.reach, body.cut);
     best = { state: begun.state, reach: further, cutLsn: body.cut.nextLsn, damage };
   }
@@ -82,17 +83,18 @@ async function salvageLate(
 ): Promise<Salvage> {
   let best: Salvage | undefined;
   let fewestLost = Number.POSITIVE_INFINITY;
-  for (const { body } of checkpoints) {
-    const begun = fewestLost === 0 ? undefined : await readCheckpointState(index, body);
+  for (const checkpoint of checkpoints) {
+    const { body } = checkpoint;
+    const begun = fewestLost === 0 ? undefined : await readCheckpointState(index, checkpoint);
     if (begun === undefined || begun.lostNodes >= fewestLost) continue;
     fewestLost = begun.lostNodes;
-    const reach = await readFrom(index, body.cut, begun.state);
+    const reach = await readFrom(index, body.cut, begun);
     best = { state: begun.state, reach, cutLsn: body.cut.nextLsn, damage: reach.damage };
   }
   if (best === undefined) {
-    const state = new PlainState();
-    const reach = await readFrom(index, lateStart, state);
-    return { state, reach, cutLsn: undefined, damage: beginsLate(lateStart) };
+    const rest = beginAt(lateStart);
+    const reach = await readFrom(index, lateStart, rest);
+    return { state: rest.state, reach, cutLsn: undefined, damage: beginsLate(lateStart) };
   }
   const { reach } = best;
   const behind = checkpoints.find(({ body }) => body.cut.nextLsn > reach.nextLsn);
@@ -100,12 +102,23 @@ async function salvageLate(
   return { ...best, damage: best.damage ?? endsEarly(reach, behind.body.cut) };
 }
 
+/** A state, and how it is told of branches that are to come. */
+type Begun = Pick<CheckpointState, "state" | "expectBranches">;
+
+/** Of a reader that has nothing in front of the place it begins at. */
+function beginAt({ nextLsn }: ReplayStart): Begun {
+  const state = new PlainState();
+  const expectBranches = (points: readonly BranchPoint[]): Promise<void> =>
+    Promise.resolve(state.expectBranches(points, nextLsn));
+  return { state, expectBranches };
+}
+
 async function readFrom(
   index: CheckpointSource,
   start: ReplayStart,
-  state: PlainState,
+  { state, expectBranches }: Begun,
 ): Promise<LogReach> {
-  state.expectBranches(await readBranchPoints({ ...index, start }), start.nextLsn);
+  await expectBranches(await readBranchPoints({ ...index, start }));
   const onRecord = state.apply.bind(state, index.memory);
   return readLogReach({ ...index, start, onRecord });
 }
