@@ -73,6 +73,8 @@ export interface LogWriterOptions {
   /** The file system is full. May free a reserve; the write is tried again after `SPACE_RETRY_MS`. */
   readonly onSpaceMissing: () => void;
   readonly onStopped: (cause: StorageError) => void;
+  /** A flushed record was appended. */
+  readonly onFlushed: (branch: number, lsn: number, timeMicros: number) => void;
   /** Called in the turn in which a segment gets its last batch; its footer follows, unless the disk is full. */
   readonly onSegmentSealed: (segment: SealedSegment) => void;
 }
@@ -167,12 +169,14 @@ export class LogWriter {
   #tableTurn = 0;
   /** Of the last append of blocks: where its references are, and what was made of them. */
   referencesAddress = 0;
-  readonly packed: { segment: number; rowsAddress: number; frameBytes: number } = {
-    segment: 0,
-    rowsAddress: 0,
-    frameBytes: 0,
-  };
-  /** Of the last `appendEncoded`: the record's time. */
+  readonly packed: {
+    segment: number;
+    rowsAddress: number;
+    frameBytes: number;
+    /** Where the frames end, offset / 8. */
+    framesEnd8: number;
+  } = { segment: 0, rowsAddress: 0, frameBytes: 0, framesEnd8: 0 };
+  /** Of the last record of a change, or of JSON: its time. */
   appendedMicros = 0;
 
   batchCount = 0;
@@ -290,7 +294,7 @@ export class LogWriter {
     const segment = batch.segment as OpenSegment;
     const record = batch.recordAddress;
     const recordBytes = WROTE_HEADER_BYTES + 8 * blockCount;
-    putRecordHeader(view, record, RECORD_KIND.WROTE, recordBytes, this.#time.offsetMicros());
+    putRecordHeader(view, record, RECORD_KIND.WROTE, recordBytes, this.#offsetMicros());
     view.setUint32(record + 8, branch, true);
     view.setUint32(record + 12, blockCount, true);
     putU64(view, record + 16, lba);
@@ -324,7 +328,9 @@ export class LogWriter {
     this.packed.segment = segment.number;
     this.packed.rowsAddress = rowsAddress;
     this.packed.frameBytes = frameBytes;
-    return this.#appended(batch, recordBytes, frameBytes);
+    const lsn = this.#appended(batch, recordBytes, frameBytes);
+    this.packed.framesEnd8 = batch.frameOffset / 8;
+    return lsn;
   }
 
   /**
@@ -375,7 +381,7 @@ export class LogWriter {
     const batch = this.#opened();
     const view = this.#memory.view;
     const record = batch.recordAddress;
-    putRecordHeader(view, record, kind, RANGE_RECORD_BYTES, this.#time.offsetMicros());
+    putRecordHeader(view, record, kind, RANGE_RECORD_BYTES, this.#offsetMicros());
     view.setUint32(record + 8, branch, true);
     view.setUint32(record + 12, range.options, true);
     putU64(view, record + 16, range.lba);
@@ -388,8 +394,7 @@ export class LogWriter {
   appendEncoded(record: Uint8Array): number {
     const batch = this.#opened();
     const at = batch.recordAddress;
-    const offsetMicros = this.#time.offsetMicros();
-    this.appendedMicros = this.#time.recordedMicros + offsetMicros;
+    const offsetMicros = this.#offsetMicros();
     this.#memory.bytes.set(record, at);
     this.#memory.view.setUint32(at + 4, offsetMicros, true);
     return this.#appended(batch, record.length, 0);
@@ -605,17 +610,19 @@ export class LogWriter {
     const batch = this.#opened();
     const view = this.#memory.view;
     const record = batch.recordAddress;
-    putRecordHeader(
-      view,
-      record,
-      RECORD_KIND.FLUSHED,
-      FLUSHED_RECORD_BYTES,
-      this.#time.offsetMicros(),
-    );
+    putRecordHeader(view, record, RECORD_KIND.FLUSHED, FLUSHED_RECORD_BYTES, this.#offsetMicros());
     view.setUint32(record + 8, branch, true);
     view.setUint32(record + 12, 0, true);
-    this.#appended(batch, FLUSHED_RECORD_BYTES, 0);
+    const lsn = this.#appended(batch, FLUSHED_RECORD_BYTES, 0);
     batch.lastFlushedBranch = branch;
+    this.#options.onFlushed(branch, lsn, this.appendedMicros);
+  }
+
+  /** Of the record that is being appended; its time stays in `appendedMicros`. */
+  #offsetMicros(): number {
+    const offsetMicros = this.#time.offsetMicros();
+    this.appendedMicros = this.#time.recordedMicros + offsetMicros;
+    return offsetMicros;
   }
 
   #appended(batch: BatchBuffer, recordBytes: number, frameBytes: number): number {

@@ -15,20 +15,29 @@ import {
 } from "../index/checkpoint-loader.ts";
 import type { PageDirectory } from "../index/page-directory.ts";
 import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
-import { LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
+import { LOW_HOLE } from "../log/reference.ts";
 import { BLOCK_BYTES } from "../reduce/block-memory.ts";
+import { ActivityFeed } from "../volume/activity-feed.ts";
+import { ActivityTimeline } from "../volume/activity-timeline.ts";
+import type { Suspicion } from "../volume/activity-watch.ts";
 import { Catalog } from "./catalog.ts";
 import type { RecordPlace } from "./catalog-fields.ts";
 import type { Branch, Volume } from "./catalog-volume.ts";
 
+/** What is remembered of what happened when. */
+const ACTIVITY_BYTES_MAX = 1 << 20;
+
 export class PoolContent {
   readonly index: BlockIndex;
+  readonly activity: ActivityFeed;
   catalog: Catalog = new Catalog();
   /** Told when a record has set what is retained. */
   onRetention: ((lsn: number) => void) | undefined;
 
-  constructor(index: BlockIndex) {
+  constructor(index: BlockIndex, onSuspicious: (suspicion: Suspicion) => void = () => undefined) {
     this.index = index;
+    const options = { bytesMax: ACTIVITY_BYTES_MAX, onSuspicious };
+    this.activity = new ActivityFeed(index, new ActivityTimeline(index.memory.words, options));
   }
 
   /** Begins from a checkpoint. Throws POOL_CORRUPT, DISK_IO; then nothing has changed. */
@@ -57,15 +66,20 @@ export class PoolContent {
   replay(cursor: RecordCursor): void {
     switch (cursor.kind) {
       case RECORD_KIND.WROTE:
-        this.index.applyWrote(this.#branchOf(cursor), cursor, cursor.referencesOffset, cursor.lsn);
+        this.activity.wrote(this.#branchOf(cursor), cursor, 0);
         return;
       case RECORD_KIND.ZEROED:
-        this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_ZERO, cursor.lsn);
+        this.activity.zeroed(this.#branchOf(cursor), cursor);
         return;
       case RECORD_KIND.TRIMMED:
-        this.index.applyConstant(this.#branchOf(cursor), cursor, LOW_HOLE, cursor.lsn);
+        this.activity.trimmed(this.#branchOf(cursor), cursor);
+        return;
+      case RECORD_KIND.FLUSHED:
+        if (this.index.branches.has(cursor.branch))
+          this.activity.timeline.flushed(cursor.branch, cursor.lsn, cursor.timeMicros);
         return;
       case RECORD_KIND.RELOCATED:
+        this.activity.timeline.frameMoved(cursor.placeOffset8);
         if (this.index.relocations.apply(cursor)) return;
         throw misfit(cursor.lsn, "more frames of a segment were moved than it can have");
       default:
@@ -77,12 +91,21 @@ export class PoolContent {
   /** Applies a record with JSON. False when it contradicts what is there; then nothing has changed. */
   apply(kind: number, body: Readonly<Record<string, unknown>>, at: RecordPlace): boolean {
     if (kind === RECORD_KIND.SEGMENT_DROPPED) return this.#segmentDropped(body);
-    const oldBytes = this.#volumeOf(body)?.sizeBytes ?? 0;
+    if (kind === RECORD_KIND.CLOCK_STEPPED && Number.isSafeInteger(body.stepMicros))
+      this.activity.timeline.clockStepped(at.lsn, at.timeMicros, body.stepMicros as number);
+    const before = this.#volumeOf(body);
+    const oldBytes = before?.sizeBytes ?? 0;
+    const wasCompressed = before?.isCompressed;
     if (!this.catalog.apply(kind, body, at)) return false;
     if (kind === RECORD_KIND.VOLUME_MADE || kind === RECORD_KIND.BRANCHED)
       this.#addBranch(body.branch as number);
+    if (kind === RECORD_KIND.BRANCHED)
+      this.activity.timeline.branched(body.branch as number, body.parent as number);
     if (kind === RECORD_KIND.RETENTION_SET) this.onRetention?.(at.lsn);
     const volume = this.#volumeOf(body);
+    if (kind === RECORD_KIND.VOLUME_SET && volume !== undefined)
+      if (volume.isCompressed !== wasCompressed)
+        this.activity.timeline.compressionSet(volume.branch, volume.isCompressed);
     if (kind === RECORD_KIND.VOLUME_RESIZED && volume !== undefined)
       this.#cutOff(volume, oldBytes, at.lsn);
     return true;

@@ -18,6 +18,7 @@ import { LeafRepair } from "../index/leaf-repair.ts";
 import { Past } from "../index/past.ts";
 import type { StoredTable } from "../index/relocation-node.ts";
 import { runNumberOf } from "../index/run-file.ts";
+import { BATCH_HEADER_BYTES } from "../log/batch.ts";
 import type { FileStore } from "../log/file-store.ts";
 import type { LogPosition } from "../log/log-writer.ts";
 import { RECORD_KIND } from "../log/record.ts";
@@ -142,6 +143,10 @@ export class PoolOpening {
       onRecord: (cursor) => {
         content.replay(cursor);
         if (cursor.kind === RECORD_KIND.SEGMENT_DROPPED) dropped.push(cursor.json ?? {});
+      },
+      onBatch: (segment, offset, { frameBytes }) => {
+        const framesAt8 = (offset + BATCH_HEADER_BYTES) / 8;
+        content.activity.timeline.batchBegan(segment, framesAt8, framesAt8 + frameBytes / 8);
       },
       onDamagedFrame: (frame) => damage.frameDamaged(frame),
       onStanding: (at, makeDurable) => {

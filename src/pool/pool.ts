@@ -24,7 +24,7 @@ import { LogTimes } from "../log/log-times.ts";
 import { type LogPosition, LogWriter } from "../log/log-writer.ts";
 import { encodeJsonRecord, RECORD_KIND } from "../log/record.ts";
 import type { RecoveryResult } from "../log/recovery.ts";
-import { LOW_HOLE, SEGMENT_BYTES_MAX } from "../log/reference.ts";
+import { SEGMENT_BYTES_MAX } from "../log/reference.ts";
 import { segmentName } from "../log/segment.ts";
 import { SegmentSet } from "../log/segment-set.ts";
 import { SharedFrames } from "../log/shared-frame.ts";
@@ -38,6 +38,7 @@ import {
 import { BlockReducer, type Reduction } from "../reduce/block-reducer.ts";
 import { DedupIndex } from "../reduce/dedup-index.ts";
 import type { BlockPreparer } from "../reduce/prepared-blocks.ts";
+import type { ActivityFeed } from "../volume/activity-feed.ts";
 import { BlockStore } from "../volume/block-store.ts";
 import { PromisedRequest } from "../volume/device-request.ts";
 import { FingerprintLists, type FingerprintListsOptions } from "../volume/fingerprint-lists.ts";
@@ -175,7 +176,9 @@ export class Pool {
       address: this.memory.dedupAddress,
       lengthBytes: this.memory.shape.dedupBytes,
     });
-    this.#content = new PoolContent(this.index);
+    this.#content = new PoolContent(this.index, (suspicion) =>
+      this.#tell("warn", "history.suspicious", { ...suspicion }),
+    );
     this.#damage = new Damage(host.clock, (level, event, fields) =>
       this.#tell(level, event, fields),
     );
@@ -551,6 +554,10 @@ export class Pool {
 
   // ---- what devices ask (DevicePool)
 
+  get activity(): ActivityFeed {
+    return this.#content.activity;
+  }
+
   /** Frees space that nothing needs, for a write that waits for it. False: there is none. */
   async reclaim(): Promise<boolean> {
     const isFreed = await this.#housekeeper.reclaim();
@@ -805,8 +812,10 @@ export class Pool {
       const blockCount = directory.chunks.length * CHUNK_BLOCKS;
       await this.log.withRoom(() => {
         const range = { lba: 0, blockCount, options: 0 };
-        const lsn = this.log.appendRange(RECORD_KIND.TRIMMED, volume.branch, range);
-        this.index.applyConstant(directory, range, LOW_HOLE, lsn);
+        const { branch } = volume;
+        const lsn = this.log.appendRange(RECORD_KIND.TRIMMED, branch, range);
+        const record = { ...range, branch, lsn, timeMicros: this.log.appendedMicros };
+        this.#content.activity.trimmed(directory, record);
       });
     }
   }
@@ -837,6 +846,7 @@ export class Pool {
   }
 
   #openLog(position: LogPosition): Promise<LogWriter> {
+    this.#content.activity.timeline.batchBegan(position.segmentNumber, 0, 0);
     return LogWriter.open({
       memory: this.memory,
       directory: this.#host.log,
@@ -849,6 +859,8 @@ export class Pool {
       onWritten: () => this.#written(),
       onSpaceMissing: () => this.#space.spaceMissing(),
       onStopped: (cause) => this.#stopped(cause),
+      onFlushed: (branch, lsn, timeMicros) =>
+        this.#content.activity.timeline.flushed(branch, lsn, timeMicros),
       onSegmentSealed: (segment) => this.#sealed.add(segment.sizeBytes),
     });
   }
@@ -983,7 +995,10 @@ export class Pool {
     this.#tell("warn", "clock.stepped", { stepMicros });
     const record = encodeJsonRecord(RECORD_KIND.CLOCK_STEPPED, { stepMicros });
     this.#host.clock.afterInput(() => {
-      if (!this.#isClosed && this.log.hasRoom(0)) this.log.appendEncoded(record);
+      if (this.#isClosed || !this.log.hasRoom(0)) return;
+      const lsn = this.log.appendEncoded(record);
+      const at = { lsn, timeMicros: this.log.appendedMicros };
+      this.#content.apply(RECORD_KIND.CLOCK_STEPPED, { stepMicros }, at);
     });
   }
 

@@ -182,6 +182,13 @@ export class ActivityTimeline {
     if (normal !== undefined) this.#activityOf(branch).watch.inherit(normal);
   }
 
+  /** What is normal is learned anew, for from here on content shrinks otherwise, by a setting; or not at all. */
+  compressionSet(branch: number, isCompressed: boolean): void {
+    const { watch } = this.#activityOf(branch);
+    watch.isCompressed = isCompressed;
+    watch.beginAnew();
+  }
+
   /** Nothing of the branch can be reached any more. */
   forget(branch: number): void {
     const activity = this.#branches.get(branch);

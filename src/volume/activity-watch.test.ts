@@ -96,6 +96,18 @@ test("a checkpoint in the middle changes nothing", () => {
   equal(restored.timeline.isSuspicious(1), false);
 });
 
+test("nothing is suspicious when it is the volume's compression that was turned off", () => {
+  const watched = settled();
+  watched.timeline.compressionSet(1, false);
+  watched.encrypt(100, 300);
+  equal(watched.suspicions.length, 0);
+  watched.timeline.compressionSet(1, true);
+  watched.settle();
+  equal(watched.suspicions.length, 0);
+  watched.encrypt(100, 64);
+  equal(watched.suspicions.length, 1);
+});
+
 test("files that are written anew encrypted, and whose old blocks are trimmed, are noticed", () => {
   const { suspicions, disk } = settled();
   const half = DISK_BLOCKS / 2;

@@ -110,6 +110,8 @@ export class ActivityWatch {
   /** Windows since there was so much of it as to doubt. */
   #quietCount = QUIET_WINDOWS;
   #raisedCount = 0;
+  /** Where nothing is compressed, what doesn't shrink says nothing. A setting of the volume's, told anew at each opening. */
+  isCompressed = true;
 
   constructor(branch: number, onSuspicious: (suspicion: Suspicion) => void) {
     this.#branch = branch;
@@ -153,7 +155,7 @@ export class ActivityWatch {
   }
 
   #judge(): void {
-    const evidence = this.#evidenceShare();
+    const evidence = this.isCompressed ? this.#evidenceShare() : 0;
     const drift = Math.min(
       DRIFT_MAX,
       Math.max(DRIFT_MIN, this.#normalEvidence + DEVIATIONS * this.#deviation),
@@ -204,7 +206,7 @@ export class ActivityWatch {
   #tell(): void {
     if (this.#raisedCount > 0) {
       this.#raisedCount = this.evidence === 0 ? 0 : this.#raisedCount + 1;
-      if (this.#raisedCount > RAISED_WINDOWS_MAX) this.#beginAnew();
+      if (this.#raisedCount > RAISED_WINDOWS_MAX) this.beginAnew();
       return;
     }
     if (this.evidence < SUSPICIOUS_BLOCKS) return;
@@ -219,7 +221,8 @@ export class ActivityWatch {
     });
   }
 
-  #beginAnew(): void {
+  /** What is normal is learned from here on. */
+  beginAnew(): void {
     this.#raisedCount = 0;
     this.#learnedCount = 0;
     this.evidence = 0;
@@ -231,6 +234,7 @@ export class ActivityWatch {
     this.#normalEvidence = other.#normalEvidence;
     this.#deviation = other.#deviation;
     this.#learnedCount = other.#learnedCount;
+    this.isCompressed = other.isCompressed;
   }
 
   encode(writer: ActivityWriter): void {

@@ -35,6 +35,8 @@ import {
   PREPARED_BLOCKS_MAX,
   preparedBytes,
 } from "../reduce/prepared-blocks.ts";
+import type { ActivityFeed } from "./activity-feed.ts";
+import type { WroteRecord } from "./activity-timeline.ts";
 import { type BlockStore, Wanted } from "./block-store.ts";
 import {
   APPENDED,
@@ -54,6 +56,7 @@ export interface DeviceExtentSink {
 export interface DevicePool {
   readonly memory: BlockMemory;
   readonly index: BlockIndex;
+  readonly activity: ActivityFeed;
   readonly log: LogWriter;
   readonly blocks: BlockStore;
   readonly reducer: BlockReducer;
@@ -103,6 +106,8 @@ export class VolumeDevice implements ChangeTarget {
   readonly #pool: DevicePool;
   readonly #directory: PageDirectory;
   readonly #changes: ChangeQueue = new ChangeQueue(this);
+  /** Of the write that is being appended. */
+  readonly #record: { -readonly [field in keyof WroteRecord]: WroteRecord[field] };
   sizeBytes: number;
   isReadOnly: boolean;
   readonly reduction: Reduction = new Reduction();
@@ -132,6 +137,8 @@ export class VolumeDevice implements ChangeTarget {
   ) {
     this.#pool = pool;
     this.#directory = directory;
+    const { branch } = directory;
+    this.#record = { lsn: 0, timeMicros: 0, branch, lba: 0, blockCount: 0, referencesOffset: 0 };
     this.sizeBytes = options.sizeBytes;
     this.isReadOnly = options.isReadOnly;
   }
@@ -373,11 +380,15 @@ export class VolumeDevice implements ChangeTarget {
   }
 
   #appendPlanned(lba: number, blockCount: number, address: number): void {
-    const { log, index, reducer } = this.#pool;
-    const extent = { branch: this.#directory.branch, lba, blockCount };
-    const lsn = log.appendWrote(extent, address, reducer);
+    const { log, activity, reducer } = this.#pool;
+    const record = this.#record;
+    record.lba = lba;
+    record.blockCount = blockCount;
+    record.lsn = log.appendWrote(record, address, reducer);
+    record.timeMicros = log.appendedMicros;
+    record.referencesOffset = log.referencesAddress;
     reducer.packed(log.packed, this.reduction);
-    index.applyWrote(this.#directory, extent, log.referencesAddress, lsn);
+    activity.wrote(this.#directory, record, log.packed.framesEnd8);
     this.#trailSegment = reducer.hitSegment;
     this.#trailLow = reducer.hitLow;
     this.#trailEnd = lba + blockCount;
@@ -455,13 +466,17 @@ export class VolumeDevice implements ChangeTarget {
   }
 
   appendRange(kind: "zero" | "clear" | "trim", lba: number, blockCount: number): void {
-    const { log, index } = this.#pool;
+    const { log, activity } = this.#pool;
     const isKept = kind === "zero";
-    const options = isKept ? ZERO_OPTION_KEEP_ALLOCATED : 0;
-    const range = { lba, blockCount, options };
-    const recordKind = isKept ? RECORD_KIND.ZEROED : RECORD_KIND.TRIMMED;
-    const lsn = log.appendRange(recordKind, this.#directory.branch, range);
-    index.applyConstant(this.#directory, range, isKept ? LOW_ZERO : LOW_HOLE, lsn);
+    const { branch } = this.#directory;
+    const lsn = log.appendRange(isKept ? RECORD_KIND.ZEROED : RECORD_KIND.TRIMMED, branch, {
+      lba,
+      blockCount,
+      options: isKept ? ZERO_OPTION_KEEP_ALLOCATED : 0,
+    });
+    const record = { lsn, timeMicros: log.appendedMicros, branch, lba, blockCount };
+    if (isKept) activity.zeroed(this.#directory, record);
+    else activity.trimmed(this.#directory, record);
   }
 
   acknowledge(request: DeviceRequest): void {

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a pool says of its past is the same before and after a crash: live, and in the replay of the records.
+
+import { deepEqual, equal, ok } from "node:assert/strict";
+import { test } from "node:test";
+import { BLOCK, PoolRig } from "../../test/crash/memory-rig.ts";
+import { Prng } from "../sim/prng.ts";
+import { type ActivityBucket, MINUTE_MICROS } from "../volume/activity-bucket.ts";
+
+const SIZE = 8 << 20;
+
+function linesOf({ pool }: PoolRig, branch: number): ActivityBucket[] {
+  const ever = { fromMicros: 0, toMicros: Number.MAX_SAFE_INTEGER };
+  const lines = pool.activity.timeline.range([{ branch, ...ever }], MINUTE_MICROS);
+  // What was replaced is known as far as pages are in memory.
+  for (const line of lines)
+    Object.assign(line, { rewrittenCount: 0, freshCount: 0, hardenedCount: 0 });
+  return lines;
+}
+
+for (const settings of [{}, { segmentBytes: 1 << 20 }])
+  test(`activity after a crash is what it was ${JSON.stringify(settings)}`, async () => {
+    const random = new Prng(5);
+    const rig = await PoolRig.create(settings);
+    for (const name of ["db", "web"]) await rig.pool.createVolume(name, SIZE);
+    const asked: Promise<number>[] = [];
+    for (let step = 0; step < 600; step++) {
+      const volume = random.below(3) === 0 ? "web" : "db";
+      const blocks = 1 + random.below(random.below(10) === 0 ? 40 : 3);
+      const lba = random.below(SIZE / BLOCK - blocks);
+      const content = new Uint8Array(blocks * BLOCK);
+      for (let block = 0; block < blocks; block++) {
+        const sort = random.below(4);
+        const part = content.subarray(block * BLOCK, (block + 1) * BLOCK);
+        if (sort === 1) part.fill(1 + random.below(5));
+        if (sort === 2) for (let at = 0; at < BLOCK; at++) part[at] = random.below(256);
+        if (sort === 3) for (let at = 0; at < 1000; at++) part[at] = random.below(256);
+      }
+      const what = random.below(20);
+      if (what === 0) asked.push(rig.trim(volume, lba * BLOCK, blocks * BLOCK));
+      else if (what === 1)
+        asked.push(rig.zero(volume, lba * BLOCK, blocks * BLOCK, { isHoleForbidden: true }));
+      else if (what < 4) asked.push(rig.flush(volume));
+      else
+        asked.push(
+          rig.write(volume, lba * BLOCK + (what === 5 ? 512 : 0), content, { isSlow: what === 6 }),
+        );
+      if (random.below(5) === 0) await Promise.all(asked.splice(0));
+    }
+    await Promise.all(asked);
+    await rig.flush("db");
+    rig.pool.activity.timeline.checkInvariants();
+    const branches = ["db", "web"].map((name) => rig.pool.device(name).branch);
+    const before = branches.map((branch) => linesOf(rig, branch));
+    ok(
+      before
+        .flat()
+        .some(
+          (line) => line.frameCount > 100 && line.rawFrameCount > 10 && line.duplicateCount > 10,
+        ),
+    );
+    ok(
+      before
+        .flat()
+        .some((line) => line.flushCount > 0 && line.trimCount > 0 && line.zeroedCount > 0),
+    );
+    const again = await PoolRig.open(rig.kill());
+    deepEqual(
+      branches.map((branch) => linesOf(again, branch)),
+      before,
+    );
+    equal(before.length, 2);
+    await again.close();
+  });
