@@ -32,6 +32,12 @@ interface ListRoots {
   readonly ranges: ReadonlyMap<number, readonly number[]>;
 }
 
+/** What a list tells of: chunks with changed pages, and branches with ranges. */
+export interface ListPlaces {
+  readonly chunks: readonly { readonly branch: number; readonly chunk: number }[];
+  readonly branches: readonly number[];
+}
+
 const BODIES_MAX = 8;
 const LISTS_MAX = 32;
 const DIRECTORIES_MAX = 64;
@@ -70,6 +76,16 @@ export class ChangeListReader {
     const { chunk } = await readChunk(this.#source, root);
     this.#directories.set(key, chunk);
     return chunk;
+  }
+
+  /** Where the list has anything. Throws POOL_CORRUPT, DISK_IO. */
+  async places(list: ChangeListFile): Promise<ListPlaces> {
+    const { chunks, ranges } = await this.#rootsOf(list);
+    const placeOf = (key: number) => ({
+      branch: Math.floor(key / CHUNKS_MAX),
+      chunk: key % CHUNKS_MAX,
+    });
+    return { chunks: [...chunks.keys()].map(placeOf), branches: [...ranges.keys()] };
   }
 
   /** Words as RANGE_WORDS says, by LSN. Throws POOL_CORRUPT, DISK_IO. */

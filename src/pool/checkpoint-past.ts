@@ -5,6 +5,7 @@
 // and salvage. It needs no memory of the slots, so several of them may be open.
 
 import { BlockIndex } from "../index/block-index.ts";
+import type { HistoryBase } from "../index/checkpoint-body.ts";
 import type { CheckpointSource, LoadedCheckpoint } from "../index/checkpoint-loader.ts";
 import { type CheckpointState, checkpointStateOf } from "../index/kept-checkpoints.ts";
 import {
@@ -35,6 +36,7 @@ export class CheckpointPast {
   readonly content: PoolContent;
   readonly state: Readonly<CheckpointState>;
   readonly #past: Past;
+  readonly #source: CheckpointSource;
 
   /** Throws POOL_CORRUPT, DISK_IO. */
   static async load(
@@ -53,9 +55,21 @@ export class CheckpointPast {
     state: Readonly<CheckpointState>,
   ) {
     const { memory, runs } = source;
+    this.#source = source;
     this.content = content;
     this.state = state;
     this.#past = new Past({ memory, runs, index: content.index, state: () => state });
+  }
+
+  /** The same, read as if this base weren't there. */
+  without(base: HistoryBase): CheckpointPast {
+    const bases = this.state.bases.filter((each) => each !== base);
+    return new CheckpointPast(this.#source, this.content, { ...this.state, bases });
+  }
+
+  /** Whether the base and the lists are there that lead to the moment. */
+  reaches(lsn: number): boolean {
+    return this.#past.reaches(lsn);
   }
 
   /** The last moment that the checkpoint has. */

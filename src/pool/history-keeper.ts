@@ -22,7 +22,7 @@ import {
 import type { Retention } from "./types.ts";
 
 export interface HistoryKeeperOptions {
-  readonly clock: Clock;
+  readonly clock: Pick<Clock, "wallMicros">;
   readonly catalog: () => Catalog;
   /** Bases stand no nearer to each other, in records. */
   readonly baseDistance: number;

@@ -15,7 +15,6 @@ import {
   type CheckpointSource,
   type LoadedCheckpoint,
   neededRuns,
-  readBody,
   readCheckpoints,
 } from "../index/checkpoint-loader.ts";
 import { runName } from "../index/run-file.ts";
@@ -25,11 +24,8 @@ import { FileStore } from "../log/file-store.ts";
 import { segmentCorrupt } from "../log/known-segments.ts";
 import { type LogBegin, readLogBegin } from "../log/log-begin.ts";
 import { type LogReach, readLogReach } from "../log/log-reach.ts";
-import { PLAIN_PAGE_BLOCKS, type PlainMap } from "../log/plain-map.ts";
-import { newPlainPlace } from "../log/plain-moves.ts";
 import { PlainState } from "../log/plain-state.ts";
-import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
-import { offset8Of, REFERENCE_STATE, stateOf } from "../log/reference.ts";
+import { RECORD_KIND } from "../log/record.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import {
   SEGMENT_HEADER_BYTES,
@@ -45,13 +41,14 @@ import {
   scanBatches,
 } from "../log/segment-scan.ts";
 import { BlockMemory, shapeOf } from "../reduce/block-memory.ts";
-import { Catalog } from "./catalog.ts";
 import { type CheckFinding, CheckFindings } from "./check-findings.ts";
 import { compareCheckpoint } from "./checkpoint-comparison.ts";
 import { type CheckpointState, readCheckpointState } from "./checkpoint-state.ts";
 import { findingOfFrame } from "./frame-finding.ts";
-import { isFrameAt, SharedLook } from "./frame-look.ts";
+import { SharedLook } from "./frame-look.ts";
+import { HistoryCheck } from "./history-check.ts";
 import { poolIdBytes, readIdentity } from "./identity.ts";
+import { ReferenceCheck } from "./reference-check.ts";
 import { beginsLate } from "./salvage.ts";
 import { StoredFrames } from "./stored-frames.ts";
 
@@ -108,24 +105,6 @@ export interface CheckOptions {
   readonly onProgress?: (done: { readonly segment: number }) => void;
 }
 
-/** What the check has found out when references are followed. */
-interface Found {
-  readonly begin: LogBegin;
-  readonly newest: LoadedCheckpoint | undefined;
-  readonly reach: LogReach;
-}
-
-interface Suspect {
-  readonly segment: number;
-  readonly offset8: number;
-  /** Of the first that refers to it. */
-  readonly name: string;
-  readonly problem: string;
-  referenceCount: number;
-}
-
-/** So many frames that no batch tells of are looked for; all others count as gone. */
-const SUSPECTS_MAX = 10_000;
 /** Enough of a slot to see whether it was ever written. */
 const SLOT_BYTES_READ = 4096;
 const OPEN_FILES_MAX = 64;
@@ -153,13 +132,8 @@ class PoolCheck {
   /** Segments whose frames are there. */
   #present: ReadonlySet<number> = new Set();
   #plain = new PlainState();
-  /** How far back every write is kept, in the end; 0: history isn't kept, null: for ever. */
-  #windowMicros: number | null = null;
   /** A segment has a hole where it should have none. */
   #isBroken = false;
-  /** Frames that something refers to and of which no batch tells, by name; and references to more of them. */
-  readonly #suspects: Map<string, Suspect> = new Map();
-  #untoldCount = 0;
 
   constructor(options: CheckOptions, poolId: Uint8Array) {
     const { log: directory, memoryBytes, zstd } = options;
@@ -183,9 +157,7 @@ class PoolCheck {
     await this.#scanSegments(begin, reach, isClosed);
     const blocksCompared = await this.#compareCheckpoints(checkpoints, reach);
     const counted =
-      reach.damage === undefined
-        ? await this.#countReferences({ begin, newest: checkpoints[0], reach })
-        : undefined;
+      reach.damage === undefined ? await this.#checkHistory(begin, checkpoints[0]) : undefined;
     const isLogWhole = reach.damage === undefined && !this.#isBroken;
     return {
       firstLsn: (begin.lateStart ?? LOG_BEGIN).nextLsn,
@@ -255,11 +227,7 @@ class PoolCheck {
     const reach = await readLogReach({
       ...this.#source,
       start,
-      onRecord: (cursor) => {
-        this.#plain.apply(this.#memory, cursor);
-        if (cursor.kind === RECORD_KIND.RETENTION_SET && cursor.json?.volume === undefined)
-          this.#windowMicros = windowOf(cursor.json ?? {});
-      },
+      onRecord: (cursor) => this.#plain.apply(this.#memory, cursor),
     });
     if (reach.damage !== undefined) this.#findings.addError(reach.damage);
     return reach;
@@ -279,7 +247,6 @@ class PoolCheck {
         continue;
       base = read;
       this.#plain = read.state;
-      this.#windowMicros = Catalog.fromJson(checkpoint.body.catalog).retention.everyWriteMicros;
       start = checkpoint.body.cut;
     }
     if (base === undefined) this.#findings.addError(beginsLate(lateStart));
@@ -384,112 +351,45 @@ class PoolCheck {
     return blocksCompared;
   }
 
+  /** Undefined: what is promised can't be told. */
+  async #checkHistory(
+    begin: LogBegin,
+    newest: LoadedCheckpoint | undefined,
+  ): Promise<ReferenceCount | undefined> {
+    let counted: ReferenceCount | undefined;
+    await this.#findings.guard(async () => {
+      const options = { source: this.#source, findings: this.#findings, begin, newest };
+      const history = await HistoryCheck.open(options);
+      await history.compareBases();
+      await history.compareLists();
+      counted = await this.#countReferences(history);
+    });
+    return counted;
+  }
+
   /** Follows every reference to its frame: of all volumes, and of the history that is promised. */
-  async #countReferences(found: Found): Promise<ReferenceCount> {
-    const counts = { references: 0, damagedReferences: 0 };
-    const onFollowed = (): void => {
-      counts.references += 1;
-      if (this.#frames.isDamaged) counts.damagedReferences += 1;
-    };
+  async #countReferences(history: HistoryCheck): Promise<ReferenceCount> {
+    const references = new ReferenceCheck({
+      memory: this.#memory,
+      segments: this.#segments,
+      frames: this.#frames,
+      moves: this.#plain.moves,
+      isPresent: (segment) => this.#present.has(segment),
+      findings: this.#findings,
+    });
     for (const volume of this.#plain.volumes.values()) {
-      const nameOf = (lba: number): string => `volume "${volume.name}", block ${lba}`;
-      // Of one that began before what is left of the log, only the checkpoints know.
+      // What removed ones held is let go with the promise. Of what can't be told there is a finding already.
       const map = this.#plain.branches.get(volume.branch);
-      if (map !== undefined) this.#followMap(map, nameOf, onFollowed);
+      if (map === undefined || (volume.isRemoved && !history.isRemovedKept(volume.id))) continue;
+      references.followVolume(map, (lba) => `volume "${volume.name}", block ${lba}`);
     }
-    await this.#findings.guard(() => this.#followHistory(found));
-    const danglingReferences = await this.#findDangling();
-    return { ...counts, danglingReferences, ...this.#frames.counts };
-  }
-
-  #followMap(map: PlainMap, nameOf: (lba: number) => string, onFollowed: () => void): void {
-    for (const number of map.pageNumbers()) {
-      const page = map.page(number) as Uint32Array;
-      for (let block = 0; block < PLAIN_PAGE_BLOCKS; block++) {
-        const low = page[block * 2 + 1] as number;
-        if (stateOf(low) !== REFERENCE_STATE.FRAME) continue;
-        const lba = number * PLAIN_PAGE_BLOCKS + block;
-        this.#follow(page[block * 2] as number, low, () => nameOf(lba));
-        onFollowed();
-      }
-    }
-  }
-
-  /** What volumes held where the promise begins, and all that was written since. */
-  async #followHistory({ begin, newest, reach }: Found): Promise<void> {
-    if (this.#windowMicros === 0) return;
-    const beginMicros = reach.timeMicros - (this.#windowMicros ?? Number.POSITIVE_INFINITY);
-    // Garbage collection began from this one or from an earlier one.
-    const base = newest?.body.bases?.findLast(({ cut }) => cut.recordedMicros <= beginMicros);
-    if (base !== undefined && base.cut.nextLsn >= (begin.lateStart?.nextLsn ?? 0)) {
-      const body = await readBody(this.#source, base.slot);
-      const held = await readCheckpointState(this.#source, { slot: base.slot, body });
-      for (const volume of held?.state.volumes.values() ?? []) {
-        const nameOf = (lba: number): string =>
-          `volume "${volume.name}", block ${lba} as of LSN ${base.cut.nextLsn}`;
-        this.#followMap(held?.state.mapOf(volume) as PlainMap, nameOf, () => undefined);
-      }
-      await this.#followRecords(base.cut);
-    } else if (begin.lateStart === undefined) await this.#followRecords(LOG_BEGIN);
-  }
-
-  async #followRecords(start: ReplayStart): Promise<void> {
-    const { view } = this.#memory;
-    const onRecord = ({ kind, lsn, blockCount, referencesOffset }: RecordCursor): void => {
-      if (kind !== RECORD_KIND.WROTE) return;
-      for (let block = 0; block < blockCount; block++) {
-        const segment = view.getUint32(referencesOffset + block * 8, true);
-        const low = view.getUint32(referencesOffset + block * 8 + 4, true);
-        // What volumes refer to was followed before.
-        if (stateOf(low) === REFERENCE_STATE.FRAME && !this.#isSuspect(segment, low))
-          this.#follow(segment, low, () => `log: LSN ${lsn}, block ${block} of it`);
-      }
+    await this.#findings.guard(() => history.follow(references));
+    const danglingReferences = await references.findDangling();
+    const { followedCount, damagedCount: damagedReferences } = references;
+    return {
+      ...{ references: followedCount, damagedReferences, danglingReferences },
+      ...this.#frames.counts,
     };
-    await readLogReach({ ...this.#source, start, onRecord });
-  }
-
-  #isSuspect(segment: number, low: number): boolean {
-    return this.#suspects.size > 0 && this.#suspects.has(`${segment}:${offset8Of(low) * 8}`);
-  }
-
-  /** Goes to the reference's frame; where no batch tells of one, it is looked for later. */
-  #follow(segment: number, low: number, nameOf: () => string): void {
-    const offset8 = offset8Of(low);
-    const problem = this.#frames.reach(segment, offset8, this.#plain.moves);
-    if (problem === undefined) return;
-    const frame = `${segment}:${offset8 * 8}`;
-    const known = this.#suspects.get(frame);
-    if (known !== undefined) known.referenceCount += 1;
-    else if (this.#suspects.size >= SUSPECTS_MAX) this.#untoldCount += 1;
-    else
-      this.#suspects.set(frame, { segment, offset8, name: nameOf(), problem, referenceCount: 1 });
-  }
-
-  /** Those that are in a damaged batch may be whole themselves. Counts the references to the others. */
-  async #findDangling(): Promise<number> {
-    const parts = { memory: this.#memory, segments: this.#segments };
-    const place = newPlainPlace();
-    // What a missing segment takes along is one finding.
-    const gone = new Map<string, Suspect & { readonly frame: string }>();
-    for (const [frame, suspect] of this.#suspects) {
-      const { segment, offset8, problem } = suspect;
-      if (!this.#plain.moves.find(segment, offset8, place))
-        Object.assign(place, { segment, offset8, isShared: false });
-      const isPresent = this.#present.has(place.segment);
-      if (isPresent && (await isFrameAt(parts, { segment, offset8 }, place))) continue;
-      const key = isPresent ? frame : problem;
-      const first = gone.get(key);
-      if (first === undefined) gone.set(key, { ...suspect, frame });
-      else first.referenceCount += suspect.referenceCount;
-    }
-    let dangling = this.#untoldCount;
-    for (const { frame, name, problem, referenceCount: references } of gone.values()) {
-      dangling += references;
-      const others = references > 1 ? ` (one of ${references} such references)` : "";
-      const message = `${name}: its frame ${frame} is gone: ${problem}${others}`;
-      this.#findings.add("POOL_CORRUPT", message, { frame, references });
-    }
-    return dangling;
   }
 
   #findFrame(frame: DamagedFrame): void {
@@ -500,11 +400,6 @@ class PoolCheck {
     );
     this.#findings.add(code, message, data);
   }
-}
-
-/** What the pool promises; a volume's own retention is another matter. */
-function windowOf({ everyWriteMicros }: Readonly<Record<string, unknown>>): number | null {
-  return typeof everyWriteMicros === "number" ? everyWriteMicros : null;
 }
 
 /** The header of the segment that continues this one; of several the newest: others are of lives that were given up. */

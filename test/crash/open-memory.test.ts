@@ -138,10 +138,14 @@ test("check finds where a checkpoint differs from the log, but for what changed 
   const { root, log, zstd } = newHost(rig.kill());
   const { findings } = await checkPool({ root, log, zstd, memoryBytes: 64 * MIB });
   deepEqual(
-    findings.map(({ data }) => data),
+    findings.flatMap(({ data }) => (data.lba === undefined ? [] : [data])),
     [
       { volume: "a", lba: 8 },
       { volume: "a", lba: 1544 },
     ],
   );
+  const lists = findings.filter(({ data }) => data.lba === undefined);
+  equal(lists.length, 4, "pages of the change list: the first has two of them");
+  for (const { message } of lists)
+    ok(/\.run, page \d of branch 1: it has 1 blocks .*, the log /.test(message), message);
 });
