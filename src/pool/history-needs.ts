@@ -36,10 +36,11 @@ export function historyOf({ catalog, keeper, state }: HistoryOfPool): History {
   }
   moments.push(...keeper.readers());
   if (keeper.promises.every(({ fromLsn }) => fromLsn === 0)) return { kind: "all" };
-  const begin = Math.min(...fromLsns.values());
-  const start = fromLsns.size === 0 ? undefined : startAt(state, begin);
+  // Also of windows that no volume is under: the next one that is made will be.
+  const windows = keeper.promises.flatMap(({ fromLsn }) => fromLsn ?? []);
+  const start = windows.length === 0 ? undefined : startAt(state, Math.min(...windows));
   // Without the checkpoint that the window begins at nothing can be told: it all stays until there is another.
-  if (fromLsns.size > 0 && start === undefined) return { kind: "all" };
+  if (windows.length > 0 && start === undefined) return { kind: "all" };
   const fromLsnOf = (branch: number): number | undefined =>
     fromLsns.get(catalog.branches.get(branch)?.volume ?? 0);
   return { kind: "some", start, fromLsnOf, moments };

@@ -133,7 +133,8 @@ function withoutIdle({ known, groups, pins, baseDistance }: PromiseInput): reado
     way.length >= LISTS_PER_BASE_MAX ||
     last.cut.nextLsn - before.cut.nextLsn >= baseDistance ||
     last.cut.recordedMicros - before.cut.recordedMicros >= dueMicros ||
-    pins.includes(last.cut.nextLsn - 1);
+    // A disk of such a moment names pages of this one since it was opened.
+    pins.some((lsn) => lsn + 1 >= last.cut.nextLsn);
   return isNeeded ? bases : bases.slice(0, -1);
 }
 

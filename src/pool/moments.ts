@@ -127,12 +127,14 @@ export class MomentResolver {
     const last = newest();
     if (micros > Math.max(ago(0), last.timeMicros)) throw inFuture(asked, last, ago(0));
     if (micros >= last.timeMicros) return { ...last, isBeforeHole: false };
+    const place = await times.atOrBefore(micros);
+    // The record of exactly that time is the right answer, whatever is missing behind it.
+    if (place !== undefined && (!place.isBeforeHole || place.timeMicros === micros))
+      return { ...place, isBeforeHole: false };
     const kept = history.kept(({ timeMicros }) => timeMicros === micros);
     if (kept !== undefined) return { ...kept, isBeforeHole: false };
-    const place = await times.atOrBefore(micros);
     if (place === undefined) throw beforeHistory(asked, catalog());
-    // The record of exactly that time is the right answer, whatever is missing behind it.
-    return { ...place, isBeforeHole: place.isBeforeHole && place.timeMicros !== micros };
+    return place;
   }
 
   /** Of the branch that the volume had then, or of what that one began with. */

@@ -131,3 +131,54 @@ test("hourly moments are kept when the window of every write has passed them, an
   equal(keptCount, 5 + 4, "of 24 one of each hour but the last, and all of that");
   await rig.close();
 });
+
+test("the record that a named moment ends with is found when the log has forgotten it", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 65536 });
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: 0 } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const first = noise(1, 16 * BLOCK);
+  await rig.write("a", 0, first);
+  const [named] = await rig.pool.snapshot([{ volume: "a", name: "v1" }]);
+  for (let round = 0; round < 4; round++) {
+    await rig.write("a", 0, noise(10 + round, 16 * BLOCK));
+    await rig.pool.collect({ isDryRun: false });
+  }
+  await expectAt(rig, at(named?.lsn ?? 0), first);
+  await rig.close();
+});
+
+test("garbage is collected under a window that no volume was under for a while", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 65536 });
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: HOUR } });
+  for (let round = 0; round < 4; round++) {
+    await rig.pool.checkpoint();
+    rig.host.clock.wallOffsetMicros += HOUR;
+    await rig.pool.setPolicy({ historyFloorMicros: round });
+  }
+  await rig.pool.collect({ isDryRun: false });
+  await rig.pool.createVolume("a", 4 * MIB);
+  await rig.write("a", 0, noise(1, BLOCK));
+  await rig.pool.collect({ isDryRun: false });
+  await expectAt(rig, at(now(rig)), noise(1, BLOCK));
+  await rig.close();
+});
+
+test("a view that is open reads pages of a checkpoint that nothing else needs", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 4 * MIB);
+  await rig.write("a", 0, noise(1, BLOCK));
+  await rig.pool.checkpoint();
+  await rig.write("a", 0, noise(2, BLOCK));
+  await rig.pool.checkpoint();
+  await rig.write("a", 3 * MIB, noise(9, BLOCK));
+  const view = await rig.pool.openView(await rig.pool.resolve("a", { kind: "now" }));
+  // It knows where the pages of these two GiB are from now on.
+  sameBytes(await rig.readDevice(view.device, 3 * MIB, BLOCK), noise(9, BLOCK));
+  for (let round = 0; round < 3; round++) {
+    await rig.write("a", 0, noise(3 + round, BLOCK));
+    await rig.pool.checkpoint();
+  }
+  sameBytes(await rig.readDevice(view.device, 0, BLOCK), noise(2, BLOCK));
+  view.close();
+  await rig.close();
+});

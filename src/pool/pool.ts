@@ -592,9 +592,10 @@ export class Pool {
   report(error: StorageError, branch: number): void {
     if (error.code === "POOL_FULL") this.#refusedRequestCount += 1;
     if (error.code === "POOL_FULL" || error.code === "POOL_STOPPED") return; // told once, as a change of state
-    const volume = this.#catalog.volumes.get(this.#catalog.branches.get(branch)?.volume ?? 0);
-    assert(volume !== undefined, "a branch with a device belongs to a volume");
-    this.#damage.requestFailed(error, volume.name);
+    const own = this.index.views.get(branch)?.origin?.branch ?? branch;
+    const volume = this.#catalog.volumes.get(this.#catalog.branches.get(own)?.volume ?? 0);
+    // A view may have been closed while it was read.
+    if (volume !== undefined) this.#damage.requestFailed(error, volume.name);
   }
 
   // ---- opening

@@ -35,9 +35,13 @@ export class ReachedHistory implements ReachableHistory {
   }
 
   kept(is: (place: RecordPlace) => boolean): RecordPlace | undefined {
-    const places = this.#options
-      .state()
-      .bases.map(({ cut }) => ({ lsn: cut.nextLsn - 1, timeMicros: cut.recordedMicros }));
+    const { catalog, state } = this.#options;
+    for (const { lsn, timeMicros } of catalog().moments.all())
+      if (is({ lsn, timeMicros })) return { lsn, timeMicros };
+    const places = state().bases.map(({ cut }) => ({
+      lsn: cut.nextLsn - 1,
+      timeMicros: cut.recordedMicros,
+    }));
     return places.find(is);
   }
 
