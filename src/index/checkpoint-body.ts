@@ -15,6 +15,7 @@ import { getU64, putU64 } from "../log/record.ts";
 import type { ReplayStart } from "../log/replay-start.ts";
 import { checksumMatches, isPoolId } from "../log/self-check.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
+import type { ActivityPlace } from "./activity-nodes.ts";
 import type { ChangeListFile } from "./change-list.ts";
 
 export const SLOT_NAMES = ["checkpoint-a", "checkpoint-b"] as const;
@@ -69,6 +70,8 @@ export interface CheckpointBody {
   readonly lists?: readonly ChangeListFile[];
   /** What is promised of history, as the pool encodes it. */
   readonly promise?: Readonly<Record<string, unknown>>;
+  /** Where in its run it has what happened when; only of the newest one it is read. */
+  readonly activity?: ActivityPlace;
   readonly roots: readonly ChunkRoot[];
   readonly relocations: readonly RelocationRoot[];
 }
@@ -178,10 +181,12 @@ function parseJson(bytes: Uint8Array): BodyJson | undefined {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     const value = JSON.parse(text) as BodyJson;
     const { cut, catalog, runs, bases = [], lists = [], promise = {} } = value;
+    const { activity = { offset8: 0, lengthBytes: 0 } } = value;
     const numbers = [
       value.sequence,
       value.nodeCount,
       ...numbersOf(cut),
+      ...[activity.offset8, activity.lengthBytes],
       ...runs.flatMap(numbersOfRun),
       ...bases.flatMap(numbersOfBase),
       ...lists.flatMap(numbersOfList),

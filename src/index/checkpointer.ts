@@ -16,6 +16,7 @@ import { assert } from "../base/assert.ts";
 import type { Clock, Directory } from "../host/ports.ts";
 import type { ReplayStart } from "../log/replay-start.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
+import { writeActivity } from "./activity-nodes.ts";
 import type { BlockIndex } from "./block-index.ts";
 import { type ChangeListFile, encodeRoots } from "./change-list.ts";
 import { writeChangeLists } from "./change-list-writer.ts";
@@ -82,6 +83,8 @@ export interface CheckpointerOptions {
   readonly history?: HistoryPolicy;
   /** The pool's catalog at this instant; called in the same turn as the cut. */
   readonly snapshotCatalog: () => Readonly<Record<string, unknown>>;
+  /** What happened when, up to this instant, to be kept; likewise. */
+  readonly cutActivity?: () => Uint8Array;
   /** A run's file is about to be removed: close it. */
   readonly forgetRun: (run: number) => Promise<void>;
 }
@@ -103,6 +106,7 @@ interface Work {
   readonly cut: ReplayStart;
   readonly cutSequence: number;
   readonly catalog: Readonly<Record<string, unknown>>;
+  readonly activity: Uint8Array | undefined;
   readonly changed: Map<PageDirectory, Set<number>>;
   readonly relocations: RelocationCut;
   readonly writer: RunWriter;
@@ -192,6 +196,7 @@ export class Checkpointer {
     // One turn: the cut. Nothing may await from here…
     const cut = log.cut();
     const catalog = this.#options.snapshotCatalog();
+    const activity = this.#options.cutActivity?.();
     const cutSequence = index.ring.next;
     const changed = new Map<PageDirectory, Set<number>>();
     for (const directory of index.branches.values()) {
@@ -217,6 +222,7 @@ export class Checkpointer {
         cut,
         cutSequence,
         catalog,
+        activity,
         changed,
         relocations,
         writer,
@@ -509,6 +515,9 @@ export class Checkpointer {
 
   async #commit(work: Work, list: ChangeListFile | undefined): Promise<void> {
     const { directory, memory, poolId } = this.#options;
+    const { activity } = work;
+    const activityPlace =
+      activity === undefined ? undefined : await writeActivity(memory, work.writer, activity);
     const { newest, runs: oldRuns, lists: oldLists } = this.#state;
     const sequence = (newest?.slot.sequence ?? 0) + 1;
     const nodeCount = work.writer.nodeCount;
@@ -518,6 +527,7 @@ export class Checkpointer {
       ...(chosen.bases.length === 0 ? {} : { bases: chosen.bases }),
       ...(chosen.lists.length === 0 ? {} : { lists: chosen.lists }),
       promise: chosen.promise,
+      ...(activityPlace === undefined ? {} : { activity: activityPlace }),
       sequence,
       cut: work.cut,
       catalog: work.catalog,

@@ -412,6 +412,9 @@ test("changed and invented bodies are a body or nothing, never an exception", ()
     { runs: [null] },
     { runs: [{ number: "1", nodeCount: 1, sizeBytes: 1 }] },
     { sequence: -1 },
+    { activity: { offset8: -1, lengthBytes: 1 } },
+    { activity: { offset8: 512 } },
+    { activity: null },
   ]) {
     const text = new TextEncoder().encode(JSON.stringify({ ...good, ...wrong }));
     const bytes = new Uint8Array(((4 + text.length + 7) & ~7) + 8);

@@ -34,6 +34,7 @@ export const NODE_KIND = {
   CHANGED_PAGES: 7,
   RANGES: 8,
   CHANGE_LISTS: 9,
+  ACTIVITY: 10,
 } as const;
 const ENCODING = { DENSE: 0, SPARSE: 1 } as const;
 const PAGE_BYTES: number = PAGE_BLOCKS * 8;
@@ -228,6 +229,8 @@ function nodeName({ kind, branch, position }: NodeIdentity): string {
       return `ranges of branch ${branch}`;
     case NODE_KIND.CHANGE_LISTS:
       return "roots of change lists";
+    case NODE_KIND.ACTIVITY:
+      return `activity, part ${position}`;
     default:
       return "body";
   }

@@ -5,6 +5,8 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK, PoolRig } from "../../test/crash/memory-rig.ts";
+import { newestRun, nodesOf } from "../../test/crash/run-files.ts";
+import { NODE_KIND } from "../index/run-file.ts";
 import { Prng } from "../sim/prng.ts";
 import { type ActivityBucket, MINUTE_MICROS } from "../volume/activity-bucket.ts";
 
@@ -19,7 +21,7 @@ function linesOf({ pool }: PoolRig, branch: number): ActivityBucket[] {
   return lines;
 }
 
-for (const settings of [{}, { segmentBytes: 1 << 20 }])
+for (const settings of [{}, { segmentBytes: 1 << 20 }, { checkpointChanges: 200 }])
   test(`activity after a crash is what it was ${JSON.stringify(settings)}`, async () => {
     const random = new Prng(5);
     const rig = await PoolRig.create(settings);
@@ -72,4 +74,27 @@ for (const settings of [{}, { segmentBytes: 1 << 20 }])
     );
     equal(before.length, 2);
     await again.close();
+    const after = await PoolRig.open(again.kill());
+    deepEqual(
+      branches.map((branch) => linesOf(after, branch)),
+      before,
+    );
+    await after.close();
   });
+
+test("activity that is damaged in the checkpoint costs nothing else, and is told", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("db", SIZE);
+  await rig.write("db", 0, new Uint8Array(BLOCK).fill(7));
+  const { branch } = rig.pool.device("db");
+  const files = await rig.close();
+  const name = newestRun(files);
+  const [at] = nodesOf(files, name, NODE_KIND.ACTIVITY) as [number];
+  const run = files.log.get(name) as Uint8Array;
+  run[at + 40] = (run[at + 40] as number) ^ 1;
+  const again = await PoolRig.open(files);
+  ok(again.host.eventNames().includes("history.activity-lost"));
+  deepEqual(linesOf(again, branch), []);
+  deepEqual(await again.read("db", 0, BLOCK), new Uint8Array(BLOCK).fill(7));
+  await again.close();
+});

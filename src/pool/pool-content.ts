@@ -62,6 +62,15 @@ export class PoolContent {
     }
   }
 
+  /** Goes on from what a checkpoint kept of what happened when. False when the bytes are no such thing: it begins empty. */
+  restoreActivity(bytes: Uint8Array): boolean {
+    const { timeline } = this.activity;
+    const isRestored = timeline.restore(bytes);
+    for (const { branch, isCompressed } of this.catalog.volumes.values())
+      if (!isCompressed) timeline.compressionSet(branch, false);
+    return isRestored;
+  }
+
   /** Applies a record of the log. Throws LOG_CORRUPT when it contradicts what came before. */
   replay(cursor: RecordCursor): void {
     switch (cursor.kind) {

@@ -4,8 +4,9 @@
 // behind it → where the log goes on. Long replays take checkpoints on their way, so that any log can be opened with
 // any budget. Nothing is written to the log here; runs that a crash left behind are removed once it goes on.
 
-import { hasCode, type StorageError } from "../base/errors.ts";
+import { hasCode, StorageError } from "../base/errors.ts";
 import { rebuildRelocations } from "../gc/relocation-repair.ts";
+import { readActivity } from "../index/activity-nodes.ts";
 import {
   type CheckpointSource,
   type LoadedCheckpoint,
@@ -240,12 +241,29 @@ export class PoolOpening {
         problems.push(error.message);
         continue;
       }
+      await this.#restoreActivity(checkpoint);
       const { segmentBytes, segmentCount } = checkpoint.body.catalog;
       this.sealed.bytes = typeof segmentBytes === "number" ? segmentBytes : 0;
       this.sealed.count = typeof segmentCount === "number" ? segmentCount : 0;
       return checkpoint;
     }
     return undefined;
+  }
+
+  /** What happened when is worth having, but no reason not to open. */
+  async #restoreActivity({ slot, body }: LoadedCheckpoint): Promise<void> {
+    const { content, tell } = this.#options;
+    const { activity } = body;
+    let problem = "impossible content";
+    let bytes: Uint8Array = new Uint8Array(0);
+    try {
+      if (activity !== undefined) bytes = await readActivity(this.#source, slot.run, activity);
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      problem = error.message;
+    }
+    if (content.restoreActivity(bytes) || activity === undefined) return;
+    tell("warn", "history.activity-lost", { problem });
   }
 
   /** Counts the segments below `end` that aren't counted yet: a checkpoint says what all before its cut's take. */
@@ -277,6 +295,7 @@ export class PoolOpening {
           segmentBytes: this.sealed.bytes,
           segmentCount: this.sealed.count,
         }),
+        cutActivity: () => content.activity.timeline.cut(),
         forgetRun: (run) => runs.forget(run),
       },
       state,
