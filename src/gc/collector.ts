@@ -45,6 +45,10 @@ export interface CollectorOptions extends LogFiles {
   readonly index: BlockIndex;
   readonly past: Past;
   readonly chunkCountOf: (branch: number) => number;
+  /** Whether what it holds now may be asked for; of others only history counts. */
+  readonly isLive: (branch: number) => boolean;
+  /** Of those that are live, which a collection forgets before it begins. */
+  readonly unneededBranches: () => ReadonlySet<number>;
   readonly runs: RunStore;
   readonly log: LogWriter;
   readonly segments: FileStore;
@@ -59,10 +63,8 @@ export interface CollectorOptions extends LogFiles {
   /** No recovery reads segments below this one. */
   readonly oldestCutSegment: () => number;
   readonly checkpoint: () => Promise<void>;
-  /** Of removed volumes that nothing is promised of: whose references a dry run leaves out. */
-  readonly removedBranches: () => ReadonlySet<number>;
-  /** Lets go of what they refer to. */
-  readonly forgetRemoved: () => Promise<void>;
+  /** Lets go of lines of history that nothing is promised of. */
+  readonly forgetBranches: () => Promise<void>;
   /** Appends and applies the tombstone, in one turn. */
   readonly appendDropped: (dropped: DroppedSegment) => Promise<void>;
   /** The file is gone, and so many bytes with it. */
@@ -186,7 +188,7 @@ export class Collector {
     this.progress = { phase: "counting what is live", doneBytes: 0, totalBytes: 0 };
     let unpin = (): void => undefined;
     try {
-      if (!options.isDryRun) await this.#options.forgetRemoved();
+      if (!options.isDryRun) await this.#options.forgetBranches();
       const isSettled = options.isThorough || options.isSettled === true;
       if (isSettled && !options.isDryRun && (await this.#options.roomBytes()) > 0)
         await this.#settle();
@@ -269,10 +271,11 @@ export class Collector {
 
   /** Live frames by the segment that they are in now; estimated where there are many. */
   async #liveFrames(history: SomeHistory, isDryRun: boolean): Promise<Map<number, number>> {
-    const { removedBranches, index } = this.#options;
+    const { index, isLive, unneededBranches } = this.#options;
     const { relocations } = index;
     const survey = new Survey();
-    await this.#scan(history, isDryRun ? withoutBranches(survey, removedBranches()) : survey);
+    const forgotten = isDryRun ? unneededBranches() : new Set<number>();
+    await this.#scan(history, survey, (branch) => isLive(branch) && !forgotten.has(branch));
     const live = new Map<number, number>();
     let sliceLeft = SLICE_FRAMES;
     for (const { homeSegment, homeOffset8 } of survey.frames()) {
@@ -293,13 +296,18 @@ export class Collector {
   }
 
   /** Visits everything that is still needed. */
-  async #scan(history: SomeHistory, taker: ReferenceTaker): Promise<void> {
+  async #scan(
+    history: SomeHistory,
+    taker: ReferenceTaker,
+    isLive: CollectorOptions["isLive"] = this.#options.isLive,
+  ): Promise<void> {
     const { log } = this.#options;
     const endLsn = log.nextLsn;
     if (history.start !== undefined) await log.durable();
     const isAlone = history.start === undefined && history.moments.length === 0;
     const seen = new SeenLeaves();
-    await scanReferences(this.#options, taker, isAlone ? undefined : seen);
+    const seenThere = isAlone ? undefined : seen;
+    await scanReferences({ ...this.#options, isLive }, taker, seenThere);
     if (!isAlone) await scanHistory(this.#options, history, { endLsn, taker, seen });
   }
 
@@ -646,14 +654,6 @@ function needsRecords(history: History, segment: number): boolean {
  */
 function worthOf({ liveShare }: Candidate, ageSegments: number): number {
   return ((1 - liveShare) / (1 + liveShare)) * ageSegments ** AGE_WEIGHT;
-}
-
-function withoutBranches(taker: ReferenceTaker, left: ReadonlySet<number>): ReferenceTaker {
-  return {
-    page: (branch, words, first) => left.has(branch) || taker.page(branch, words, first),
-    note: (branch, segment, low) => left.has(branch) || taker.note(branch, segment, low),
-    zeros: (branch, blockCount) => left.has(branch) || taker.zeros(branch, blockCount),
-  };
 }
 
 /** Too few frames to be compressed together but with those of other segments. */

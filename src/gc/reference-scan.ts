@@ -49,6 +49,8 @@ export interface ScanOptions {
   readonly past: Past;
   /** How far the branch's volume reaches, in chunks. */
   readonly chunkCountOf: (branch: number) => number;
+  /** Whether what it holds now may be asked for; of others only history counts. */
+  readonly isLive: (branch: number) => boolean;
   /** Throws to end the scan. */
   readonly checkStopped: () => void;
 }
@@ -68,6 +70,7 @@ export async function scanReferences(
   const scan = new ReferenceScan(options, visitor, seen);
   for (const directory of [...options.index.branches.values()]) {
     const { branch, origin, chunks } = directory;
+    if (!options.isLive(branch)) continue;
     const count = origin === undefined ? chunks.length : options.chunkCountOf(branch);
     for (let chunk = 0; chunk < count; chunk++) await scan.chunk(directory, chunk);
   }

@@ -115,8 +115,19 @@ export class BlockIndex {
     this.branches.delete(directory.branch);
   }
 
+  /** Nobody changes the branch again, and older checkpoints have what it held. */
+  emptyBranch(directory: PageDirectory): void {
+    this.#emptyPages(directory);
+    directory.locations.clear();
+    directory.changed.clear();
+  }
+
   #forgetPages(directory: PageDirectory): void {
     directory.isRemoved = true;
+    this.#emptyPages(directory);
+  }
+
+  #emptyPages(directory: PageDirectory): void {
     for (const [chunkIndex, chunk] of directory.chunks.entries()) {
       if (chunk !== undefined && !isShared(chunk)) this.#releasePages(chunk, 0, CHUNK_PAGES);
       directory.chunks[chunkIndex] = undefined;

@@ -85,6 +85,8 @@ export interface CheckpointerOptions {
   readonly snapshotCatalog: () => Readonly<Record<string, unknown>>;
   /** What happened when, up to this instant, to be kept; likewise. */
   readonly cutActivity?: () => Uint8Array;
+  /** Whether nobody will change the branch again, and all its moments lie before this one. */
+  readonly isLeft?: (branch: number) => boolean;
   /** A run's file is about to be removed: close it. */
   readonly forgetRun: (run: number) => Promise<void>;
 }
@@ -108,6 +110,8 @@ interface Work {
   readonly catalog: Readonly<Record<string, unknown>>;
   readonly activity: Uint8Array | undefined;
   readonly changed: Map<PageDirectory, Set<number>>;
+  /** Branches that only older checkpoints know from here on. */
+  readonly left: ReadonlySet<PageDirectory>;
   readonly relocations: RelocationCut;
   readonly writer: RunWriter;
   /** Reads old images, ahead. */
@@ -199,14 +203,16 @@ export class Checkpointer {
     const activity = this.#options.cutActivity?.();
     const cutSequence = index.ring.next;
     const changed = new Map<PageDirectory, Set<number>>();
+    const left = new Set<PageDirectory>();
     for (const directory of index.branches.values()) {
       changed.set(directory, directory.changed);
       directory.changed = new Set();
+      if (this.#options.isLeft?.(directory.branch) === true) left.add(directory);
     }
     index.isCheckpointing = true;
     const relocations = index.relocations.beginCheckpoint();
     const rebuilt = index.repair?.rebuilt() ?? [];
-    const live = this.#countLive();
+    const live = this.#countLive(left);
     const isListed =
       cut.nextLsn > this.cutLsn &&
       this.#options.history?.needsList(this.cutLsn, cut.nextLsn) === true;
@@ -224,6 +230,7 @@ export class Checkpointer {
         catalog,
         activity,
         changed,
+        left,
         relocations,
         writer,
         runs: new RunReadAhead(this.#options.runs),
@@ -235,7 +242,8 @@ export class Checkpointer {
         sliceLeft: SLICE_PAGES,
       };
       work.tables = await this.#writeRelocations(work);
-      for (const directory of [...changed.keys()]) await this.#writeBranch(work, directory);
+      for (const directory of [...changed.keys()])
+        if (!left.has(directory)) await this.#writeBranch(work, directory);
       await this.#commit(work, list);
       index.repair?.forget(rebuilt);
     } catch (error) {
@@ -296,12 +304,13 @@ export class Checkpointer {
   }
 
   /** Nodes in use per run. */
-  #countLive(): Map<number, number> {
+  #countLive(left: ReadonlySet<PageDirectory>): Map<number, number> {
     const live = new Map<number, number>();
     const count = (run: number): void => {
       if (isImage(run)) live.set(run, (live.get(run) ?? 0) + 1);
     };
     for (const directory of this.#options.index.branches.values()) {
+      if (left.has(directory)) continue;
       for (const chunk of directory.chunks) {
         if (chunk === undefined || isShared(chunk)) continue;
         for (let at = WORD_RUN; at < CHUNK_PAGES * CHUNK_WORDS; at += CHUNK_WORDS)
@@ -627,6 +636,7 @@ export class Checkpointer {
         else directory.locations.set(chunk, location);
       }
     }
+    for (const directory of work.left) index.emptyBranch(directory);
     index.drops.release(nextLsn);
     index.ring.release(work.cutSequence);
   }

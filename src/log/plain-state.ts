@@ -8,7 +8,7 @@ import type { BlockMemory } from "../reduce/block-memory.ts";
 import type { BranchPoint } from "./branch-points.ts";
 import { PLAIN_PAGE_BLOCKS, PlainMap } from "./plain-map.ts";
 import { PlainMoves } from "./plain-moves.ts";
-import { applyToVolumes, type PlainVolume } from "./plain-volumes.ts";
+import { applyToVolumes, forgotten, type PlainVolume } from "./plain-volumes.ts";
 import { RECORD_KIND, type RecordCursor } from "./record.ts";
 import { LOW_HOLE, LOW_ZERO } from "./reference.ts";
 
@@ -108,6 +108,8 @@ export class PlainState {
     const cutOff = applyToVolumes(this.volumes, kind, body);
     if (cutOff !== undefined)
       this.branches.get(cutOff.branch)?.fill(cutOff.lba, cutOff.blockCount, LOW_HOLE);
+    if (kind === RECORD_KIND.BRANCHES_FORGOTTEN)
+      for (const branch of forgotten(body.branches)) this.branches.delete(branch);
     const branch = body.branch as number;
     if (kind === RECORD_KIND.VOLUME_MADE) this.branches.set(branch, new PlainMap());
     if (kind !== RECORD_KIND.BRANCHED) return;

@@ -27,6 +27,10 @@ export function applyToVolumes(
   kind: number,
   body: Readonly<Record<string, unknown>>,
 ): CutOff | undefined {
+  if (kind === RECORD_KIND.BRANCHES_FORGOTTEN) {
+    for (const volume of forgotten(body.volumes)) volumes.delete(volume);
+    return undefined;
+  }
   const id = body.id as number;
   const { name, branch } = body;
   const volume = volumes.get(id);
@@ -60,6 +64,11 @@ export function applyToVolumes(
     default:
       return undefined;
   }
+}
+
+/** Ids in a list of a branches-forgotten record. */
+export function forgotten(list: unknown): readonly number[] {
+  return Array.isArray(list) ? (list as number[]) : [];
 }
 
 function resized(volume: PlainVolume, sizeBytes: number): CutOff | undefined {

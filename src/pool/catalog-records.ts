@@ -50,6 +50,11 @@ export type VolumeRecord =
       );
     };
 
+export type HistoryRecord = {
+  readonly kind: typeof RECORD_KIND.BRANCHES_FORGOTTEN;
+  readonly body: { readonly branches: readonly number[]; readonly volumes: readonly number[] };
+};
+
 export type MomentRecord =
   | {
       readonly kind: typeof RECORD_KIND.MOMENT_NAMED;
@@ -88,4 +93,4 @@ export type PoolRecord =
       readonly body: Partial<Omit<PoolPolicy, "retention">>;
     };
 
-export type CatalogRecord = VolumeRecord | MomentRecord | PoolRecord;
+export type CatalogRecord = HistoryRecord | VolumeRecord | MomentRecord | PoolRecord;

@@ -109,6 +109,13 @@ export function newestState({ states }: Volume): VolumeState {
   return states[states.length - 1] as VolumeState;
 }
 
+/** What the volume was in these lines of history isn't known any more; what it is last stays. */
+export function forgetStates({ states }: Volume, branches: ReadonlySet<number>): void {
+  const last = states.length - 1;
+  const left = states.filter((state, at) => at === last || !branches.has(state.branch));
+  states.splice(0, states.length, ...left);
+}
+
 /** What the volume was at the moment #lsn; undefined: it wasn't made yet. */
 export function stateAt({ states }: Volume, lsn: number): VolumeState | undefined {
   let low = 0;

@@ -29,6 +29,7 @@ import {
 import {
   type Branch,
   branchFrom,
+  forgetStates,
   isStateOf,
   lastUndoable,
   newestState,
@@ -42,6 +43,7 @@ import {
   volumeFrom,
 } from "./catalog-volume.ts";
 import type { Retention, VolumeSummary } from "./types.ts";
+import { forgottenFrom } from "./unneeded-branches.ts";
 
 export class Catalog {
   readonly volumes: Map<number, Volume> = new Map();
@@ -100,6 +102,12 @@ export class Catalog {
     return undefined;
   }
 
+  /** Whether the volume, live or removed, goes on with this branch; else it was left, and never changes again. */
+  isCurrent(branch: number): boolean {
+    const volume = this.volumes.get(this.branches.get(branch)?.volume ?? 0);
+    return volume?.branch === branch;
+  }
+
   /** What the volume was at the moment #lsn; undefined: it wasn't made yet. */
   stateAt(volume: Volume, lsn: number): VolumeState | undefined {
     return stateAt(volume, lsn);
@@ -132,6 +140,8 @@ export class Catalog {
         return this.#set(body, at);
       case RECORD_KIND.BRANCHED:
         return this.#branched(body, at);
+      case RECORD_KIND.BRANCHES_FORGOTTEN:
+        return this.#branchesForgotten(body);
       case RECORD_KIND.MOMENT_NAMED:
         return isBelow(body.lsn, at.lsn) && this.moments.named(body, this.#isLiveAt);
       case RECORD_KIND.MOMENT_FORGOTTEN:
@@ -317,6 +327,29 @@ export class Catalog {
     volume.branch = branch;
     volume.sizeBytes = sizeBytes;
     noteState(volume, at);
+    return true;
+  }
+
+  /** Nothing that stays may need them. */
+  #branchesForgotten(body: Fields): boolean {
+    const forgotten = forgottenFrom(body);
+    if (forgotten === undefined) return false;
+    const branches = new Set(forgotten.branches);
+    const volumes = new Set(forgotten.volumes);
+    for (const branch of branches) if (!this.branches.has(branch)) return false;
+    for (const volume of volumes)
+      if (this.volumes.get(volume)?.removedMicros === undefined) return false;
+    for (const { id, parent } of this.branches.values())
+      if (!branches.has(id) && branches.has(parent)) return false;
+    for (const { id, branch, removedMicros } of this.volumes.values())
+      if (!volumes.has(id) && removedMicros === undefined && branches.has(branch)) return false;
+    for (const { volume, lsn } of this.moments.all()) {
+      const then = stateAt(this.volumes.get(volume) as Volume, lsn);
+      if (volumes.has(volume) || then === undefined || branches.has(then.branch)) return false;
+    }
+    for (const branch of branches) this.branches.delete(branch);
+    for (const volume of volumes) this.volumes.delete(volume);
+    for (const volume of this.volumes.values()) forgetStates(volume, branches);
     return true;
   }
 

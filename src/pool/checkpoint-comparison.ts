@@ -53,7 +53,9 @@ export async function compareCheckpoint(options: ComparisonOptions): Promise<num
     if (reach.damage === undefined) findings.addError(endsEarly(reach, cut));
     return 0;
   }
-  const branches = [...past.content.catalog.branches.keys()];
+  // Those that were left by then only older checkpoints have.
+  const { catalog } = past.content;
+  const branches = [...catalog.branches.keys()].filter((branch) => catalog.isCurrent(branch));
   const changed = new ChangedBlocks(source.memory, past.content);
   const tail = await readLogReach({
     ...source,

@@ -25,7 +25,7 @@ import { RECORD_KIND, type RecordCursor } from "../log/record.ts";
 import { formatReference } from "../log/reference.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import { Catalog } from "./catalog.ts";
-import { newestState } from "./catalog-volume.ts";
+import { newestState, stateAt } from "./catalog-volume.ts";
 import type { CheckFindings } from "./check-findings.ts";
 import { CheckpointPast, type PageContent } from "./checkpoint-past.ts";
 import { stateOfCatalog } from "./checkpoint-state.ts";
@@ -124,7 +124,9 @@ export class HistoryCheck {
     chunk: number,
   ): Promise<void> {
     const origin = { branch, lsn: base.cut.nextLsn - 1 };
-    if ((this.#catalog.branches.get(branch)?.fromLsn ?? 0) > origin.lsn) return;
+    // One that was left by then only older checkpoints have.
+    const volume = this.#catalog.volumes.get(this.#catalog.branches.get(branch)?.volume ?? 0);
+    if (volume === undefined || stateAt(volume, origin.lsn)?.branch !== branch) return;
     const [mine, its] = [await past.chunk(origin, chunk), await other.chunk(origin, chunk)];
     if (mine === its) return;
     for (let at = 0; at < CHUNK_PAGES; at++) {

@@ -111,6 +111,7 @@ export class PoolContent {
     if (kind === RECORD_KIND.BRANCHED)
       this.activity.timeline.branched(body.branch as number, body.parent as number);
     if (kind === RECORD_KIND.RETENTION_SET) this.onRetention?.(at.lsn);
+    if (kind === RECORD_KIND.BRANCHES_FORGOTTEN) this.#dropBranches();
     const volume = this.#volumeOf(body);
     if (kind === RECORD_KIND.VOLUME_SET && volume !== undefined)
       if (volume.isCompressed !== wasCompressed)
@@ -147,6 +148,12 @@ export class PoolContent {
   #addBranch(branch: number): void {
     const { parent, parentLsn } = this.catalog.branches.get(branch) as Branch;
     this.index.addBranch(branch, parent === 0 ? undefined : { branch: parent, lsn: parentLsn });
+  }
+
+  /** Those that the catalog doesn't know any more. */
+  #dropBranches(): void {
+    for (const [branch, directory] of [...this.index.branches])
+      if (!this.catalog.branches.has(branch)) this.index.removeBranch(directory);
   }
 
   /** A shrink is a trim of what it cuts off: a volume that grows again reads zeros there. */

@@ -296,6 +296,7 @@ export class PoolOpening {
           segmentCount: this.sealed.count,
         }),
         cutActivity: () => content.activity.timeline.cut(),
+        isLeft: (branch) => !content.catalog.isCurrent(branch),
         forgetRun: (run) => runs.forget(run),
       },
       state,

@@ -16,7 +16,6 @@ import { Collector, type DroppedSegment } from "../gc/collector.ts";
 import type { History } from "../gc/history.ts";
 import { BlockIndex } from "../index/block-index.ts";
 import type { Checkpointer } from "../index/checkpointer.ts";
-import { CHUNK_BLOCKS } from "../index/page-directory.ts";
 import type { Past } from "../index/past.ts";
 import { runName } from "../index/run-file.ts";
 import { FileStore } from "../log/file-store.ts";
@@ -89,6 +88,7 @@ import type {
   VolumeSpace,
   VolumeSummary,
 } from "./types.ts";
+import { unneededBranches } from "./unneeded-branches.ts";
 
 export const DEFAULT_SETTINGS: PoolSettings = {
   memoryBytes: 1 << 30,
@@ -293,10 +293,12 @@ export class Pool {
 
   /** The volume is gone from the live ones; its data stays in history. */
   async removeVolume(name: string): Promise<VolumeSummary> {
-    const { body } = await this.#record(() => {
-      const { id } = this.#catalog.volumeNamed(name);
-      return { kind: RECORD_KIND.VOLUME_REMOVED, body: { id } };
-    });
+    const { body } = await this.#whileIdle(this.#catalog.volumeNamed(name), () =>
+      this.#record(() => {
+        const { id } = this.#catalog.volumeNamed(name);
+        return { kind: RECORD_KIND.VOLUME_REMOVED, body: { id } };
+      }),
+    );
     this.#tell("info", "volume.removed", { volume: name });
     return summaryOf(this.#volumeOf(body.id));
   }
@@ -344,15 +346,21 @@ export class Pool {
     return this.volume(newName);
   }
 
-  /** The volume goes on from what it was then; its requests must have ended before. */
+  /** The volume goes on from what it was then; requests that come meanwhile are refused. */
   async rewind(volume: string, moment: Moment): Promise<VolumeSummary> {
-    await this.#moments.branching.rewind(volume, moment);
+    await this.#whileIdle(this.#catalog.volumeNamed(volume), () =>
+      this.#moments.branching.rewind(volume, moment),
+    );
     return this.volume(volume);
   }
 
   /** Takes back the last rewind, undo or shrink, or the removal, of a volume; likewise. */
   async undo(volume: string, newName?: string): Promise<VolumeSummary> {
-    const { name } = await this.#moments.branching.undo(volume, newName);
+    const undo = () => this.#moments.branching.undo(volume, newName);
+    const isLive = this.#catalog.has(volume) && newName === undefined;
+    const { name } = await (isLive
+      ? this.#whileIdle(this.#catalog.volumeNamed(volume), undo)
+      : undo());
     return this.volume(name);
   }
 
@@ -745,8 +753,9 @@ export class Pool {
       pinsSoFar: () => this.#history.pinsSoFar,
       oldestCutSegment: () => this.#checkpointer.oldestCutSegment,
       checkpoint: () => this.#takeCheckpoint(),
-      removedBranches: () => new Set(this.#unpromisedVolumes().map(({ branch }) => branch)),
-      forgetRemoved: () => this.#forgetRemoved(),
+      isLive: (branch) => this.#catalog.isCurrent(branch),
+      unneededBranches: () => new Set(unneededBranches(this.#catalog, this.#history).branches),
+      forgetBranches: () => this.#forgetBranches(),
       appendDropped: (dropped) => this.#appendDropped(dropped),
       onDropped: ({ freedBytes, isSegment }) => this.#sealed.remove(freedBytes, isSegment),
       isUrgent: () => this.#housekeeper.isReclaiming,
@@ -805,32 +814,21 @@ export class Pool {
     return chunkCountOf(Math.max(0, ...sizes));
   }
 
-  /** What removed volumes held is nobody's any more, once history lets go of it: a trim of all of it says so. */
-  async #forgetRemoved(): Promise<void> {
-    for (const volume of this.#unpromisedVolumes()) {
-      const directory = this.#content.directoryOf(volume);
-      if (!directory.chunks.some((chunk) => chunk !== undefined)) continue;
-      const blockCount = directory.chunks.length * CHUNK_BLOCKS;
+  /** What no promised moment needs of removed volumes and left branches is nobody's any more: a record says so. */
+  async #forgetBranches(): Promise<void> {
+    for (;;) {
+      if (this.#checkpointer.isRunning) await this.#checkpointer.take();
+      let isDone = true;
       await this.log.withRoom(() => {
-        const range = { lba: 0, blockCount, options: 0 };
-        const { branch } = volume;
-        const lsn = this.log.appendRange(RECORD_KIND.TRIMMED, branch, range);
-        const record = { ...range, branch, lsn, timeMicros: this.log.appendedMicros };
-        this.#content.activity.trimmed(directory, record);
+        // One that is under way writes what it found.
+        if (this.#checkpointer.isRunning) return;
+        const body = unneededBranches(this.#catalog, this.#history);
+        if (body.branches.length + body.volumes.length === 0) return;
+        isDone = false;
+        this.#appendRecord({ kind: RECORD_KIND.BRANCHES_FORGOTTEN, body });
       });
+      if (isDone) return;
     }
-  }
-
-  /**
-   * Removed volumes whose last moment isn't kept any more. By the same rule as they are brought back (branching.ts), and not
-   * by the clock: a volume that is let go here can't come back as an empty disk.
-   */
-  #unpromisedVolumes(): Volume[] {
-    return [...this.#catalog.volumes.values()].filter(
-      (volume) =>
-        volume.removedMicros !== undefined &&
-        !this.#history.isKept(volume, newestState(volume).fromLsn - 1),
-    );
   }
 
   /** Appends the tombstone of a segment: from then on its frames are elsewhere, or nobody's. */
@@ -877,18 +875,8 @@ export class Pool {
     const cause = this.#refusal();
     if (cause !== undefined) throw cause;
     let isWithdrawn = false;
-    const append = (): R => {
-      const record = make();
-      const body: Readonly<Record<string, unknown>> = { ...record.body };
-      const lsn = this.log.appendEncoded(encodeJsonRecord(record.kind, body));
-      const timeMicros = this.log.appendedMicros;
-      const isApplied = this.#content.apply(record.kind, body, { lsn, timeMicros });
-      assert(isApplied, "a record that we append fits the catalog");
-      this.#takeEffect(record);
-      return record;
-    };
     const changed = await this.#unlessStarved("pool: not changed", () =>
-      this.log.withRoom(() => (isWithdrawn ? undefined : append())),
+      this.log.withRoom(() => (isWithdrawn ? undefined : this.#appendRecord(make()))),
     ).catch((error: unknown) => {
       isWithdrawn = true;
       throw error;
@@ -898,11 +886,30 @@ export class Pool {
     return changed;
   }
 
+  /** In one turn; there is room. */
+  #appendRecord<R extends CatalogRecord>(record: R): R {
+    const body: Readonly<Record<string, unknown>> = { ...record.body };
+    const lsn = this.log.appendEncoded(encodeJsonRecord(record.kind, body));
+    const timeMicros = this.log.appendedMicros;
+    const isApplied = this.#content.apply(record.kind, body, { lsn, timeMicros });
+    assert(isApplied, "a record that we append fits the catalog");
+    this.#takeEffect(record);
+    return record;
+  }
+
   /** What a record of the catalog changes of what runs. */
   #takeEffect({ kind, body }: CatalogRecord): void {
     switch (kind) {
       case RECORD_KIND.MOMENT_NAMED:
         this.#history.notePin();
+        return;
+      case RECORD_KIND.BRANCHED:
+      case RECORD_KIND.VOLUME_RESTORED:
+        this.#history.notePin();
+        this.#addDevice(this.#volumeOf(body.id));
+        return;
+      case RECORD_KIND.BRANCHES_FORGOTTEN:
+        for (const volume of body.volumes) this.#devices.delete(volume);
         return;
       case RECORD_KIND.RETENTION_SET:
       case RECORD_KIND.MOMENT_FORGOTTEN:
@@ -949,6 +956,20 @@ export class Pool {
     const request = new PromisedRequest({ offsetBytes: sizeBytes, lengthBytes });
     device.writeZeroes(request, { isHoleForbidden: false });
     await request.done;
+  }
+
+  /** Does the work while no change of the volume is on its way; what is asked for meanwhile is beyond its end. */
+  async #whileIdle<T>(volume: Volume, work: () => Promise<T>): Promise<T> {
+    const device = this.#devices.get(volume.id);
+    assert(device !== undefined, "every volume has a device");
+    device.sizeBytes = 0;
+    try {
+      while (!device.isIdle) await this.nextTurn();
+      return await work();
+    } finally {
+      // Unless it was replaced: then nobody uses this one again.
+      if (this.#devices.get(volume.id) === device) this.#addDevice(volume);
+    }
   }
 
   /** Makes or updates the volume's device. */

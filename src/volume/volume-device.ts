@@ -147,6 +147,11 @@ export class VolumeDevice implements ChangeTarget {
     return this.#directory.branch;
   }
 
+  /** Nothing that was asked for is still on its way into the order of changes. */
+  get isIdle(): boolean {
+    return this.#changes.isEmpty;
+  }
+
   // ---- reading
 
   readNow(offsetBytes: number, lengthBytes: number, address: number): boolean {
