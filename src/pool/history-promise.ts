@@ -121,7 +121,8 @@ export function isPromised({ fromLsn, kept }: GroupPromise, lsn: number): boolea
 const NOTHING_LET_GO: GroupPromise = { volume: 0, fromLsn: 0, goneLsn: 0, kept: [] };
 
 /** The last base is the checkpoint before this one: where little happened since the one before that, it isn't worth keeping. */
-function withoutIdle({ known, groups, pins, baseDistance }: PromiseInput): readonly HistoryBase[] {
+function withoutIdle(input: PromiseInput): readonly HistoryBase[] {
+  const { known, groups, pins, baseDistance } = input;
   const { bases, lists } = known;
   const [before, last] = [bases[bases.length - 2], bases[bases.length - 1]];
   if (before === undefined || last === undefined) return bases;
@@ -133,6 +134,9 @@ function withoutIdle({ known, groups, pins, baseDistance }: PromiseInput): reado
     way.length >= LISTS_PER_BASE_MAX ||
     last.cut.nextLsn - before.cut.nextLsn >= baseDistance ||
     last.cut.recordedMicros - before.cut.recordedMicros >= dueMicros ||
+    // A window that began at this one reaches no further back.
+    (before.cut.nextLsn < last.cut.nextLsn &&
+      input.before.some(({ fromLsn }) => fromLsn === last.cut.nextLsn)) ||
     // A disk of such a moment names pages of this one since it was opened.
     pins.some((lsn) => lsn + 1 >= last.cut.nextLsn);
   return isNeeded ? bases : bases.slice(0, -1);

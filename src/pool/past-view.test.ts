@@ -7,6 +7,7 @@ import { equal, ok, rejects } from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK, noise, PoolRig, sameBytes } from "../../test/crash/memory-rig.ts";
 import type { Moment } from "../base/moment.ts";
+import { wholeRetention } from "./catalog-policy.ts";
 
 const MIB = 1 << 20;
 const HOUR = 3_600_000_000;
@@ -180,5 +181,24 @@ test("a view that is open reads pages of a checkpoint that nothing else needs", 
   }
   sameBytes(await rig.readDevice(view.device, 0, BLOCK), noise(2, BLOCK));
   view.close();
+  await rig.close();
+});
+
+test("a window that begins stands on a checkpoint of its own, whoever lets go of older ones", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: null } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const nothing = wholeRetention({ everyWriteMicros: 0 });
+  await rig.pool.setVolumeRetention("a", nothing);
+  await rig.pool.checkpoint();
+  await rig.pool.setVolumeRetention("a", wholeRetention({ everyWriteMicros: null }));
+  await rig.pool.checkpoint();
+  await rig.write("a", 0, noise(1, BLOCK));
+  const lsn = now(rig);
+  await rig.pool.checkpoint();
+  await rig.pool.setPolicy({ retention: nothing });
+  await rig.write("a", 0, noise(2, BLOCK));
+  await rig.pool.checkpoint();
+  await expectAt(rig, at(lsn), noise(1, BLOCK));
   await rig.close();
 });
