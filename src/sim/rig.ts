@@ -57,7 +57,7 @@ export class Rig {
   /** Called once at a standstill: what a patient operator would do. */
   relief: (() => void) | undefined;
   readonly #pump: Pump;
-  #violation: Violation | undefined;
+  #violation: Stop | undefined;
 
   constructor({ seed, driver, pump, isOrderOfCalls }: RigOptions) {
     this.machine = new SimMachine(seed);
@@ -68,8 +68,8 @@ export class Rig {
   }
 
   /** A check failed in the middle of an event: the run ends with its next step. */
-  fail(violation: Violation): void {
-    this.#violation ??= violation;
+  fail(violation: Violation, cause?: unknown): void {
+    this.#violation ??= new Stop(violation, cause);
   }
 
   /** Begins a life and opens the store. */
@@ -191,7 +191,7 @@ export class Rig {
       if (scheduler.stepCount > stepLimit) standstill = `it isn't done after ${STEPS_MAX} events`;
       return standstill === undefined && machine.step();
     });
-    if (this.#violation !== undefined) throw new Stop(this.#violation);
+    if (this.#violation !== undefined) throw this.#violation;
     if (!machine.isUp || isDone()) return;
     const found = standstill ?? "nothing is left that could happen";
     throw new Stop(violationOf("the store never hangs", what, found));

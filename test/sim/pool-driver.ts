@@ -23,6 +23,7 @@ import type {
   StoreRequest,
   VolumeShape,
 } from "../../src/sim/pool-under-test.ts";
+import type { VolumeDevice } from "../../src/volume/volume-device.ts";
 
 /** Small, so that segments roll, checkpoints come and caches overflow within a short run. */
 export const SIM_SETTINGS: PoolSettings = {
@@ -68,7 +69,7 @@ export function collectingDriver(
 }
 
 /** As the daemon does: what an interrupted creation left behind counts as empty. */
-async function openOrCreate(machine: StoreHost, settings: PoolSettings): Promise<Pool> {
+export async function openOrCreate(machine: StoreHost, settings: PoolSettings): Promise<Pool> {
   const host: PoolHost = {
     ...machine,
     startPreparer: (memory) => new SimulatedPreparer(memory, machine),
@@ -128,7 +129,7 @@ const SLAB_RETRY_MS = 1;
 const ERRNO_EIO = 5;
 const ERRNO_ENOSPC = 28;
 
-class PoolAdapter implements PoolUnderTest {
+export class PoolAdapter implements PoolUnderTest {
   readonly pool: Pool;
   readonly #host: StoreHost;
   #wasFull: boolean;
@@ -186,7 +187,7 @@ class PoolAdapter implements PoolUnderTest {
   }
 
   submit(volume: string, request: StoreRequest, done: (errno: number) => void): void {
-    let device: ReturnType<Pool["device"]>;
+    let device: VolumeDevice;
     try {
       device = this.pool.device(volume);
     } catch (error) {
@@ -194,6 +195,11 @@ class PoolAdapter implements PoolUnderTest {
       done(ERRNO_EIO);
       return;
     }
+    this.submitTo(device, request, done);
+  }
+
+  /** The same for any of its disks. */
+  submitTo(device: VolumeDevice, request: StoreRequest, done: (errno: number) => void): void {
     switch (request.kind) {
       case "read":
         this.#inPieces(request.offsetBytes, request.target, done, (piece, release) => {

@@ -8,12 +8,22 @@
 //   npm run sim -- --seconds=60             as many as fit, from a seed drawn from the clock
 //   --trouble=none|faults|sync|full   the disk works, fails now and then, forgets after a failed datasync,
 //                                   is too small (default: all in turn)
-//   --ack=written|memory|durable --cycles=20 --overlaps=yes|no --store=pool|collecting|window|archive|reference --keep-going
+//   --ack=written|memory|durable --cycles=20 --overlaps=yes|no --keep-going
+//   --store=pool|collecting|window|archive|reference|history
+//                                   history: any moment is opened and compared (default: pool, then history)
 //   --scenario=NAME              one of the named scenarios (--scenario=list shows them)
 
 import { parseArgs } from "node:util";
-import { describeFailure, runLife, TROUBLES, type Trouble } from "../../src/sim/life.ts";
+import { runHistoryLife } from "../../src/sim/history-life.ts";
+import {
+  describeFailure,
+  type LifeResult,
+  runLife,
+  TROUBLES,
+  type Trouble,
+} from "../../src/sim/life.ts";
 import type { PoolDriver } from "../../src/sim/pool-under-test.ts";
+import { historyDriver } from "./history-driver.ts";
 import { collectingDriver, poolDriver } from "./pool-driver.ts";
 import { pump } from "./pump.ts";
 import { referenceDriver } from "./reference-store.ts";
@@ -31,7 +41,7 @@ const { values } = parseArgs({
     trouble: { type: "string" },
     ack: { type: "string", default: "written" },
     overlaps: { type: "string" },
-    store: { type: "string", default: "pool" },
+    store: { type: "string" },
     scenario: { type: "string" },
     "keep-going": { type: "boolean", default: false },
   },
@@ -44,36 +54,27 @@ async function runLives(): Promise<number> {
   const seconds = values.seconds === undefined ? Number.POSITIVE_INFINITY : Number(values.seconds);
   const endless = values.seconds === undefined ? 1 : Number.POSITIVE_INFINITY;
   const count = values.count === undefined ? endless : Number(values.count);
-  const driver = chooseDriver();
   const started = performance.now();
   const elapsed = (): number => (performance.now() - started) / 1000;
   let crashCount = 0;
   let failureCount = 0;
   let seed = first;
   for (; seed < first + count && elapsed() < seconds; seed++) {
-    const trouble = (values.trouble ?? TROUBLES[seed % TROUBLES.length]) as Trouble;
-    const result = await runLife({
-      seed,
-      driver,
-      pump,
-      cycleCount: Number(values.cycles),
-      trouble,
-      ...(values.overlaps === undefined
-        ? {}
-        : { profile: { areOverlapsSent: values.overlaps === "yes" } }),
-    });
-    crashCount += result.crashCount;
-    if (count <= 20 || result.failure !== undefined) {
-      console.log(
-        `seed ${seed} (${driver.name}, trouble ${trouble}): digest ${result.digest}, ` +
-          `${result.crashCount} crashes (${result.recoveryCrashCount} in recovery), ` +
-          `${result.requestCount} requests, ${result.stepCount} events`,
-      );
+    for (const life of livesOf(seed)) {
+      const result = await life.run();
+      crashCount += result.crashCount;
+      if (count <= 20 || result.failure !== undefined) {
+        console.log(
+          `seed ${seed} (${life.name}): digest ${result.digest}, ` +
+            `${result.crashCount} crashes (${result.recoveryCrashCount} in recovery), ` +
+            `${result.requestCount} requests, ${result.stepCount} events`,
+        );
+      }
+      if (result.failure === undefined) continue;
+      failureCount += 1;
+      console.log(describeFailure(seed, result.failure));
     }
-    if (result.failure === undefined) continue;
-    failureCount += 1;
-    console.log(describeFailure(seed, result.failure));
-    if (!values["keep-going"]) break;
+    if (failureCount > 0 && !values["keep-going"]) break;
   }
   const perSecond = Math.round(crashCount / elapsed());
   console.log(
@@ -81,6 +82,28 @@ async function runLives(): Promise<number> {
       `${perSecond} crashes/s, ${elapsed().toFixed(1)} s`,
   );
   return failureCount === 0 ? 0 : 1;
+}
+
+/** What a seed is lived with: what is asked for, or the pool, and then the pool with its past. */
+function livesOf(
+  seed: number,
+): { readonly name: string; readonly run: () => Promise<LifeResult> }[] {
+  const cycleCount = Number(values.cycles);
+  const lives: { readonly name: string; readonly run: () => Promise<LifeResult> }[] = [];
+  if (values.store !== "history") {
+    const trouble = (values.trouble ?? TROUBLES[seed % TROUBLES.length]) as Trouble;
+    const driver = chooseDriver();
+    const { overlaps } = values;
+    const profile = overlaps === undefined ? {} : { areOverlapsSent: overlaps === "yes" };
+    const options = { seed, driver, pump, cycleCount, trouble, profile };
+    lives.push({ name: `${driver.name}, trouble ${trouble}`, run: () => runLife(options) });
+  }
+  if (values.store === "history" || values.store === undefined) {
+    const driver = historyDriver({ ack: values.ack as PoolDriver["ack"] });
+    const options = { seed, driver, pump, cycleCount };
+    lives.push({ name: driver.name, run: () => runHistoryLife(options) });
+  }
+  return lives;
 }
 
 async function runScenario(): Promise<number> {
@@ -112,7 +135,7 @@ function chooseDriver(): PoolDriver {
     window: WINDOW_MICROS,
     archive: null,
   };
-  const everyWriteMicros = windows[values.store];
+  const everyWriteMicros = windows[values.store ?? "pool"];
   return everyWriteMicros === undefined
     ? poolDriver({ ack })
     : collectingDriver({ ack }, everyWriteMicros);
