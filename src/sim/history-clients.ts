@@ -95,6 +95,7 @@ export function drawHistoryProfile(prng: Prng): HistoryProfile {
   };
 }
 
+const GONE_CODES = ["MOMENT_GONE", "MOMENT_NOT_FOUND", "VOLUME_NOT_FOUND", "NOTHING_TO_UNDO"];
 const WRITE_BYTES_MAX = 32768;
 const SIZE_MIN: number = 1 << 20;
 
@@ -407,7 +408,8 @@ export class HistoryClients {
     if (kind === "clone" && model.live().length >= profile.volumeCountMax) return;
     if (volume !== undefined) this.#locked.add(volume);
     const found = await this.#looks.find(name);
-    if (found === undefined || (volume !== undefined && found.volume !== volume)) {
+    const isOther = volume !== undefined && found?.volume !== volume;
+    if (found?.again === undefined || isOther) {
       if (volume !== undefined) this.#locked.delete(volume);
       return;
     }
@@ -516,6 +518,7 @@ export class HistoryClients {
     const also = prng.chance(0.5) ? others.slice(0, 1) : [];
     const past =
       also.length === 0 && prng.chance(0.4) ? await this.#looks.find(volumeName) : undefined;
+    if (past !== undefined && past.again === undefined) return;
     const owner = past?.volume ?? volume;
     if (model.names.find(owner.id, name) !== undefined) return;
     const targets = [{ volume: volumeName, name }];
@@ -525,7 +528,7 @@ export class HistoryClients {
       model.names.ask({ volume: id, name, lsn, expiresMicros }),
     );
     const { lsn: low } = store.head;
-    const at = lsn === undefined ? undefined : ({ kind: "lsn", lsn } as const);
+    const at = past?.again;
     this.#trace(
       `name ${targets.map((target) => `${target.volume}@${target.name}`).join(" ")} #${lsn}`,
     );
@@ -604,8 +607,9 @@ export class HistoryClients {
   }
 }
 
+/** What isn't promised may be gone, and with it the volume, and what there was to undo. */
 function isGone(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "MOMENT_GONE";
+  return error instanceof Error && "code" in error && GONE_CODES.includes(String(error.code));
 }
 
 function wholeBlocks({ offsetBytes, lengthBytes }: ByteRange, sizeBytes: number): ByteRange {

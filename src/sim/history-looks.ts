@@ -28,8 +28,8 @@ export interface HistoryLooksOptions {
 export interface Found extends LineMoment {
   readonly volume: HistoryVolume;
   readonly moment: MomentFound;
-  /** How to ask for just that moment again. */
-  readonly again: Moment;
+  /** How to ask for just that moment again, by the same name; undefined: then the volume had another one. */
+  readonly again: Moment | undefined;
   /** It may not be refused, as things are now. */
   readonly isPromised: () => boolean;
 }
@@ -115,7 +115,10 @@ export class HistoryLooks {
       model.noteTime(store);
       return lsn === store.head.lsn || model.isPromised(volume, lsn);
     };
-    const again: Moment = moment.kind === "name" ? moment : { kind: "lsn", lsn };
+    const isAbsolute =
+      moment.kind === "name" || (moment.kind === "flush" && moment.at.kind === "lsn");
+    const byRecord = found.volume === name ? ({ kind: "lsn", lsn } as const) : undefined;
+    const again = isAbsolute ? moment : byRecord;
     return { volume, line: state.line, lsn, moment: found, again, isPromised };
   }
 

@@ -345,6 +345,10 @@ export class HistoryModel {
       const one = found.find(({ id }) => id === volume.storeId) ?? found.find(isNew);
       const possible = volume.statesAt(Number.MAX_SAFE_INTEGER);
       const right = possible.find((state) => isState(state, one));
+      if (one === undefined && this.#mayBeForgotten(volume)) {
+        this.#volumes.delete(volume.id);
+        continue;
+      }
       const isRight = right !== undefined || (one === undefined && possible.includes(undefined));
       if (!isRight)
         return violationOf(
@@ -364,6 +368,17 @@ export class HistoryModel {
     const stray = found.find(isNew);
     if (stray === undefined) return undefined;
     return violationOf("no volume comes from nowhere", "nothing", stray.name);
+  }
+
+  /** It was removed, and nothing promises what it was last. */
+  #mayBeForgotten(volume: HistoryVolume): boolean {
+    const { newest } = volume;
+    const isNamed = this.names
+      .all()
+      .some(({ volume: id, state }) => id === volume.id && state === "held");
+    return (
+      newest?.isRemoved === true && !isNamed && !this.isPromised(volume, newest.effect.low - 1)
+    );
   }
 
   #settleRetention(store: HistoryUnderTest): void {
