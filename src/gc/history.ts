@@ -3,6 +3,7 @@
 // What history keeps alive. A version of a block is needed as long as any promised moment shows it: what volumes held where
 // a window of every write begins and everything that was written since, and what they held at single moments that are kept.
 
+import { StorageError } from "../base/errors.ts";
 import type { Clock } from "../host/ports.ts";
 import type { CheckpointSource } from "../index/checkpoint-loader.ts";
 import {
@@ -131,20 +132,21 @@ export class MomentScan {
       if (run === INHERITED)
         this.#taker.page(moment.branch, await this.#options.past.page(moment, page), 0);
       else if (isImage(run) && !this.#seen.has(run, offset8)) {
-        await this.#readLeaf(moment.branch, page, { run, offset8 });
+        await this.#readLeaf(moment, page, { run, offset8 });
         this.#seen.add(run, offset8);
       } else continue;
       await this.#pause();
     }
   }
 
-  /** Whoever wrote it: it is found by its place. */
+  /** Whoever wrote it: it is found by its place. A damaged one is rebuilt. */
   async #readLeaf(
-    branch: number,
+    moment: Origin,
     page: number,
     { run, offset8 }: { readonly run: number; readonly offset8: number },
   ): Promise<void> {
-    const { memory } = this.#options;
+    const { memory, past } = this.#options;
+    const { branch } = moment;
     const leaf = await stagingPiece(this.#options, 2 * LEAF_BYTES_MAX + 4096);
     try {
       const image = leaf + LEAF_BYTES_MAX + (8 - (LEAF_BYTES_MAX % 8));
@@ -154,6 +156,9 @@ export class MomentScan {
         ...{ target: leaf, maxBytes: LEAF_BYTES_MAX },
       });
       if (decodeLeaf(memory, leaf, image)) this.#taker.page(branch, memory.words, image >>> 2);
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      this.#taker.page(branch, await past.page(moment, page), 0);
     } finally {
       memory.staging.release(leaf);
     }

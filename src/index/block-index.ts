@@ -411,23 +411,42 @@ export class BlockIndex {
     const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
     const run = chunk[entry + WORD_RUN] as number;
     const offset8 = chunk[entry + WORD_OFFSET] as number;
+    const leaf = { branch, page, run, offset8 };
+    const isMoved = (): boolean =>
+      directory.chunks[Math.floor(page / CHUNK_PAGES)] !== chunk ||
+      chunk[entry + WORD_RUN] !== run ||
+      chunk[entry + WORD_OFFSET] !== offset8 ||
+      chunk[entry + WORD_SLOT] !== 0;
+    const origin = this.repair?.originOf(branch);
     const staging = await this.memory.reads.acquire(LEAF_BYTES_MAX);
+    let damage: StorageError;
     try {
-      await this.readLeaf({ branch, page, run, offset8 }, staging);
-      if (directory.chunks[Math.floor(page / CHUNK_PAGES)] !== chunk) return;
-      if (chunk[entry + WORD_RUN] !== run || chunk[entry + WORD_OFFSET] !== offset8) return;
-      if (chunk[entry + WORD_SLOT] !== 0) return;
+      await this.#readSound(leaf, staging);
+      if (isMoved()) return;
       const slot = this.slots.addPage(branch, page);
       const address = this.slots.addressOf(slot);
       if (!decodeLeaf(this.memory, staging, address)) {
         this.slots.releasePage(slot);
-        throw leafCorrupt({ branch, page, run, offset8 });
+        throw leafCorrupt(leaf);
       }
       this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
       chunk[entry + WORD_SLOT] = slot + 1;
+      return;
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      damage = error;
     } finally {
       this.memory.reads.release(staging);
     }
+    // Rebuilding takes memory for reads: nothing of it may be held meanwhile.
+    if (this.repair === undefined || origin === undefined) throw damage;
+    const image = await this.repair.image(leaf, origin, damage);
+    if (isMoved()) return;
+    const slot = this.slots.addPage(branch, page);
+    const address = this.slots.addressOf(slot);
+    this.memory.words.set(image, address >>> 2);
+    this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
+    chunk[entry + WORD_SLOT] = slot + 1;
   }
 
   /** The same for a page whose image is what the origin holds there. */
@@ -484,29 +503,32 @@ export class BlockIndex {
   }
 
   /**
-   * Reads and checks a page's image into `target` (LEAF_BYTES_MAX bytes); a damaged one is rebuilt. It may be one that an
-   * ancestor of the branch wrote.
+   * Reads and checks a page's image into `target` (LEAF_BYTES_MAX bytes, of no memory for reads); a damaged one is rebuilt.
+   * It may be one that an ancestor of the branch wrote.
    */
   async readLeaf(leaf: Leaf, target: number, runs: RunStore = this.#runs): Promise<void> {
-    this.pageReadCount += 1;
+    const origin = this.repair?.originOf(leaf.branch);
     try {
-      await readNode(this.memory, runs, {
-        kind: NODE_KIND.LEAF,
-        branch: leaf.branch,
-        isKin: (branch) => this.isDescendant(leaf.branch, branch),
-        position: leaf.page,
-        run: leaf.run,
-        offset: leaf.offset8 * 8,
-        target,
-        maxBytes: LEAF_BYTES_MAX,
-      });
+      await this.#readSound(leaf, target, runs);
     } catch (error) {
-      if (this.repair === undefined || !(error instanceof StorageError)) throw error;
-      // What came from an origin the branch's own records don't say.
-      if (this.branches.get(leaf.branch)?.origin !== undefined || leaf.branch >= FIRST_VIEW)
-        throw error;
-      putDenseLeaf(this.memory, await this.repair.image(leaf, error), target);
+      if (this.repair === undefined || origin === undefined) throw error;
+      if (!(error instanceof StorageError)) throw error;
+      putDenseLeaf(this.memory, await this.repair.image(leaf, origin, error), target);
     }
+  }
+
+  async #readSound(leaf: Leaf, target: number, runs: RunStore = this.#runs): Promise<void> {
+    this.pageReadCount += 1;
+    await readNode(this.memory, runs, {
+      kind: NODE_KIND.LEAF,
+      branch: leaf.branch,
+      isKin: (branch) => this.isDescendant(leaf.branch, branch),
+      position: leaf.page,
+      run: leaf.run,
+      offset: leaf.offset8 * 8,
+      target,
+      maxBytes: LEAF_BYTES_MAX,
+    });
   }
 
   /** Whether the branch, or view, begins at a moment of `ancestor`, or of one that does. */
@@ -520,9 +542,18 @@ export class BlockIndex {
     return false;
   }
 
-  /** The next checkpoint looks at the page's chunk, although no change is in the ring. */
-  markChanged(page: { readonly branch: number; readonly page: number }): void {
-    this.branches.get(page.branch)?.changed.add(Math.floor(page.page / CHUNK_PAGES));
+  /** The next checkpoint looks at each chunk that names the image, although no change is in the ring. Whether any does. */
+  markImage({ page, run, offset8 }: Omit<Leaf, "branch">): boolean {
+    const chunkIndex = Math.floor(page / CHUNK_PAGES);
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    let isNamed = false;
+    for (const { chunks, changed } of this.branches.values()) {
+      const chunk = chunks[chunkIndex];
+      if (chunk?.[entry + WORD_RUN] !== run || chunk[entry + WORD_OFFSET] !== offset8) continue;
+      changed.add(chunkIndex);
+      isNamed = true;
+    }
+    return isNamed;
   }
 
   /** Pages of a chunk range, for callers that walk a volume. */

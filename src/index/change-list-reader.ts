@@ -3,6 +3,7 @@
 // Reads change lists, and directories of checkpoints that aren't the newest. What was read last is kept: nodes never
 // change. The memory that takes is bounded by numbers of nodes, some two megabytes, and by the roots of eight checkpoints.
 
+import { StorageError } from "../base/errors.ts";
 import { RecentMap } from "../base/recent-map.ts";
 import type { BlockMemory } from "../reduce/block-memory.ts";
 import {
@@ -18,12 +19,15 @@ import {
 } from "./change-list.ts";
 import type { ChunkRoot, HistoryBase } from "./checkpoint-body.ts";
 import { largeNode, readBody, readChunk, readLargeNode } from "./checkpoint-loader.ts";
+import type { ListPart, ListRepair } from "./list-repair.ts";
 import { CHUNK_PAGES } from "./page-directory.ts";
 import { NODE_KIND, type NodeIdentity, nodeCorrupt, type RunStore, readNode } from "./run-file.ts";
 
 export interface ChangeListSource {
   readonly memory: BlockMemory;
   readonly runs: RunStore;
+  /** Gives what a damaged list says; without it, reading that throws. */
+  readonly listRepair?: ListRepair;
 }
 
 /** A list's roots, to be found by branch and chunk. */
@@ -90,9 +94,13 @@ export class ChangeListReader {
 
   /** Words as RANGE_WORDS says, by LSN. Throws POOL_CORRUPT, DISK_IO. */
   async ranges(list: ChangeListFile, branch: number): Promise<Uint32Array> {
-    const offsets = (await this.#rootsOf(list)).ranges.get(branch);
-    if (offsets === undefined) return NOTHING;
-    return await this.#nodesAt(list, offsets, { kind: NODE_KIND.RANGES, branch, position: 0 });
+    try {
+      const offsets = (await this.#rootsOf(list)).ranges.get(branch);
+      if (offsets === undefined) return NOTHING;
+      return await this.#nodesAt(list, offsets, { kind: NODE_KIND.RANGES, branch, position: 0 });
+    } catch (error) {
+      return (await this.#rebuilt(list, branch, error)).ranges;
+    }
   }
 
   /** Words as PAGE_WORDS says, by page, and of a page by LSN. Throws POOL_CORRUPT, DISK_IO. */
@@ -100,10 +108,14 @@ export class ChangeListReader {
     list: ChangeListFile,
     { branch, chunk }: { readonly branch: number; readonly chunk: number },
   ): Promise<Uint32Array> {
-    const offsets = (await this.#rootsOf(list)).chunks.get(keyOf(branch, chunk));
-    if (offsets === undefined) return NOTHING;
-    const node = { kind: NODE_KIND.CHANGED_PAGES, branch, position: chunk };
-    return await this.#nodesAt(list, offsets, node);
+    try {
+      const offsets = (await this.#rootsOf(list)).chunks.get(keyOf(branch, chunk));
+      if (offsets === undefined) return NOTHING;
+      const node = { kind: NODE_KIND.CHANGED_PAGES, branch, position: chunk };
+      return await this.#nodesAt(list, offsets, node);
+    } catch (error) {
+      return (await this.#rebuilt(list, branch, error)).changedPages(chunk);
+    }
   }
 
   /**
@@ -121,12 +133,27 @@ export class ChangeListReader {
   ): Promise<void> {
     const pages = await this.changedPages(list, { branch, chunk: Math.floor(page / CHUNK_PAGES) });
     const node = { kind: NODE_KIND.CHANGES, branch, position: page };
-    for (let at = 0; at < pages.length; at += LIST_ENTRY_WORDS) {
-      const isWanted =
-        pages[at + PAGE_WORDS.page] === page % CHUNK_PAGES &&
-        (pages[at + PAGE_WORDS.first] as number) <= until;
-      if (isWanted) apply(await this.#read(list, pages[at + PAGE_WORDS.offset8] as number, node));
+    const parts: Uint32Array[] = [];
+    try {
+      for (let at = 0; at < pages.length; at += LIST_ENTRY_WORDS) {
+        const isWanted =
+          pages[at + PAGE_WORDS.page] === page % CHUNK_PAGES &&
+          (pages[at + PAGE_WORDS.first] as number) <= until;
+        const offset8 = pages[at + PAGE_WORDS.offset8] as number;
+        if (isWanted) parts.push(await this.#read(list, offset8, node));
+      }
+    } catch (error) {
+      // Those that were rebuilt are no node, and so can't be read, either.
+      apply((await this.#rebuilt(list, branch, error)).changes(page));
+      return;
     }
+    for (const part of parts) apply(part);
+  }
+
+  async #rebuilt(list: ChangeListFile, branch: number, cause: unknown): Promise<ListPart> {
+    const { listRepair } = this.#source;
+    if (listRepair === undefined || !(cause instanceof StorageError)) throw cause;
+    return await listRepair.part(list, branch, cause);
   }
 
   async #rootsOf(list: ChangeListFile): Promise<ListRoots> {

@@ -27,6 +27,7 @@ import {
 import { ChangeListReader } from "./change-list-reader.ts";
 import type { HistoryBase } from "./checkpoint-body.ts";
 import { baseBefore, type CheckpointState, listsThrough } from "./kept-checkpoints.ts";
+import type { ListRepair } from "./list-repair.ts";
 import {
   CHUNK_PAGES,
   CHUNK_WORDS,
@@ -46,6 +47,7 @@ import {
   decodeLeaf,
   LEAF_BYTES_MAX,
   NODE_KIND,
+  type NodeIdentity,
   nodeCorrupt,
   type RunStore,
   readNode,
@@ -56,6 +58,14 @@ export interface PastOptions {
   readonly index: BlockIndex;
   readonly runs: RunStore;
   readonly state: () => Readonly<CheckpointState>;
+  /** Gives what damaged change lists say; without it, reading those throws. */
+  readonly listRepair?: ListRepair;
+}
+
+/** Where an image is. */
+interface ImagePlace {
+  readonly run: number;
+  readonly offset8: number;
 }
 
 /** What came between a base and a moment. */
@@ -80,7 +90,7 @@ export class Past {
 
   /** Whether what is needed for the moment is there: its base, and the lists from there on. */
   reaches(lsn: number): boolean {
-    return this.#isInRing(lsn) || this.#wayTo(lsn) !== undefined;
+    return this.#isInRing(lsn) || this.#waysTo(lsn).next().done !== true;
   }
 
   /**
@@ -162,7 +172,8 @@ export class Past {
     const { words, at } = index.drops.entryAt(directory, page, lsn + 1);
     const run = words === undefined ? INHERITED : (words[at + WORD_RUN] as number);
     const offset8 = words === undefined ? 0 : (words[at + WORD_OFFSET] as number);
-    const image = await this.#image(directory, page, { run, offset8 });
+    const atCut = { branch, lsn: lsnOf(this.#options.state().newest) };
+    const image = await this.#image(atCut, page, { run, offset8 });
     // The image is as old as the newest checkpoint, and the ring begins there: both may have gone on.
     const now = index.drops.entryAt(directory, page, lsn + 1);
     const isSame =
@@ -180,17 +191,38 @@ export class Past {
 
   // ---- older moments
 
-  #wayTo(lsn: number): Way | undefined {
+  /** The shortest first; others only matter where something is damaged. */
+  *#waysTo(lsn: number): IterableIterator<Way> {
     const { bases, newest, lists } = this.#options.state();
-    const base = baseBefore(newest === undefined ? bases : [...bases, newest], lsn);
-    // Before the first checkpoint there was nothing.
-    const through = listsThrough(lists, base?.cut.nextLsn ?? 1, lsn);
-    return through === undefined ? undefined : { base, lists: through };
+    let base = baseBefore(newest === undefined ? bases : [...bases, newest], lsn);
+    for (;;) {
+      // Before the first checkpoint there was nothing.
+      const through = listsThrough(lists, base?.cut.nextLsn ?? 1, lsn);
+      if (through === undefined) return;
+      yield { base, lists: through };
+      if (base === undefined) return;
+      base = baseBefore(bases, base.cut.nextLsn - 2);
+    }
   }
 
-  #requireWay(branch: number, lsn: number): Way {
-    const way = this.#wayTo(lsn);
-    if (way !== undefined) return way;
+  /**
+   * What `read` finds in the nearest base that it can be read in, and the lists from there, all of which any further way
+   * would need as well. Throws POOL_CORRUPT, DISK_IO.
+   */
+  async #fromABase<T>(
+    { branch, lsn }: Origin,
+    read: (base: HistoryBase | undefined) => Promise<T>,
+  ): Promise<Way & { readonly found: T }> {
+    let failure: StorageError | undefined;
+    for (const way of this.#waysTo(lsn)) {
+      try {
+        return { ...way, found: await read(way.base) };
+      } catch (error) {
+        if (!(error instanceof StorageError)) throw error;
+        failure ??= error;
+      }
+    }
+    if (failure !== undefined) throw failure;
     throw new StorageError(
       "POOL_CORRUPT",
       `index: branch ${branch} as of LSN ${lsn}: not read: a checkpoint or a change list of then is missing`,
@@ -203,8 +235,9 @@ export class Past {
     lsn: number,
     chunkIndex: number,
   ): Promise<Uint32Array | undefined> {
-    const { base, lists } = this.#requireWay(branch, lsn);
-    const there = await this.#baseChunk(base, branch, chunkIndex);
+    const { found: there, lists } = await this.#fromABase({ branch, lsn }, (base) =>
+      this.#baseChunk(base, branch, chunkIndex),
+    );
     let words: Uint32Array | undefined;
     const own = (): Uint32Array => {
       words ??= there?.slice() ?? this.#directoryOf(branch).chunkWithout();
@@ -232,17 +265,60 @@ export class Past {
     return isNone ? there : own();
   }
 
-  async #olderPage({ branch, lsn }: Origin, page: number): Promise<Uint32Array> {
-    const { base, lists } = this.#requireWay(branch, lsn);
-    const chunk = Math.floor(page / CHUNK_PAGES);
-    const directory = this.#directoryOf(branch);
-    const words = await this.#baseChunk(base, branch, chunk);
-    const at = (page % CHUNK_PAGES) * CHUNK_WORDS;
-    const run = words === undefined ? INHERITED : (words[at + WORD_RUN] as number);
-    const offset8 = words === undefined ? 0 : (words[at + WORD_OFFSET] as number);
-    const image = await this.#image(directory, page, { run, offset8 });
-    for (const list of lists) await this.#applyList(image, list, { branch, page, lsn });
+  async #olderPage(origin: Origin, page: number): Promise<Uint32Array> {
+    const { base, found, lists } = await this.#fromABase(origin, (base) =>
+      this.#placeInBase(base, origin.branch, page),
+    );
+    const atBase = { branch: origin.branch, lsn: lsnOf(base) };
+    const image = await this.#image(atBase, page, found);
+    for (const list of lists) await this.#applyList(image, list, { ...origin, page });
     return image;
+  }
+
+  /**
+   * The page as it was then, but by no way that leads over the damaged image: what that one is rebuilt with. The moment isn't
+   * behind the newest checkpoint. Throws POOL_CORRUPT, DISK_IO.
+   */
+  async pageWithout(origin: Origin, page: number, damaged: ImagePlace): Promise<Uint32Array> {
+    const { found, lists } = await this.#fromABase(origin, (base) =>
+      this.pageOfBase(base, origin, page, damaged),
+    );
+    for (const list of lists) await this.#applyList(found, list, { ...origin, page });
+    return found;
+  }
+
+  /**
+   * What a base says of the page for a moment of the branch behind it, without the damaged image; undefined: what there was
+   * before the first. No other image is rebuilt. Throws POOL_CORRUPT, DISK_IO.
+   */
+  async pageOfBase(
+    base: HistoryBase | undefined,
+    { branch, lsn }: Origin,
+    page: number,
+    damaged: ImagePlace,
+  ): Promise<Uint32Array> {
+    const { run, offset8 } = await this.#placeInBase(base, branch, page);
+    const { origin } = this.#directoryOf(branch);
+    if (run === INHERITED && origin !== undefined) {
+      // One that began later holds what its origin held.
+      const above = { branch: origin.branch, lsn: Math.min(origin.lsn, lsn) };
+      return await this.pageWithout(above, page, damaged);
+    }
+    if (run === damaged.run && offset8 === damaged.offset8)
+      throw nodeCorrupt(leafPlace(branch, page, damaged), "it can't be read");
+    return await this.#storedImage(branch, page, { run, offset8 });
+  }
+
+  async #placeInBase(
+    base: HistoryBase | undefined,
+    branch: number,
+    page: number,
+  ): Promise<ImagePlace> {
+    const words = await this.#baseChunk(base, branch, Math.floor(page / CHUNK_PAGES));
+    const at = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    return words === undefined
+      ? { run: INHERITED, offset8: 0 }
+      : { run: words[at + WORD_RUN] as number, offset8: words[at + WORD_OFFSET] as number };
   }
 
   /** What the list says of the page, up to the moment, in the order of the records. */
@@ -311,22 +387,32 @@ export class Past {
     }
   }
 
-  /** A copy of what an entry names. */
-  async #image(
-    directory: PageDirectory,
+  /** A copy of what an entry names, which is what the branch held then. A damaged image is rebuilt. */
+  async #image(then: Origin, page: number, { run, offset8 }: ImagePlace): Promise<Uint32Array> {
+    const { branch } = then;
+    const { origin } = this.#directoryOf(branch);
+    if (run === INHERITED && origin !== undefined) return await this.page(origin, page);
+    try {
+      return await this.#storedImage(branch, page, { run, offset8 });
+    } catch (error) {
+      const { repair } = this.#options.index;
+      if (repair === undefined || !(error instanceof StorageError)) throw error;
+      return (await repair.image({ branch, page, run, offset8 }, then, error)).slice();
+    }
+  }
+
+  async #storedImage(
+    branch: number,
     page: number,
-    { run, offset8 }: { readonly run: number; readonly offset8: number },
+    { run, offset8 }: ImagePlace,
   ): Promise<Uint32Array> {
     const { memory, index } = this.#options;
-    if (run === INHERITED && directory.origin !== undefined)
-      return await this.page(directory.origin, page);
     if (!isImage(run)) {
       const image = new Uint32Array(PAGE_REFERENCE_WORDS);
       if (run === CONSTANT) fillReferences(image, ALL, { segment: 0, low: offset8 });
       return image;
     }
-    const { branch } = directory;
-    const place = { kind: NODE_KIND.LEAF, branch, position: page, run, offset: offset8 * 8 };
+    const place = leafPlace(branch, page, { run, offset8 });
     const target = await memory.reads.acquire(2 * LEAF_BYTES_MAX);
     try {
       const isKin = (other: number): boolean => index.isDescendant(branch, other);
@@ -343,6 +429,19 @@ export class Past {
       memory.reads.release(target);
     }
   }
+}
+
+/** The last record that a checkpoint has. */
+function lsnOf(base: HistoryBase | undefined): number {
+  return (base?.cut.nextLsn ?? 1) - 1;
+}
+
+function leafPlace(
+  branch: number,
+  page: number,
+  { run, offset8 }: ImagePlace,
+): NodeIdentity & { readonly run: number; readonly offset: number } {
+  return { kind: NODE_KIND.LEAF, branch, position: page, run, offset: offset8 * 8 };
 }
 
 function fillEntries(

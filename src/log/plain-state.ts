@@ -71,6 +71,11 @@ export class PlainState {
     }
   }
 
+  /** What a branch begins with whose record wasn't told, if its beginning was passed, or told of. */
+  begunWith(branch: number): PlainMap | undefined {
+    return this.#begun.get(branch);
+  }
+
   /** Copies the parents of branches that begin before the record. */
   #passPoints(lsn: number): void {
     for (; this.#passedCount < this.#points.length; this.#passedCount++) {

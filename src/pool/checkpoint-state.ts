@@ -58,8 +58,10 @@ export async function readCheckpointState(
     const past = await CheckpointPast.load(source, checkpoint);
     const state = stateOfCatalog(checkpoint.body);
     const reading = new StateReading(past);
+    // What was left by then only moments before have.
     for (const branch of state.branches.keys())
-      state.branches.set(branch, (await reading.mapAt({ branch, lsn: past.lsn })).copy());
+      if (!past.content.catalog.isCurrent(branch)) state.branches.delete(branch);
+      else state.branches.set(branch, (await reading.mapAt({ branch, lsn: past.lsn })).copy());
     let lostNodes = reading.lostNodes;
     for (const [segment, table] of past.content.index.relocations.storedTables())
       lostNodes += await readMoves(source, segment, table, state.moves);

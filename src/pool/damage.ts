@@ -63,6 +63,16 @@ export class Damage {
     });
   }
 
+  /** What a change list says of a branch can't be read. */
+  listDamaged(run: number, branch: number, { code, message }: StorageError): void {
+    addPlace(this.#pages, `list ${run}:${branch}`);
+    this.#events.tell("error", "index.changes-damaged", { run, branch, code, message });
+  }
+
+  listRebuilt(run: number, branch: number): void {
+    this.#events.tell("warn", "index.changes-rebuilt", { run, branch });
+  }
+
   relocationsRebuilt(homeSegment: number): void {
     this.#events.tell("warn", "index.relocations-rebuilt", { segment: homeSegment });
   }

@@ -16,6 +16,7 @@ import {
 import { Checkpointer, type CheckpointLog } from "../index/checkpointer.ts";
 import { type CheckpointState, checkpointStateOf } from "../index/kept-checkpoints.ts";
 import { LeafRepair } from "../index/leaf-repair.ts";
+import { ListRepair } from "../index/list-repair.ts";
 import { Past } from "../index/past.ts";
 import type { StoredTable } from "../index/relocation-node.ts";
 import { runNumberOf } from "../index/run-file.ts";
@@ -120,7 +121,8 @@ export class PoolOpening {
     content.onRetention = (lsn) => this.history.retentionSet(lsn);
     this.#checkpointer = this.#makeCheckpointer(checkpointStateOf(usable, await host.log.list()));
     const state = () => this.#checkpointer.state;
-    this.past = new Past({ ...this.#source, index: content.index, state });
+    const listRepair = this.#makeListRepair();
+    this.past = new Past({ ...this.#source, index: content.index, state, listRepair });
     content.index.past = this.past;
     content.index.repair = this.#makeRepair();
     content.index.relocations.repair = {
@@ -317,20 +319,32 @@ export class PoolOpening {
     return entries;
   }
 
-  /** Damaged pages of the index come back from the log, and into a new run soon. */
+  #makeListRepair(): ListRepair {
+    const { host, damage } = this.#options;
+    return new ListRepair({
+      log: this.#source,
+      clock: host.clock,
+      state: () => this.#checkpointer.state,
+      volumesOf: (body) => stateOfCatalog(body).volumes,
+      onDamaged: (list, branch, cause) => damage.listDamaged(list.run, branch, cause),
+      onRebuilt: (list, branch) => damage.listRebuilt(list.run, branch),
+    });
+  }
+
+  /** Damaged pages of the index come back from history or the log, and into a new run soon. */
   #makeRepair(): LeafRepair {
     const { host, content, damage, onRebuilt } = this.#options;
     return new LeafRepair({
       log: this.#source,
       clock: host.clock,
-      cutLsn: () => this.#checkpointer.cutLsn,
+      index: content.index,
+      past: this.past,
+      state: () => this.#checkpointer.state,
+      pinHistory: () => this.#checkpointer.pinHistory(),
       stateOf: stateOfCatalog,
       onDamaged: (leaf, cause) => damage.pageDamaged(leaf, cause),
-      onRebuilt: (leaves) => {
-        for (const leaf of leaves) content.index.markChanged(leaf);
-        damage.pagesRebuilt(leaves.length);
-        onRebuilt();
-      },
+      onRebuilt: (pageCount) => damage.pagesRebuilt(pageCount),
+      onToWrite: onRebuilt,
     });
   }
 }

@@ -240,6 +240,7 @@ test("a damaged page of the index is rebuilt from the log, for reads and for the
 
 test("a damaged page of the index with a damaged log behind it is an error, and other pages are still read", async () => {
   const rig = await PoolRig.create({ segmentBytes: 4 * MIB });
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: 0 } });
   await rig.pool.createVolume("a", 64 * MIB);
   for (let page = 0; page < 3; page++) await rig.write("a", page * PAGE, noise(page, BLOCK));
   const files = await rig.close();
@@ -320,7 +321,7 @@ test("a damaged page that both checkpoints have, behind a log that begins late, 
   equal(await rig.read("a", 5 * PAGE, BLOCK), EIO);
   ok(
     causes.some((cause) =>
-      /page 5 of branch 1: damaged, and not rebuilt, from the older checkpoint or the log's beginning: log: segment 0{15}1/.test(
+      /page 5 of branch 1: damaged, and not rebuilt, from an earlier checkpoint or the log's beginning: log: segment 0{15}1/.test(
         cause,
       ),
     ),
