@@ -48,8 +48,6 @@ export class BatchBuffer {
   /** Somebody waits for it to be durable: it will end with its page. */
   isSyncWanted = false;
   flags = 0;
-  /** Branch of the flushed record that came last, -1: another record came last. */
-  lastFlushedBranch = -1;
   /** Told when the batch is written. */
   readonly written: Waiter[] = [];
 
@@ -73,7 +71,6 @@ export class BatchBuffer {
     this.isWritten = false;
     this.isSyncWanted = false;
     this.flags = 0;
-    this.lastFlushedBranch = -1;
   }
 
   hasRoom(blockCount: number): boolean {
@@ -102,7 +99,6 @@ export class BatchBuffer {
     this.recordBytes += recordBytes;
     this.recordCount += 1;
     this.endOffset = this.frameOffset;
-    this.lastFlushedBranch = -1;
   }
 
   /** Completes the batch: records behind frames, padding, header. Returns its checksum. */

@@ -148,3 +148,24 @@ test("a batch without space is written again at its place when others behind it 
     await later.close();
   }
 });
+
+test("a flush is a moment also when everything was durable before it, and only when something changed since the last", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", MIB);
+  const flushedAt = async (): Promise<number> => {
+    const at = { kind: "flush", at: { kind: "now" } } as const;
+    return (await rig.pool.resolve("a", at)).lsn;
+  };
+  await rig.write("a", 0, noise(1, BLOCK), { isForced: true });
+  const written = rig.pool.log.nextLsn - 1;
+  equal(await rig.flush("a"), 0);
+  const first = await flushedAt();
+  ok(first > written, "behind the forced write");
+  equal(await rig.flush("a"), 0);
+  equal(await flushedAt(), first, "nothing happened in between");
+  await rig.write("a", 0, noise(2, BLOCK));
+  await rig.pool.flush();
+  equal(await rig.flush("a"), 0);
+  ok((await flushedAt()) > first);
+  await rig.close();
+});

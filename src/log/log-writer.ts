@@ -187,6 +187,9 @@ export class LogWriter {
   /** Records of clients' changes. */
   changeCount = 0;
   markerCount = 0;
+  /** Branches that haven't changed since their last flushed record; and the one that changed last, if it is none of them. */
+  readonly #flushed: Set<number> = new Set();
+  #lastChanged = -1;
 
   private constructor(options: LogWriterOptions) {
     this.#options = options;
@@ -323,7 +326,7 @@ export class LogWriter {
     );
     segment.frameCount += words[packing.resultAddress >>> 2] as number;
     this.frameBytes += frameBytes;
-    this.changeCount += 1;
+    this.#changed(branch);
     this.referencesAddress = references;
     this.packed.segment = segment.number;
     this.packed.rowsAddress = rowsAddress;
@@ -386,7 +389,7 @@ export class LogWriter {
     view.setUint32(record + 12, range.options, true);
     putU64(view, record + 16, range.lba);
     putU64(view, record + 24, range.blockCount);
-    this.changeCount += 1;
+    this.#changed(branch);
     return this.#appended(batch, RANGE_RECORD_BYTES, 0);
   }
 
@@ -410,8 +413,8 @@ export class LogWriter {
   }
 
   /**
-   * `waiter` is told when everything appended so far is on stable storage. `branch` >= 0 leaves a flushed
-   * record there, unless nothing is waiting to become durable. Only after `hasRoom(0)`.
+   * `waiter` is told when everything appended so far is on stable storage. `branch` >= 0 leaves a flushed record there, unless
+   * nothing has changed since its last one. Only after `hasRoom(0)`.
    */
   whenDurable(waiter: Waiter, branch: number): void {
     if (this.#stopCause !== undefined) {
@@ -419,10 +422,12 @@ export class LogWriter {
       return;
     }
     if (this.durableLsn === this.#nextLsn) {
+      // Somebody else's flush, or a write that was forced, made it so: this one is a moment all the same.
+      if (branch >= 0 && !this.#flushed.has(branch) && this.hasRoom(0)) this.#appendFlushed(branch);
       waiter.complete(ACK_NONE);
       return;
     }
-    if (branch >= 0 && this.#open?.lastFlushedBranch !== branch) this.#appendFlushed(branch);
+    if (branch >= 0 && !this.#flushed.has(branch)) this.#appendFlushed(branch);
     this.#wait(waiter);
   }
 
@@ -614,8 +619,16 @@ export class LogWriter {
     view.setUint32(record + 8, branch, true);
     view.setUint32(record + 12, 0, true);
     const lsn = this.#appended(batch, FLUSHED_RECORD_BYTES, 0);
-    batch.lastFlushedBranch = branch;
+    this.#flushed.add(branch);
+    if (this.#lastChanged === branch) this.#lastChanged = -1;
     this.#options.onFlushed(branch, lsn, this.appendedMicros);
+  }
+
+  #changed(branch: number): void {
+    this.changeCount += 1;
+    if (branch === this.#lastChanged) return;
+    this.#lastChanged = branch;
+    this.#flushed.delete(branch);
   }
 
   /** Of the record that is being appended; its time stays in `appendedMicros`. */

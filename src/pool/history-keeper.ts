@@ -35,7 +35,7 @@ export class HistoryKeeper implements HistoryPolicy {
   readonly #readers: Set<KeptMoment> = new Set();
   /** Counts the moments that were pinned. */
   pinsSoFar = 0;
-  /** Every write is kept for no longer than this, whatever retention says; undefined: as it says. */
+  /** History goes no further back than this, whatever retention says; undefined: as it says. */
   shortenedMicros: number | undefined;
 
   constructor(options: HistoryKeeperOptions, promises: readonly GroupPromise[]) {
@@ -45,6 +45,13 @@ export class HistoryKeeper implements HistoryPolicy {
 
   get promises(): readonly GroupPromise[] {
     return this.#promises;
+  }
+
+  /** Another text when the promise is another one. */
+  get standing(): string {
+    return this.#promises
+      .map(({ volume, fromLsn, goneLsn, kept }) => `${volume}:${fromLsn}:${goneLsn}:${kept.length}`)
+      .join(" ");
   }
 
   promiseOf(volume: Volume): GroupPromise {
@@ -130,13 +137,13 @@ export class HistoryKeeper implements HistoryPolicy {
   #shortened(retention: Retention): Retention {
     const limit = this.shortenedMicros;
     if (limit === undefined) return retention;
-    const { everyWriteMicros } = retention;
+    const within = (span: number | null): number => Math.min(limit, span ?? limit);
     return {
-      everyWriteMicros: everyWriteMicros === null ? limit : Math.min(limit, everyWriteMicros),
-      hourlyMicros: 0,
-      dailyMicros: 0,
-      weeklyMicros: 0,
-      monthlyMicros: 0,
+      everyWriteMicros: within(retention.everyWriteMicros),
+      hourlyMicros: within(retention.hourlyMicros),
+      dailyMicros: within(retention.dailyMicros),
+      weeklyMicros: within(retention.weeklyMicros),
+      monthlyMicros: within(retention.monthlyMicros),
     };
   }
 }

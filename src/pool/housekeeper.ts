@@ -29,6 +29,8 @@ export interface HousekeeperOptions {
   readonly clock: Clock;
   readonly relocations: RelocationIndex;
   readonly catalog: () => Catalog;
+  /** What is promised of the past: while it is all, nothing is garbage. It changes when this text does. */
+  readonly promise: () => { readonly isAll: boolean; readonly standing: string };
   readonly space: { readonly storedBytes: number; readonly capacityBytes: number };
   readonly segmentBytes: number;
   /** Bytes that were written to the log since the pool was opened. */
@@ -174,12 +176,13 @@ export class Housekeeper {
 
   /** What garbage comes from. */
   get #standing(): string {
-    const { catalog, changeCount } = this.#options;
+    const { catalog, changeCount, promise } = this.#options;
     const { volumes, retention } = catalog();
     const removed = [...volumes.values()].filter(
       ({ removedMicros }) => removedMicros !== undefined,
     );
-    return `${changeCount()} ${removed.length} ${retention.everyWriteMicros}`;
+    const { everyWriteMicros } = retention;
+    return `${changeCount()} ${removed.length} ${everyWriteMicros} ${promise().standing}`;
   }
 
   /** Begins a collection in the background when one is due. */
@@ -230,7 +233,7 @@ export class Housekeeper {
   }
 
   get #keepsAll(): boolean {
-    return this.#options.catalog().retention.everyWriteMicros === null;
+    return this.#options.promise().isAll;
   }
 
   /** Collects when what is under way has ended. */

@@ -153,6 +153,7 @@ export class Pool {
   #housekeeper!: Housekeeper;
   #scrubber!: Scrubber;
   #moments!: PoolMoments;
+  #shortening: Promise<boolean> | undefined;
   /** No new work is begun in the background. */
   #isClosing = false;
   #isClosed = false;
@@ -568,9 +569,43 @@ export class Pool {
 
   /** Frees space that nothing needs, for a write that waits for it. False: there is none. */
   async reclaim(): Promise<boolean> {
-    const isFreed = await this.#housekeeper.reclaim();
-    if (!isFreed) this.#space.nothingFreed();
-    return isFreed;
+    for (;;) {
+      if (await this.#housekeeper.reclaim()) return true;
+      if (!(await this.#shortenHistory())) break;
+    }
+    this.#space.nothingFreed();
+    return false;
+  }
+
+  /** Lets go of the older half of history beyond the floor, where the pool says so when it is full; false: there is none. */
+  #shortenHistory(): Promise<boolean> {
+    this.#shortening ??= this.#shorten().finally(() => {
+      this.#shortening = undefined;
+    });
+    return this.#shortening;
+  }
+
+  async #shorten(): Promise<boolean> {
+    const { whenFull, historyFloorMicros } = this.#catalog.limits;
+    const nowMicros = Math.floor(this.#host.clock.wallMicros());
+    const reachMicros = nowMicros - (this.#reached.oldestMicros() ?? nowMicros);
+    if (whenFull === "stop-writes" || reachMicros <= historyFloorMicros) return false;
+    const before = this.#history.standing;
+    const toMicros = Math.max(historyFloorMicros, Math.floor(reachMicros / 2));
+    this.#history.shortenedMicros = toMicros;
+    try {
+      await this.#takeCheckpoint();
+    } finally {
+      this.#history.shortenedMicros = undefined;
+    }
+    // Where no checkpoint stands between there is nothing to begin from; the next half may have one.
+    if (this.#history.standing === before && toMicros === historyFloorMicros) return false;
+    this.#tell("warn", "history.shortened", {
+      fromMicros: reachMicros,
+      toMicros,
+      storedBytes: this.#space.storedBytes,
+    });
+    return true;
   }
 
   admits(blockCount: number): boolean {
@@ -635,7 +670,7 @@ export class Pool {
       poolSizeBytes: poolSizeBytes ?? setBytes,
       segmentBytes: this.#settings.segmentBytes,
       contentBytes: () => this.#contentBytes(),
-      mayFree: () => this.#catalog.retention.everyWriteMicros !== null,
+      mayFree: () => !this.#keepsAllForEver,
       onEvent: (level, event, fields) => this.#tell(level, event, fields),
     });
     if (poolSizeBytes !== undefined && setBytes !== 0 && poolSizeBytes !== setBytes)
@@ -772,6 +807,10 @@ export class Pool {
       clock,
       relocations: this.index.relocations,
       catalog: () => this.#catalog,
+      promise: () => ({
+        isAll: this.#promisedHistory().kind === "all",
+        standing: this.#history.standing,
+      }),
       space: this.#space,
       segmentBytes: this.#settings.segmentBytes,
       writtenBytes: () => this.log.batchBytes,
@@ -797,6 +836,12 @@ export class Pool {
       },
       tell: (level, event, fields) => this.#tell(level, event, fields),
     });
+  }
+
+  /** Whatever happens: then lack of space is known at once. */
+  get #keepsAllForEver(): boolean {
+    const { retention, limits } = this.#catalog;
+    return retention.everyWriteMicros === null && limits.whenFull === "stop-writes";
   }
 
   #promisedHistory(): History {

@@ -77,6 +77,18 @@ export class ReachedHistory implements ReachableHistory {
     );
   }
 
+  /** How far back retention reaches, for any volume: recorded time. Undefined: nowhere. */
+  oldestMicros(): number | undefined {
+    const { catalog, keeper, state } = this.#options;
+    const cuts = new Set(keeper.promises.flatMap(({ fromLsn, kept }) => [...kept, fromLsn ?? 0]));
+    const oldest = state().bases.find(({ cut }) => cuts.has(cut.nextLsn))?.cut.recordedMicros;
+    const isWhole =
+      keeper.promises.length === 0 || keeper.promises.some(({ fromLsn }) => fromLsn === 0);
+    if (!isWhole) return oldest;
+    const created = [...catalog().volumes.values()].map(({ createdMicros }) => createdMicros);
+    return created.length === 0 ? oldest : Math.min(...created);
+  }
+
   #volumeOf(branch: number): Volume | undefined {
     const { branches, volumes } = this.#options.catalog();
     return volumes.get(branches.get(branch)?.volume ?? 0);
