@@ -123,10 +123,11 @@ class Recovery {
   /** Throws LOG_CORRUPT when the segment ends before the place that the checkpoint was cut at: that had been durable. */
   async #refuseCutOff(): Promise<void> {
     const { segmentNumber, offset } = this.#options.start;
-    const sizeBytes = await withSegment(this.#options, segmentNumber, (reader) =>
-      Promise.resolve(reader.sizeBytes),
+    const { sizeBytes, isRecords } = await withSegment(this.#options, segmentNumber, (reader) =>
+      Promise.resolve({ sizeBytes: reader.sizeBytes, isRecords: reader.isRecords }),
     );
-    if (sizeBytes < offset)
+    // Places in a segment of which only the records are left are those that it had.
+    if (sizeBytes < offset && !isRecords)
       throw segmentCorrupt(
         segmentNumber,
         `cut off at ${sizeBytes}, below the checkpoint at ${offset}`,
