@@ -12,8 +12,13 @@ export interface HistoryJson {
   /** Intervals in which nothing happened are left out. */
   readonly lines: readonly HistoryLineJson[];
   readonly names: readonly HistoryNameJson[];
+  /** From this moment on each can be opened; absent: only single ones. */
+  readonly everyWriteFrom?: HistoryPlaceJson;
+  /** Single moments before it that can be opened, besides those with names. */
+  readonly kept: readonly HistoryPlaceJson[];
   readonly holes: readonly HistoryHoleJson[];
   readonly branches: readonly HistoryBranchJson[];
+  readonly changes: readonly HistoryChangeJson[];
   readonly clockSteps: readonly HistoryClockStepJson[];
   readonly flagged: readonly HistoryFlagJson[];
 }
@@ -49,7 +54,12 @@ export interface HistoryNameJson {
   readonly at: string;
 }
 
-/** Moments that can't be reached. */
+export interface HistoryPlaceJson {
+  readonly lsn: number;
+  readonly at: string;
+}
+
+/** Moments that can't be reached, but for single ones. */
 export interface HistoryHoleJson {
   readonly from: string;
   readonly to: string;
@@ -63,6 +73,18 @@ export interface HistoryBranchJson {
   readonly lsn: number;
   readonly reason: "created" | "clone" | "rewind" | "undo";
   /** Where it goes on from; absent: from nothing. */
+  readonly parentLsn?: number;
+}
+
+/** What else became of it. Cloned: another volume, `toName`, began as it was at #parentLsn. */
+export interface HistoryChangeJson {
+  readonly at: string;
+  readonly lsn: number;
+  readonly change: "removed" | "restored" | "resized" | "renamed" | "cloned";
+  readonly fromBytes?: number;
+  readonly toBytes?: number;
+  readonly fromName?: string;
+  readonly toName?: string;
   readonly parentLsn?: number;
 }
 

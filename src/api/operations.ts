@@ -21,6 +21,7 @@ import {
   retentionChange,
   type Schema,
   type SchemaName,
+  stepMs,
   VOLUME_BYTES_MAX,
   VOLUME_BYTES_MIN,
   VOLUME_BYTES_STEP,
@@ -243,6 +244,15 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     answer: "Moment",
     status: 200,
     query: { moment },
+    errors: ["MOMENT_INVALID", ...MISSING],
+  },
+  getHistory: {
+    method: "GET",
+    path: "/v1/volumes/{volume}/history",
+    summary: "What happened to a volume, in intervals; of a removed one too",
+    answer: "History",
+    status: 200,
+    query: { "from?": moment, "to?": moment, "stepMs?": stepMs },
     errors: ["MOMENT_INVALID", ...MISSING],
   },
   listSnapshots: {

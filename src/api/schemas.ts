@@ -118,6 +118,13 @@ export const keep: Schema = { type: "integer", minimum: 1, maximum: RETENTION_MS
 /** As people write it: "-10m", "#123". */
 export const moment: Schema = { type: "string", minLength: 1, maxLength: 128 };
 
+/** In a query. */
+export const stepMs: Schema = {
+  type: "string",
+  pattern: "^[1-9][0-9]{0,11}$",
+  description: "milliseconds of an interval, in whole minutes; without, so that some sixty fit",
+};
+
 const activity = {
   readCount: count,
   readBytes: bytes,
@@ -173,6 +180,65 @@ const snapshot = object({
   isProtected: boolean,
   description: string,
   uris: list(string),
+});
+
+const place = { lsn: count, at: time };
+
+const history = object({
+  volume: name,
+  from: time,
+  to: time,
+  stepMs: milliseconds,
+  lines: list(
+    object({
+      from: time,
+      to: time,
+      firstLsn: count,
+      lastLsn: count,
+      writeCount: count,
+      writtenBytes: bytes,
+      distinctBytes: { ...bytes, description: "bytes of different blocks, by estimate" },
+      rewrittenBytes: { ...bytes, description: "bytes where data is known to have been" },
+      freshBytes: { ...bytes, description: "bytes where none is known to have been" },
+      newBlockCount: { ...count, description: "blocks whose content was new to the pool" },
+      hardBlockCount: { ...count, description: "of them, those that don't shrink" },
+      storedBytes: { ...bytes, description: "what the new ones take" },
+      zeroBytes: bytes,
+      duplicateBytes: bytes,
+      trimCount: count,
+      trimmedBytes: bytes,
+      zeroedCount: count,
+      zeroedBytes: bytes,
+      flushCount: count,
+    }),
+  ),
+  names: list(object({ name, ...place })),
+  "everyWriteFrom?": {
+    ...object(place),
+    description: "from this moment on each can be opened; absent: only single ones",
+  },
+  kept: { ...list(object(place)), description: "single moments before it, without names" },
+  holes: list(object({ from: time, to: time, fromLsn: count, toLsn: count, why: string })),
+  branches: list(
+    object({
+      ...place,
+      reason: { type: "string", enum: ["created", "clone", "rewind", "undo"] },
+      "parentLsn?": count,
+    }),
+  ),
+  changes: list(
+    object({
+      ...place,
+      change: { type: "string", enum: ["removed", "restored", "resized", "renamed", "cloned"] },
+      "fromBytes?": bytes,
+      "toBytes?": bytes,
+      "fromName?": name,
+      "toName?": name,
+      "parentLsn?": count,
+    }),
+  ),
+  clockSteps: list(object({ ...place, stepMs: { type: "number" } })),
+  flagged: list(object({ since: time, lastLsnBefore: count, lastAtBefore: time, noticedAt: time })),
 });
 
 const error = object({
@@ -317,6 +383,10 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
         frameCount: count,
         compressedFrameCount: count,
         frameBytes: bytes,
+        isSuspicious: {
+          ...boolean,
+          description: "what is written to it looks as if files were being encrypted",
+        },
         ...activity,
       }),
     ),
@@ -387,6 +457,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     isRelative: { ...boolean, description: "what was asked for means another one each time" },
     uris: list(string),
   }),
+  History: history,
   Snapshot: snapshot,
   SnapshotList: object({ snapshots: list({ $ref: "#/components/schemas/Snapshot" }) }),
   Health: object({
@@ -420,6 +491,7 @@ export type SchemaName =
   | "ScrubReport"
   | "ScrubStatus"
   | "Moment"
+  | "History"
   | "Snapshot"
   | "SnapshotList"
   | "Health"

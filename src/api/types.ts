@@ -6,6 +6,7 @@
 // answers against it.
 
 import type { ErrorCode, ErrorKind } from "../base/errors.ts";
+import type { HistoryJson } from "./history.ts";
 
 export interface ErrorJson {
   readonly code: ErrorCode;
@@ -155,6 +156,8 @@ export interface VolumeStatisticsJson extends ActivityJson {
   readonly frameCount: number;
   readonly compressedFrameCount: number;
   readonly frameBytes: number;
+  /** What is written to it looks as if files were being encrypted; see its history. */
+  readonly isSuspicious: boolean;
 }
 
 /** What the pool has met of a damaged disk since the daemon started. */
@@ -457,6 +460,11 @@ export interface OperationTypes {
   /** as: the volume of that name that was removed last comes back under this one. */
   undoVolume: { input: { volume: string; as?: string; force?: boolean }; output: VolumeJson };
   resolveMoment: { input: { volume: string; moment: string }; output: MomentJson };
+  /** From and to are moments; without, the last day. */
+  getHistory: {
+    input: { volume: string; from?: string; to?: string; stepMs?: string };
+    output: HistoryJson;
+  };
   listSnapshots: { input: { volume?: string }; output: SnapshotList };
   takeSnapshot: {
     input: {

@@ -250,6 +250,34 @@ export const COMMANDS: readonly CommandRow[] = [
     seeAlso: ["varve-snapshot(1)", "varve-resolve(1)"],
   },
   {
+    name: "history",
+    summary: "show what happened to a volume, and when",
+    description: [
+      "A line for each interval in which something was written, trimmed or flushed: the moments of it, how much was written and to how many different blocks, how much of that replaced data (as far as it is known), how far new content shrinks, and flushes. Beside them stand the names of snapshots, rewinds and where they went on from, resizes, clones made from it, holes, and steps of the clock. On a terminal two rows of bars show how much was written, and how much of that doesn't shrink.",
+      "SUSPICIOUS is a time in which content that shrank gave way to content that doesn't, as when ransomware encrypts files. The last moment before it is said at the end, with what to type. It is also an event, history.suspicious, and a metric, varve_volume_suspicious.",
+      "Older intervals are longer: minutes of the last day or so, then ten minutes, hours and more.",
+    ],
+    arguments: [VOLUME],
+    options: [
+      { name: "since", value: "MOMENT", help: "Begin there: 1h, a time, a name", standard: "1d" },
+      { name: "until", value: "MOMENT", help: "End there", standard: "now" },
+      {
+        name: "step",
+        value: "TIME",
+        help: "Length of an interval, in minutes: 1m, 1h",
+        standard: "so that some sixty fit",
+      },
+    ],
+    examples: [
+      { command: "varve history db", effect: "the last day" },
+      { command: "varve history db --since 1h --step 1m", effect: "the last hour, by the minute" },
+      { command: "varve history db --since before-upgrade", effect: "since a snapshot" },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "{volume, from, to, stepMs, lines: [{from, to, firstLsn, lastLsn, writeCount, writtenBytes, distinctBytes, rewrittenBytes, freshBytes, newBlockCount, hardBlockCount, storedBytes, zeroBytes, duplicateBytes, trimCount, trimmedBytes, zeroedCount, zeroedBytes, flushCount}], names: [{name, lsn, at}], everyWriteFrom?: {lsn, at}, kept: [{lsn, at}], holes: [{from, to, fromLsn, toLsn, why}], branches: [{at, lsn, reason, parentLsn?}], changes: [{at, lsn, change, …}], clockSteps: [{at, lsn, stepMs}], flagged: [{since, lastLsnBefore, lastAtBefore, noticedAt}]}",
+    seeAlso: ["varve-rewind(1)", "varve-clone(1)", "varve-resolve(1)", "varve-events(1)"],
+  },
+  {
     name: "resolve",
     summary: "say which moment a moment is",
     description: [

@@ -14,6 +14,7 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   retention: () => import("./commands/retention.ts"),
   snapshot: () => import("./commands/snapshot.ts"),
   snapshots: () => import("./commands/snapshots.ts"),
+  history: () => import("./commands/history.ts"),
   resolve: () => import("./commands/resolve.ts"),
   clone: () => import("./commands/clone.ts"),
   rewind: () => import("./commands/rewind.ts"),

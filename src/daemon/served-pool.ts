@@ -22,6 +22,7 @@ import type {
   VolumeSettings,
   VolumeSummary,
 } from "../pool/types.ts";
+import type { ServedHistory } from "./history-operation.ts";
 
 /** A view of the pool's; each keeps its moment from being let go until it is closed. */
 export interface PastView {
@@ -58,7 +59,7 @@ export interface ServedBranches {
   undo(volume: string, newName?: string): Promise<VolumeSummary>;
 }
 
-export interface ServedPool extends Housekeeping, ServedMoments, ServedBranches {
+export interface ServedPool extends Housekeeping, ServedMoments, ServedBranches, ServedHistory {
   readonly slab: Slab;
   volumes(options?: { readonly includesRemoved?: boolean }): readonly VolumeSummary[];
   createVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;

@@ -125,6 +125,7 @@ test("every operation's real answer keeps the contract", async () => {
     cloneVolume: () => call("cloneVolume", { volume: "db2", moment: "-10m", to: "db3" }),
     rewindVolume: () => call("rewindVolume", { volume: "db2", moment: "-10m", force: true }),
     undoVolume: () => call("undoVolume", { volume: "db2" }),
+    getHistory: () => call("getHistory", { volume: "db2", from: "1h", stepMs: "60000" }),
     resolveMoment: () => call("resolveMoment", { volume: "db2", moment: "-10m" }),
     takeSnapshot: () =>
       call("takeSnapshot", {

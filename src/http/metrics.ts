@@ -154,6 +154,9 @@ export const VOLUME_METRICS: readonly MetricRow<VolumeStatisticsJson>[] = [
   row("varve_volume_trims_total", "Trim requests", (v) => v.trimCount),
   row("varve_volume_zeroes_total", "Write-zeroes requests", (v) => v.zeroCount),
   row("varve_volume_flushes_total", "Flush requests", (v) => v.flushCount),
+  row("varve_volume_suspicious", "1 while files seem to be encrypted on it", (v) =>
+    v.isSuspicious ? 1 : 0,
+  ),
 ];
 
 function row<T>(name: string, help: string, value: MetricRow<T>["value"]): MetricRow<T> {

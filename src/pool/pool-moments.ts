@@ -60,6 +60,14 @@ export class PoolMoments {
     return this.#resolver.resolve(volume, moment);
   }
 
+  /** The recorded time that a moment of the volume means, whether or not it is there any more. Throws as `resolve` does. */
+  async timeOf(volume: string, moment: Moment): Promise<number> {
+    if (moment.kind === "time") return moment.micros;
+    if (moment.kind === "ago") return this.#elapsed.ago(moment.micros);
+    if (moment.kind === "now") return Math.max(this.#elapsed.ago(0), this.#log.newestMicros);
+    return (await this.resolve(volume, moment)).timeMicros;
+  }
+
   /** Records were written. */
   written(): void {
     this.#elapsed.note(this.#log.timePoint);

@@ -10,8 +10,9 @@
 
 import { assert } from "../base/assert.ts";
 import { hasCode, StorageError } from "../base/errors.ts";
-import type { Moment } from "../base/moment.ts";
+import { type Moment, stableName } from "../base/moment.ts";
 import { checkName } from "../base/names.ts";
+import { formatTime } from "../base/units.ts";
 import { Collector, type DroppedSegment } from "../gc/collector.ts";
 import type { History } from "../gc/history.ts";
 import { BlockIndex } from "../index/block-index.ts";
@@ -38,6 +39,7 @@ import { BlockReducer, type Reduction } from "../reduce/block-reducer.ts";
 import { DedupIndex } from "../reduce/dedup-index.ts";
 import type { BlockPreparer } from "../reduce/prepared-blocks.ts";
 import type { ActivityFeed } from "../volume/activity-feed.ts";
+import type { Suspicion } from "../volume/activity-watch.ts";
 import { BlockStore } from "../volume/block-store.ts";
 import { PromisedRequest } from "../volume/device-request.ts";
 import { FingerprintLists, type FingerprintListsOptions } from "../volume/fingerprint-lists.ts";
@@ -59,6 +61,7 @@ import {
   readIdentity,
   writeIdentity,
 } from "./identity.ts";
+import { noSuchVolume } from "./missing-moment.ts";
 import { PastView } from "./past-view.ts";
 import { PoolContent } from "./pool-content.ts";
 import { PoolMoments } from "./pool-moments.ts";
@@ -68,6 +71,7 @@ import { Scrubber } from "./scrubber.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
   GcReport,
+  HistoryAsked,
   HousekeepingProgress,
   PoolEvent,
   PoolHost,
@@ -89,6 +93,7 @@ import type {
   VolumeSummary,
 } from "./types.ts";
 import { unneededBranches } from "./unneeded-branches.ts";
+import { historyOfVolume, type VolumeHistory } from "./volume-history.ts";
 
 export const DEFAULT_SETTINGS: PoolSettings = {
   memoryBytes: 1 << 30,
@@ -177,9 +182,7 @@ export class Pool {
       address: this.memory.dedupAddress,
       lengthBytes: this.memory.shape.dedupBytes,
     });
-    this.#content = new PoolContent(this.index, (suspicion) =>
-      this.#tell("warn", "history.suspicious", { ...suspicion }),
-    );
+    this.#content = new PoolContent(this.index, (suspicion) => this.#suspected(suspicion));
     this.#damage = new Damage(host.clock, (level, event, fields) =>
       this.#tell(level, event, fields),
     );
@@ -316,6 +319,21 @@ export class Pool {
     return new PastView({ pool: this, history: this.#reached, keeper: this.#history }, moment);
   }
 
+  /** What happened to a volume, live or the last one of that name. Throws VOLUME_NOT_FOUND, MOMENT_NOT_FOUND, MOMENT_GONE. */
+  async history(name: string, asked: HistoryAsked): Promise<VolumeHistory> {
+    const find = (): Volume => {
+      const volume = this.#catalog.lastNamed(name);
+      if (volume === undefined) throw noSuchVolume(name, this.#catalog);
+      return volume;
+    };
+    find();
+    const fromMicros = await this.#moments.timeOf(name, asked.from);
+    const toMicros = await this.#moments.timeOf(name, asked.to);
+    const { timeline } = this.#content.activity;
+    const sources = { catalog: this.#catalog, timeline, reached: this.#reached };
+    return historyOfVolume(sources, find(), { ...asked, fromMicros, toMicros });
+  }
+
   /** Of one volume, live or removed, or of all; oldest first. Throws VOLUME_NOT_FOUND. */
   snapshots(volume?: string): SnapshotSummary[] {
     return this.#moments.snapshots.list(volume);
@@ -432,6 +450,7 @@ export class Pool {
         ...(figures?.volumes.get(id) ?? NOT_COUNTED_OF_VOLUME),
         ...reductionOf(device),
         ...device.counters,
+        isSuspicious: this.#content.activity.timeline.isSuspicious(device.branch),
       };
     });
     const sum = (bytes: (volume: VolumeSpace) => number): number =>
@@ -1128,6 +1147,19 @@ export class Pool {
       if (cause === undefined) waiter.resolve();
       else waiter.reject(cause);
     }
+  }
+
+  #suspected({ branch, lastLsnBefore, lastMicrosBefore, sinceMicros }: Suspicion): void {
+    // What a replay comes upon was told when it was written.
+    if (this.log === undefined) return;
+    const { branches, volumes } = this.#catalog;
+    const volume = volumes.get(branches.get(branch)?.volume ?? 0)?.name ?? "";
+    this.#tell("warn", "history.suspicious", {
+      volume,
+      since: formatTime(sinceMicros),
+      before: stableName(volume, lastLsnBefore),
+      beforeAt: formatTime(lastMicrosBefore),
+    });
   }
 
   #contentBytes(): number {

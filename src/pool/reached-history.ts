@@ -56,6 +56,26 @@ export class ReachedHistory implements ReachableHistory {
     };
   }
 
+  get newest(): RecordPlace {
+    return this.#options.newest();
+  }
+
+  /** Of a volume: where the moments begin that are all there, and the single ones. */
+  leftOf(volume: Volume): {
+    readonly everyWriteFrom: RecordPlace | undefined;
+    readonly kept: readonly RecordPlace[];
+  } {
+    const { keeper } = this.#options;
+    const kept = this.keptMoments(volume.branch);
+    const { fromLsn } = keeper.promiseOf(volume);
+    const [first] = volume.states;
+    if (fromLsn === undefined || first === undefined) return { everyWriteFrom: undefined, kept };
+    const begin = { lsn: first.fromLsn, timeMicros: first.fromMicros };
+    const isAll = first.fromLsn + 1 >= fromLsn;
+    const everyWriteFrom = isAll ? begin : kept.find(({ lsn }) => lsn + 1 >= fromLsn);
+    return { everyWriteFrom, kept: kept.filter(({ lsn }) => lsn >= first.fromLsn) };
+  }
+
   /** Single moments that are kept, named ones among them, and where the window of every write begins; in order. */
   keptMoments(branch: number): RecordPlace[] {
     const { catalog, keeper, past, state, newest } = this.#options;

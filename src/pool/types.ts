@@ -305,6 +305,16 @@ export interface VolumeStatistics extends VolumeSpace, VolumeReduction {
   readonly trimCount: number;
   readonly zeroCount: number;
   readonly flushCount: number;
+  /** What is written to it looks as if files were being encrypted. */
+  readonly isSuspicious: boolean;
+}
+
+/** Which part of a volume's history is asked for. */
+export interface HistoryAsked {
+  readonly from: Moment;
+  readonly to: Moment;
+  /** Undefined: as many lines as can be looked over. */
+  readonly stepMicros: number | undefined;
 }
 
 /** How far a collection or a scrub is, over all that it has to do. */

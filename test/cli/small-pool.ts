@@ -16,6 +16,7 @@ import {
 import type {
   DamageStatistics,
   GcReport,
+  HistoryAsked,
   HousekeepingProgress,
   PoolEvent,
   PoolPolicy,
@@ -32,6 +33,8 @@ import type {
   VolumeSettings,
   VolumeSummary,
 } from "../../src/pool/types.ts";
+import type { VolumeHistory } from "../../src/pool/volume-history.ts";
+import { ActivityBucket } from "../../src/volume/activity-bucket.ts";
 
 const GC_REPORT: GcReport = {
   isDryRun: false,
@@ -297,7 +300,44 @@ export class SmallPool implements ServedPool {
         trimCount: 5,
         zeroCount: 6,
         flushCount: 7,
+        isSuspicious: false,
       })),
+    };
+  }
+
+  async history(volume: string, { stepMicros }: HistoryAsked): Promise<VolumeHistory> {
+    const line = new ActivityBucket(1_020_000_000, 60_000_000);
+    line.note(5, 1_020_000_005);
+    const place = { lsn: 5, timeMicros: 1_020_000_005 };
+    return {
+      volume,
+      fromMicros: 1e9,
+      toMicros: 2e9,
+      stepMicros: stepMicros ?? 60_000_000,
+      lines: [line],
+      names: [{ ...place, name: "v1" }],
+      marks: [
+        { ...place, kind: "created" },
+        { ...place, kind: "rewind", parentLsn: 3 },
+        { ...place, kind: "removed" },
+        { ...place, kind: "resized", fromBytes: 1, toBytes: 2 },
+        { ...place, kind: "renamed", from: "a", to: "b" },
+        { ...place, kind: "cloned", to: "c", parentLsn: 4 },
+      ],
+      everyWriteFrom: place,
+      kept: [place],
+      hole: { from: place, to: place },
+      clockSteps: [{ ...place, stepMicros: -1e6 }],
+      suspicions: [
+        {
+          branch: 1,
+          lastLsnBefore: 4,
+          lastMicrosBefore: 1e9,
+          sinceMicros: 1e9,
+          noticedLsn: 5,
+          noticedMicros: 1e9,
+        },
+      ],
     };
   }
 

@@ -73,6 +73,8 @@ const QUIET: HistoryJson = {
   to: "2026-03-01T11:30:00.000Z",
   stepMs: 300_000,
   lines: [],
+  kept: [],
+  changes: [],
   names: [],
   holes: [],
   branches: [],

@@ -4,14 +4,26 @@
 // where they belong; on a terminal two sparklines above it: how much was written, and how much of it doesn't shrink. What
 // looks like ransomware is said at the end, with the moment before it and what to type, for that is what one looks for.
 
-import type { HistoryFlagJson, HistoryJson, HistoryLineJson } from "../../api/history.ts";
+import type {
+  HistoryChangeJson,
+  HistoryFlagJson,
+  HistoryJson,
+  HistoryLineJson,
+} from "../../api/history.ts";
+import { StorageError } from "../../base/errors.ts";
+import { formatMoment, parsePastMoment } from "../../base/moment.ts";
 import { parseTime } from "../../base/moment-time.ts";
 import { formatDuration, formatSize } from "../../base/units.ts";
+import { environmentVariable } from "../../host/node/environment.ts";
+import { type CommandContext, required } from "../command.ts";
 import type { Output } from "../output.ts";
-import { sparkline } from "../sparkline.ts";
-import { shortTime } from "../values.ts";
+import { showsBars, sparkline } from "../sparkline.ts";
+import { keepOf, shortTime } from "../values.ts";
 
 const BLOCK_BYTES = 4096;
+const MINUTE_MS = 60_000;
+/** Of single moments that are left. */
+const KEPT_SHOWN_MAX = 8;
 const SUSPICIOUS = "SUSPICIOUS";
 /** Before the bars, and behind them. */
 const LABEL_COLUMNS = 16;
@@ -31,6 +43,32 @@ const TITLES = [
   "NOTES",
 ];
 
+export async function run(context: CommandContext): Promise<undefined> {
+  const volume = required(context, "VOLUME");
+  const [since, until, step] = [
+    context.option("since"),
+    context.option("until"),
+    context.option("step"),
+  ];
+  const history = await (await context.daemon()).call("getHistory", {
+    volume,
+    ...(since === undefined ? {} : { from: formatMoment(parsePastMoment(since)) }),
+    ...(until === undefined ? {} : { to: formatMoment(parsePastMoment(until)) }),
+    ...(step === undefined ? {} : { stepMs: String(stepOf(step)) }),
+  });
+  if (context.isJson) return context.output.json(history) as undefined;
+  printHistory(history, context.output, { isUnicode: showsBars(environmentVariable) });
+}
+
+/** Milliseconds of an interval. Throws USAGE. */
+function stepOf(text: string): number {
+  const ms = keepOf('option "--step"', text);
+  if (ms % MINUTE_MS === 0) return ms;
+  throw new StorageError("USAGE", `option "--step": "${text}" refused: it isn't whole minutes`, {
+    hint: "write it like 1m, 15m, 1h or 1d",
+  });
+}
+
 export function printHistory(
   history: HistoryJson,
   output: Output,
@@ -49,10 +87,24 @@ export function printHistory(
     output.line();
   }
   output.table(TITLES, rows);
+  for (const line of reachOf(history)) output.note(line);
   for (const flag of flagged) {
     output.line();
     for (const line of warningOf(volume, flag)) output.line(line);
   }
+}
+
+/** What of all this can be opened, where that isn't everything. */
+function reachOf({ volume, holes, everyWriteFrom, kept }: HistoryJson): string[] {
+  if (holes.length === 0) return [];
+  const every =
+    everyWriteFrom === undefined
+      ? "no longer every write can be opened"
+      : `every write since #${everyWriteFrom.lsn} (${shortTime(everyWriteFrom.at)}) can be opened`;
+  const list = kept.slice(-KEPT_SHOWN_MAX).map(({ lsn }) => `${volume}@#${lsn}`);
+  const single = kept.length === 0 ? "" : `, and of those before ${list.join(" ")}`;
+  const more = kept.length > list.length ? ` and ${kept.length - list.length} older` : "";
+  return [`${every}${single}${more}`];
 }
 
 // ---- bars
@@ -139,7 +191,7 @@ function rowOf(line: HistoryLineJson, notes: readonly Note[]): Row {
   ];
 }
 
-function notesOf({ names, holes, branches, clockSteps, flagged }: HistoryJson): Note[] {
+function notesOf({ names, holes, branches, changes, clockSteps, flagged }: HistoryJson): Note[] {
   const notes: Note[] = [
     ...names.map(({ name, lsn, at }) => ({ at, lsn, text: `${name} (#${lsn})` })),
     ...holes.map(({ from, fromLsn, toLsn, why }) => ({
@@ -152,6 +204,7 @@ function notesOf({ names, holes, branches, clockSteps, flagged }: HistoryJson): 
       lsn,
       text: parentLsn === undefined ? reason : `${reason} from #${parentLsn}`,
     })),
+    ...changes.map((change) => ({ at: change.at, lsn: change.lsn, text: changeText(change) })),
     ...clockSteps.map(({ at, lsn, stepMs }) => ({
       at,
       lsn,
@@ -164,6 +217,20 @@ function notesOf({ names, holes, branches, clockSteps, flagged }: HistoryJson): 
     })),
   ];
   return notes.sort((a, b) => microsOf(a.at) - microsOf(b.at) || a.lsn - b.lsn);
+}
+
+function changeText({ change, ...rest }: HistoryChangeJson): string {
+  const { fromBytes = 0, toBytes = 0, fromName = "", toName = "", parentLsn = 0 } = rest;
+  switch (change) {
+    case "resized":
+      return `resized from ${formatSize(fromBytes)} to ${formatSize(toBytes)}`;
+    case "renamed":
+      return `renamed from ${fromName} to ${toName}`;
+    case "cloned":
+      return `clone ${toName} of #${parentLsn}`;
+    default:
+      return change;
+  }
 }
 
 function warningOf(
