@@ -152,8 +152,11 @@ export class PoolContent {
 
   /** Those that the catalog doesn't know any more. */
   #dropBranches(): void {
-    for (const [branch, directory] of [...this.index.branches])
-      if (!this.catalog.branches.has(branch)) this.index.removeBranch(directory);
+    for (const [branch, directory] of [...this.index.branches]) {
+      if (this.catalog.branches.has(branch)) continue;
+      this.index.removeBranch(directory);
+      this.activity.timeline.forget(branch);
+    }
   }
 
   /** A shrink is a trim of what it cuts off: a volume that grows again reads zeros there. */
