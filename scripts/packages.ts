@@ -21,6 +21,7 @@ const PACKAGES: readonly (readonly [debian: string, program: string])[] = [
   ["e2fsprogs", "mkfs.ext4"],
   ["xfsprogs", "mkfs.xfs"],
   ["btrfs-progs", "mkfs.btrfs"],
+  ["sqlite3", "sqlite3"],
   ["openssl", "openssl"],
   ["gnutls-bin", "psktool"],
   ["util-linux", "prlimit"],

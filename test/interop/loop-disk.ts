@@ -50,9 +50,9 @@ export class LoopDisk {
     this.#fuseEnded = ended;
   }
 
-  /** Shows the export as a loop device; `scratch` takes it down again at the latest. */
-  static async attach(scratch: Scratch, uri: string): Promise<LoopDisk> {
-    const directory = scratch.path("disk");
+  /** Shows the export as a loop device below `name`; `scratch` takes it down again at the latest. */
+  static async attach(scratch: Scratch, uri: string, name = "disk"): Promise<LoopDisk> {
+    const directory = scratch.path(name);
     const file = join(directory, "fuse", "nbd");
     await mkdir(join(directory, "fuse"), { recursive: true });
     await mkdir(join(directory, "fs"), { recursive: true });
