@@ -95,6 +95,25 @@ export interface HistoryClockStepJson {
   readonly stepMs: number;
 }
 
+/** When a range of a volume changed. */
+export interface ChangesJson {
+  readonly volume: string;
+  /** Newest first. */
+  readonly changes: readonly {
+    readonly lsn: number;
+    readonly at: string;
+    /** From the first byte of the range that changed to the last. */
+    readonly offsetBytes: number;
+    readonly lengthBytes: number;
+    /** The volume went on from another moment: everything may have changed. */
+    readonly isBranch: boolean;
+  }[];
+  /** There are older ones. */
+  readonly isMore: boolean;
+  /** Of what came before nothing is known. */
+  readonly knownFromLsn: number;
+}
+
 /** From then on content that shrank gave way to content that doesn't. */
 export interface HistoryFlagJson {
   readonly since: string;

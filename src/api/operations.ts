@@ -9,6 +9,8 @@ import { type ErrorCode, StorageError } from "../base/errors.ts";
 import { checkName } from "../base/names.ts";
 import { formatSize } from "../base/units.ts";
 import {
+  byteCount,
+  changeLimit,
   DESCRIPTION_LENGTH_MAX,
   historyFloor,
   keep,
@@ -254,6 +256,21 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     status: 200,
     query: { "from?": moment, "to?": moment, "stepMs?": stepMs },
     errors: ["MOMENT_INVALID", ...MISSING],
+  },
+  getChanges: {
+    method: "GET",
+    path: "/v1/volumes/{volume}/changes",
+    summary: "The moments at which a range of a volume changed, newest first",
+    answer: "Changes",
+    status: 200,
+    query: {
+      offset: byteCount,
+      length: byteCount,
+      "from?": moment,
+      "to?": moment,
+      "limit?": changeLimit,
+    },
+    errors: ["MOMENT_INVALID", ...MISSING, "DISK_IO"],
   },
   listSnapshots: {
     method: "GET",

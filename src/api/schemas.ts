@@ -125,6 +125,18 @@ export const stepMs: Schema = {
   description: "milliseconds of an interval, in whole minutes; without, so that some sixty fit",
 };
 
+/** Bytes in a query. */
+export const byteCount: Schema = {
+  type: "string",
+  pattern: "^[0-9]{1,15}$",
+  description: "bytes",
+};
+export const changeLimit: Schema = {
+  type: "string",
+  pattern: "^([1-9][0-9]{0,3}|10000)$",
+  description: "at most 10000; without, 100",
+};
+
 const activity = {
   readCount: count,
   readBytes: bytes,
@@ -239,6 +251,13 @@ const history = object({
   ),
   clockSteps: list(object({ ...place, stepMs: { type: "number" } })),
   flagged: list(object({ since: time, lastLsnBefore: count, lastAtBefore: time, noticedAt: time })),
+});
+
+const changes = object({
+  volume: name,
+  changes: list(object({ ...place, offsetBytes: bytes, lengthBytes: bytes, isBranch: boolean })),
+  isMore: { ...boolean, description: "there are older ones" },
+  knownFromLsn: { ...count, description: "of what came before nothing is known" },
 });
 
 const error = object({
@@ -458,6 +477,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     uris: list(string),
   }),
   History: history,
+  Changes: changes,
   Snapshot: snapshot,
   SnapshotList: object({ snapshots: list({ $ref: "#/components/schemas/Snapshot" }) }),
   Health: object({
@@ -492,6 +512,7 @@ export type SchemaName =
   | "ScrubStatus"
   | "Moment"
   | "History"
+  | "Changes"
   | "Snapshot"
   | "SnapshotList"
   | "Health"

@@ -6,7 +6,7 @@
 // answers against it.
 
 import type { ErrorCode, ErrorKind } from "../base/errors.ts";
-import type { HistoryJson } from "./history.ts";
+import type { ChangesJson, HistoryJson } from "./history.ts";
 
 export interface ErrorJson {
   readonly code: ErrorCode;
@@ -464,6 +464,18 @@ export interface OperationTypes {
   getHistory: {
     input: { volume: string; from?: string; to?: string; stepMs?: string };
     output: HistoryJson;
+  };
+  /** Numbers as text, for they travel in the query. */
+  getChanges: {
+    input: {
+      volume: string;
+      offset: string;
+      length: string;
+      from?: string;
+      to?: string;
+      limit?: string;
+    };
+    output: ChangesJson;
   };
   listSnapshots: { input: { volume?: string }; output: SnapshotList };
   takeSnapshot: {

@@ -278,6 +278,33 @@ export const COMMANDS: readonly CommandRow[] = [
     seeAlso: ["varve-rewind(1)", "varve-clone(1)", "varve-resolve(1)", "varve-events(1)"],
   },
   {
+    name: "when",
+    summary: "list the moments at which a range changed",
+    description: [
+      "Newest first, each with the name of the disk right after that change; the moment before it has the number before. A write that was larger than the range is one change. Rewinds of the volume are among them, for they may have changed anything. How far back changes are known is said at the end: as far as every write is kept.",
+      "It reads what the index keeps of changes, not the log, so it is quick also for ranges that changed long ago.",
+    ],
+    arguments: [VOLUME],
+    options: [
+      {
+        name: "extent",
+        value: "OFFSET:LENGTH",
+        help: "The range: 1M:64K, or bytes",
+        isRequired: true,
+      },
+      { name: "since", value: "MOMENT", help: "Only what came after: 1h, a time, a name" },
+      { name: "until", value: "MOMENT", help: "Only up to there", standard: "now" },
+      { name: "limit", value: "COUNT", help: "At most so many, up to 10000", standard: "20" },
+    ],
+    examples: [
+      { command: "varve when db --extent 1M:4K", effect: "the last changes of a block" },
+      { command: "varve when db --extent 0:100G --since 10m", effect: "all of ten minutes" },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "{volume, changes: [{lsn, at, offsetBytes, lengthBytes, isBranch}], isMore, knownFromLsn}",
+    seeAlso: ["varve-history(1)", "varve-resolve(1)"],
+  },
+  {
     name: "resolve",
     summary: "say which moment a moment is",
     description: [

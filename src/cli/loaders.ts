@@ -15,6 +15,7 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   snapshot: () => import("./commands/snapshot.ts"),
   snapshots: () => import("./commands/snapshots.ts"),
   history: () => import("./commands/history.ts"),
+  when: () => import("./commands/when.ts"),
   resolve: () => import("./commands/resolve.ts"),
   clone: () => import("./commands/clone.ts"),
   rewind: () => import("./commands/rewind.ts"),

@@ -34,7 +34,7 @@ import { createBranchOperations } from "./branch-operations.ts";
 import type { ClientRegistry, OpenClient } from "./clients.ts";
 import { Collections, toProgressJson } from "./collections.ts";
 import type { EventLog } from "./event-log.ts";
-import { createHistoryOperation } from "./history-operation.ts";
+import { createHistoryOperations } from "./history-operations.ts";
 import { changedRetention, createMomentOperations, toRetentionJson } from "./moment-operations.ts";
 import type { ServedPool } from "./served-pool.ts";
 
@@ -190,7 +190,7 @@ export function createOperations(options: OperationsOptions): Operations {
 
   return {
     ...createMomentOperations({ pool, urisOf }),
-    ...createHistoryOperation(pool),
+    ...createHistoryOperations(pool),
     ...createBranchOperations({ pool, find, toVolume, changeAlone }),
     getPool,
     setPool: async ({ logLevel, poolSizeBytes, retention, whenFull, historyFloorMs }) => {

@@ -22,7 +22,7 @@ import type {
   VolumeSettings,
   VolumeSummary,
 } from "../pool/types.ts";
-import type { ServedHistory } from "./history-operation.ts";
+import type { ServedHistory } from "./history-operations.ts";
 
 /** A view of the pool's; each keeps its moment from being let go until it is closed. */
 export interface PastView {

@@ -126,6 +126,8 @@ test("every operation's real answer keeps the contract", async () => {
     rewindVolume: () => call("rewindVolume", { volume: "db2", moment: "-10m", force: true }),
     undoVolume: () => call("undoVolume", { volume: "db2" }),
     getHistory: () => call("getHistory", { volume: "db2", from: "1h", stepMs: "60000" }),
+    getChanges: () =>
+      call("getChanges", { volume: "db2", offset: "0", length: "4096", from: "1h", limit: "10" }),
     resolveMoment: () => call("resolveMoment", { volume: "db2", moment: "-10m" }),
     takeSnapshot: () =>
       call("takeSnapshot", {

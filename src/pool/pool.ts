@@ -16,6 +16,7 @@ import { formatTime } from "../base/units.ts";
 import { Collector, type DroppedSegment } from "../gc/collector.ts";
 import type { History } from "../gc/history.ts";
 import { BlockIndex } from "../index/block-index.ts";
+import { ChangeSearch } from "../index/change-search.ts";
 import type { Checkpointer } from "../index/checkpointer.ts";
 import type { Past } from "../index/past.ts";
 import { runName } from "../index/run-file.ts";
@@ -70,6 +71,7 @@ import { ReachedHistory } from "./reached-history.ts";
 import { Scrubber } from "./scrubber.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
+  ChangesAsked,
   GcReport,
   HistoryAsked,
   HousekeepingProgress,
@@ -87,12 +89,14 @@ import type {
   SnapshotOptions,
   SnapshotSummary,
   SnapshotTarget,
+  VolumeChanges,
   VolumeReduction,
   VolumeSettings,
   VolumeSpace,
   VolumeSummary,
 } from "./types.ts";
 import { unneededBranches } from "./unneeded-branches.ts";
+import { changesOfVolume } from "./volume-changes.ts";
 import { historyOfVolume, type VolumeHistory } from "./volume-history.ts";
 
 export const DEFAULT_SETTINGS: PoolSettings = {
@@ -332,6 +336,37 @@ export class Pool {
     const { timeline } = this.#content.activity;
     const sources = { catalog: this.#catalog, timeline, reached: this.#reached };
     return historyOfVolume(sources, find(), { ...asked, fromMicros, toMicros });
+  }
+
+  /** When a range of the volume changed. Throws as `history` does, and POOL_CORRUPT, DISK_IO. */
+  async changes(name: string, asked: ChangesAsked): Promise<VolumeChanges> {
+    const fromLsn = (await this.#lsnOf(name, asked.from)) + 1;
+    const endLsn = (await this.#lsnOf(name, asked.to)) + 1;
+    const { memory, index } = this;
+    const volume = this.#catalog.lastNamed(name);
+    if (volume === undefined) throw noSuchVolume(name, this.#catalog);
+    const unpin = this.#checkpointer.pinHistory();
+    try {
+      const search = new ChangeSearch({
+        ...{ memory, index, runs: this.#runs },
+        state: () => this.#checkpointer.state,
+        pause: () => this.nextTurn(),
+      });
+      const timeOf = (lsn: number): Promise<number | undefined> => this.times.timeOf(lsn);
+      return await changesOfVolume(search, volume, { ...asked, fromLsn, endLsn, timeOf });
+    } finally {
+      unpin();
+    }
+  }
+
+  /** The last record of a moment, whether or not it is there any more. */
+  async #lsnOf(name: string, moment: Moment): Promise<number> {
+    if (moment.kind === "lsn") return moment.lsn;
+    if (moment.kind === "now") return this.log.nextLsn - 1;
+    if (moment.kind !== "time" && moment.kind !== "ago")
+      return (await this.resolve(name, moment)).lsn;
+    const timeMicros = await this.#moments.timeOf(name, moment);
+    return (await this.times.atOrBefore(timeMicros))?.lsn ?? 0;
   }
 
   /** Of one volume, live or removed, or of all; oldest first. Throws VOLUME_NOT_FOUND. */

@@ -317,6 +317,35 @@ export interface HistoryAsked {
   readonly stepMicros: number | undefined;
 }
 
+/** Which changes of a volume are asked for: behind the moment `from`, up to the moment `to`. */
+export interface ChangesAsked {
+  readonly from: Moment;
+  readonly to: Moment;
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  readonly limit: number;
+}
+
+/** A record that changed something in a range: from the first of its bytes there to the last. */
+export interface VolumeChange {
+  readonly lsn: number;
+  readonly timeMicros: number;
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  /** The volume went on from another moment: everything may have changed. */
+  readonly isBranch: boolean;
+}
+
+export interface VolumeChanges {
+  readonly volume: string;
+  /** Newest first. */
+  readonly changes: readonly VolumeChange[];
+  /** There are older ones. */
+  readonly isMore: boolean;
+  /** Of what came before nothing is known. */
+  readonly knownFromLsn: number;
+}
+
 /** How far a collection or a scrub is, over all that it has to do. */
 export interface HousekeepingProgress {
   /** In words: "counting what is live". */

@@ -14,6 +14,7 @@ import {
   wholeRetention,
 } from "../../src/pool/catalog-policy.ts";
 import type {
+  ChangesAsked,
   DamageStatistics,
   GcReport,
   HistoryAsked,
@@ -30,6 +31,7 @@ import type {
   SnapshotOptions,
   SnapshotSummary,
   SnapshotTarget,
+  VolumeChanges,
   VolumeSettings,
   VolumeSummary,
 } from "../../src/pool/types.ts";
@@ -339,6 +341,14 @@ export class SmallPool implements ServedPool {
         },
       ],
     };
+  }
+
+  async changes(
+    volume: string,
+    { offsetBytes, lengthBytes }: ChangesAsked,
+  ): Promise<VolumeChanges> {
+    const change = { lsn: 5, timeMicros: 1_020_000_005, offsetBytes, lengthBytes, isBranch: false };
+    return { volume, changes: [change], isMore: false, knownFromLsn: 1 };
   }
 
   /** Lasts until `beforeChange` resolves. */

@@ -13,7 +13,7 @@ import type { Operations } from "../api/types.ts";
 import { unreachable } from "../base/assert.ts";
 import { parsePastMoment } from "../base/moment.ts";
 import { formatTime } from "../base/units.ts";
-import type { HistoryAsked } from "../pool/types.ts";
+import type { ChangesAsked, HistoryAsked, VolumeChanges } from "../pool/types.ts";
 import type { HistoryMark, VolumeHistory } from "../pool/volume-history.ts";
 import type { ActivityBucket } from "../volume/activity-bucket.ts";
 
@@ -24,9 +24,13 @@ const DAY_MICROS = 86_400_000_000;
 export interface ServedHistory {
   /** Throws VOLUME_NOT_FOUND, MOMENT_NOT_FOUND, MOMENT_GONE. */
   history(volume: string, asked: HistoryAsked): Promise<VolumeHistory>;
+  /** Likewise, and POOL_CORRUPT, DISK_IO. */
+  changes(volume: string, asked: ChangesAsked): Promise<VolumeChanges>;
 }
 
-export function createHistoryOperation(pool: ServedHistory): Pick<Operations, "getHistory"> {
+export function createHistoryOperations(
+  pool: ServedHistory,
+): Pick<Operations, "getHistory" | "getChanges"> {
   return {
     getHistory: async ({ volume, from, to, stepMs }) =>
       toHistoryJson(
@@ -36,6 +40,23 @@ export function createHistoryOperation(pool: ServedHistory): Pick<Operations, "g
           stepMicros: stepMs === undefined ? undefined : Number(stepMs) * 1000,
         }),
       ),
+    getChanges: async ({ volume, offset, length, from, to, limit = "100" }) => {
+      const { changes, ...found } = await pool.changes(volume, {
+        offsetBytes: Number(offset),
+        lengthBytes: Number(length),
+        from: from === undefined ? { kind: "lsn", lsn: 0 } : parsePastMoment(from),
+        to: to === undefined ? { kind: "now" } : parsePastMoment(to),
+        limit: Number(limit),
+      });
+      return {
+        ...found,
+        changes: changes.map(({ lsn, timeMicros, ...change }) => ({
+          lsn,
+          at: formatTime(timeMicros),
+          ...change,
+        })),
+      };
+    },
   };
 }
 
