@@ -222,6 +222,9 @@ suite("a scrub", () => {
       ["leaf", (rig) => nodeOf(rig, 1), /index: \w+\.run, offset \d+: a node up to/],
       ["directory", (rig) => nodeOf(rig, 2), /index: \w+\.run, offset \d+: a node up to/],
       ["relocations", (rig) => nodeOf(rig, 4), /index: \w+\.run, offset \d+: a node up to/],
+      ["changes", (rig) => nodeOf(rig, 6), /index: \w+\.run, offset \d+: a node up to/],
+      ["changed pages", (rig) => nodeOf(rig, 7), /index: \w+\.run, offset \d+: a node up to/],
+      ["roots of changes", (rig) => nodeOf(rig, 9), /index: \w+\.run, offset \d+: its body/],
     ];
     for (const [what, placeIn, pattern] of places) {
       const rig = await makeRig();
