@@ -55,7 +55,7 @@ export class HistoryKeeper implements HistoryPolicy {
   }
 
   promiseOf(volume: Volume): GroupPromise {
-    return promiseFor(this.#promises, volume.retention === undefined ? 0 : volume.id);
+    return promiseFor(this.#promises, volume.id);
   }
 
   /** Whether retention, a name or a reader keeps the volume's moment #lsn. */
@@ -115,13 +115,17 @@ export class HistoryKeeper implements HistoryPolicy {
     return chosen;
   }
 
-  /** The pool's retention, and the volumes' that have their own. */
+  /**
+   * The pool's retention, and the volumes' that have their own, or had: one that goes back to the pool's isn't promised what
+   * was let go meanwhile.
+   */
   groups(): RetentionGroup[] {
     const catalog = this.#options.catalog();
     const groups = [{ volume: 0, retention: this.#shortened(catalog.retention) }];
+    const apart = new Set(this.#promises.map(({ volume }) => volume));
     for (const { id, retention } of catalog.volumes.values())
-      if (retention !== undefined)
-        groups.push({ volume: id, retention: this.#shortened(retention) });
+      if (retention !== undefined || apart.has(id))
+        groups.push({ volume: id, retention: this.#shortened(retention ?? catalog.retention) });
     return groups;
   }
 

@@ -202,3 +202,36 @@ test("a window that begins stands on a checkpoint of its own, whoever lets go of
   await expectAt(rig, at(lsn), noise(1, BLOCK));
   await rig.close();
 });
+
+test("a volume that goes back to the pool's retention isn't promised what its own let go", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: null } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  await rig.pool.setVolumeRetention("a", {
+    ...{ everyWriteMicros: 0, hourlyMicros: 0, dailyMicros: 0 },
+    ...{ weeklyMicros: 0, monthlyMicros: 0 },
+  });
+  const first = noise(1, MIB);
+  await rig.write("a", 0, first);
+  await rig.write("a", 2 * MIB, noise(3, MIB));
+  const written = now(rig);
+  await rig.pool.resizeVolume("a", MIB);
+  const shrunk = now(rig);
+  await rig.pool.checkpoint();
+  await rig.pool.collect({ isDryRun: false });
+  await rig.pool.setVolumeRetention("a", undefined);
+  const inherited = now(rig);
+  const expectGone = async (rig: PoolRig): Promise<void> => {
+    for (const lsn of [written, shrunk - 1])
+      await rejects(rig.pool.resolve("a", at(lsn)), { code: "MOMENT_GONE" });
+    await rejects(rig.pool.undo("a"), { code: "MOMENT_GONE" });
+  };
+  await expectGone(rig);
+  await rig.pool.checkpoint();
+  await expectGone(rig);
+  await rig.write("a", 0, noise(2, BLOCK));
+  const again = await PoolRig.open(await rig.close());
+  await expectGone(again);
+  await expectAt(again, at(inherited), first);
+  await again.close();
+});
