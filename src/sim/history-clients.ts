@@ -75,14 +75,14 @@ export function drawHistoryProfile(prng: Prng): HistoryProfile {
       read: 3,
       flush: prng.pick([1, 6]),
       look: prng.pick([10, 30]),
-      hold: prng.pick([1, 6]),
+      hold: prng.pick([2, 12]),
       name: prng.pick([0.5, 3]),
       volume: prng.pick([0.5, 3]),
       branch: prng.pick([0, 2, 6]),
       retention: prng.pick([0, 0.5, 2]),
       clock: prng.pick([0, 0.5, 2]),
-      checkpoint: prng.pick([0.5, 3]),
-      collect: prng.pick([0.5, 3]),
+      checkpoint: prng.pick([0.5, 3, 8]),
+      collect: prng.pick([0.5, 3, 8]),
       pause: 2,
     },
     windowMicros: prng.pick([
@@ -224,6 +224,7 @@ export class HistoryClients {
     const effects = model.clear(volume, place, store.head.lsn);
     await this.#request(volume, { kind, ...place, isForceUnitAccess: false }, place);
     for (const effect of effects) model.answer(effect, store.head.lsn);
+    if (place === whole) this.#looks.remember(store.head.lsn);
   }
 
   async #read(volume: HistoryVolume): Promise<void> {
@@ -332,6 +333,7 @@ export class HistoryClients {
     await this.#alive(work());
     model.answer(effect, store.head.lsn, true);
     // What was answered before is in the log before it.
+    this.#looks.remember(store.head.lsn);
     await this.#looks.learn(volume);
     this.#locked.delete(volume);
   }

@@ -52,11 +52,18 @@ const SECOND = 1_000_000;
 export class HistoryLooks {
   readonly #options: HistoryLooksOptions;
   readonly #held = new Set<Held>();
+  /** Records around which it is worth looking. */
+  readonly #turns: number[] = [];
   /** Of records: their recorded time, as the store said. */
   readonly #times = new Map<number, number>();
 
   constructor(options: HistoryLooksOptions) {
     this.#options = options;
+  }
+
+  /** Something large has changed at this record, or just before it. */
+  remember(lsn: number): void {
+    this.#turns.push(lsn);
   }
 
   /** Finds a moment, opens it, reads some of it and lets it go. */
@@ -73,13 +80,16 @@ export class HistoryLooks {
     const held = [...this.#held];
     if (held.length < HELD_MAX && (held.length === 0 || prng.chance(0.4))) {
       const opened = await this.#open();
-      if (opened !== undefined) this.#held.add(opened);
+      if (opened === undefined) return;
+      // From then on it knows where its pages are.
+      if (prng.chance(0.7)) await this.#read(opened);
+      this.#held.add(opened);
       return;
     }
     const one = prng.pick(held);
     this.#held.delete(one);
     await this.#read(one);
-    if (prng.chance(0.3)) one.view.close();
+    if (prng.chance(0.15)) one.view.close();
     else this.#held.add(one);
   }
 
@@ -209,6 +219,8 @@ export class HistoryLooks {
       const named = model.names.all().flatMap((moment) => moment.lsn ?? []);
       if (named.length > 0) return prng.pick(named);
     }
+    if (prng.chance(0.25) && this.#turns.length > 0)
+      return Math.max(0, prng.pick(this.#turns) + 1 - prng.below(3));
     if (prng.chance(0.4)) return Math.max(0, lsn + 1 - prng.skewed(Math.min(lsn + 1, 64)));
     return prng.below(lsn + 3);
   }
