@@ -341,8 +341,8 @@ export class Catalog {
       if (this.volumes.get(volume)?.removedMicros === undefined) return false;
     for (const { id, parent } of this.branches.values())
       if (!branches.has(id) && branches.has(parent)) return false;
-    for (const { id, branch, removedMicros } of this.volumes.values())
-      if (!volumes.has(id) && removedMicros === undefined && branches.has(branch)) return false;
+    for (const { id, branch } of this.volumes.values())
+      if (!volumes.has(id) && branches.has(branch)) return false;
     for (const { volume, lsn } of this.moments.all()) {
       const then = stateAt(this.volumes.get(volume) as Volume, lsn);
       if (volumes.has(volume) || then === undefined || branches.has(then.branch)) return false;

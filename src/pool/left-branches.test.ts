@@ -206,3 +206,21 @@ test("a thousand clones cost next to nothing, and a thousand levels of clones re
   await expectNow(rig, last, wanted);
   await rig.close();
 });
+
+test("a removed volume with a name on a line that it had left opens again", async () => {
+  const settings = { segmentBytes: 65536 };
+  let rig = await PoolRig.create(settings);
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: 0 } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const first = noise(1, 4096);
+  await rig.write("a", 0, first);
+  const [named] = await rig.pool.snapshot([{ volume: "a", name: "v1" }]);
+  await rig.pool.rewind("a", { kind: "now" });
+  await rig.write("a", 0, noise(2, 4096));
+  await rig.pool.removeVolume("a");
+  await rig.pool.collect({ isDryRun: false });
+  rig = await PoolRig.open(rig.kill(), settings);
+  await rig.pool.collect({ isDryRun: false });
+  await expectAt(rig, "a", at(named?.lsn ?? 0), first);
+  await rig.close();
+});

@@ -26,6 +26,9 @@ export function unneededBranches(catalog: Catalog, keeper: HistoryKeeper): Unnee
     .filter(isGone)
     .map(({ id }) => id)
     .slice(0, FORGOTTEN_MAX);
+  // A volume that stays, if only for a name that an older line has, stays with the line it was on last.
+  const forgotten = new Set(volumes);
+  for (const { id, branch } of catalog.volumes.values()) if (!forgotten.has(id)) needed.add(branch);
   // Where a needed branch begins is needed. Parents have lower numbers.
   const ids = [...catalog.branches.keys()].sort((a, b) => b - a);
   for (const id of ids) if (needed.has(id)) needed.add(catalog.branches.get(id)?.parent ?? 0);
