@@ -305,6 +305,33 @@ export const COMMANDS: readonly CommandRow[] = [
     seeAlso: ["varve-history(1)", "varve-resolve(1)"],
   },
   {
+    name: "bisect",
+    summary: "find the write that broke a volume",
+    description: [
+      "Runs the command again and again, on the volume as it was at moments between one that is good and one that is bad, and halves what is left: some twelve times for four thousand writes. The command finds the moment's NBD URI in VARVE_URI, and in its arguments in place of {}; the disk is read-only. Its exit code says what it thinks: 0 good, 125 can't say, anything else bad. What it prints is dropped.",
+      "At first it is asked about the two ends, unless --assume says that they are as they should be. In the end the last good moment and the first bad one are printed; the way there goes to stderr. Moments that retention has let go are passed over.",
+    ],
+    arguments: [VOLUME, { name: "COMMAND", help: "What looks at it, behind --", isVariadic: true }],
+    options: [
+      { name: "from", value: "MOMENT", help: "A moment that is good", isRequired: true },
+      { name: "to", value: "MOMENT", help: "A later one that is bad", standard: "now" },
+      { name: "assume", help: "Don't ask about the two ends" },
+    ],
+    examples: [
+      {
+        command: "varve bisect db --from -1h -- sh -c 'nbdcopy {} /tmp/d && fsck.ext4 -fn /tmp/d'",
+        effect: "when the file system broke",
+      },
+      {
+        command: "varve bisect db --from v1 --to v2 -- qemu-io -r -f raw -c 'read -P 1 0 4k' {}",
+        effect: "which write changed the first block",
+      },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "{volume, good: {stableName, lsn, at}, bad: {stableName, lsn, at}, skipped, probeCount}",
+    seeAlso: ["varve-when(1)", "varve-history(1)", "varve-rewind(1)"],
+  },
+  {
     name: "resolve",
     summary: "say which moment a moment is",
     description: [

@@ -16,6 +16,7 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   snapshots: () => import("./commands/snapshots.ts"),
   history: () => import("./commands/history.ts"),
   when: () => import("./commands/when.ts"),
+  bisect: () => import("./commands/bisect.ts"),
   resolve: () => import("./commands/resolve.ts"),
   clone: () => import("./commands/clone.ts"),
   rewind: () => import("./commands/rewind.ts"),

@@ -33,10 +33,15 @@ function environment(): NodeJS.ProcessEnv {
   };
 }
 
-/** Runs a program to its end. Throws PROGRAM_MISSING where there is none of that name. */
-export function runProgram(command: string, args: readonly string[]): Promise<ProgramResult> {
+/** Runs a program to its end, with variables of ours. Throws PROGRAM_MISSING where there is none of that name. */
+export function runProgram(
+  command: string,
+  args: readonly string[],
+  variables: Readonly<Record<string, string>> = {},
+): Promise<ProgramResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { env: environment(), stdio: ["ignore", "pipe", "pipe"] });
+    const env = { ...environment(), ...variables };
+    const child = spawn(command, args, { env, stdio: ["ignore", "pipe", "pipe"] });
     const output = { stdout: "", stderr: "" };
     for (const name of ["stdout", "stderr"] as const) {
       child[name].setEncoding("utf8");
