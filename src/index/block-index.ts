@@ -53,6 +53,8 @@ import { SlotCache } from "./slot-cache.ts";
 /** `lookup`: the page must be loaded first. */
 export const NOT_LOADED = -1;
 
+/** Chunks that views know at once: 32 MiB. Whatever is dropped is asked for again. */
+const VIEW_CHUNKS_MAX = 2048;
 /** Branches from here on are views: they live in memory only. */
 const FIRST_VIEW = 0x80000000;
 
@@ -73,6 +75,8 @@ export class BlockIndex {
   /** What origins hold; set where branches have any. */
   past: Past | undefined;
   #nextView = FIRST_VIEW;
+  /** Chunks that views know, oldest first; some may be gone. */
+  readonly #viewChunks: { readonly directory: PageDirectory; readonly chunkIndex: number }[] = [];
   /** Set where damaged pages are to be rebuilt; without it, reading one throws POOL_CORRUPT or DISK_IO. */
   repair: LeafRepair | undefined;
   /** Segment of the reference that `lookup` found. */
@@ -485,11 +489,24 @@ export class BlockIndex {
       return;
     }
     const chunk = directory.chunkFor(chunkIndex);
+    if (directory.branch >= FIRST_VIEW) this.#keepViewChunk(directory, chunkIndex);
     for (let at = 0; at < CHUNK_PAGES * CHUNK_WORDS; at += CHUNK_WORDS) {
       if (chunk[at + WORD_RUN] !== INHERITED) continue;
       chunk[at + WORD_RUN] = places[at + WORD_RUN] as number;
       chunk[at + WORD_OFFSET] = places[at + WORD_OFFSET] as number;
     }
+  }
+
+  /** A view's chunks are a cache: beyond a number of them the oldest goes. */
+  #keepViewChunk(directory: PageDirectory, chunkIndex: number): void {
+    this.#viewChunks.push({ directory, chunkIndex });
+    if (this.#viewChunks.length <= VIEW_CHUNKS_MAX) return;
+    const oldest = this.#viewChunks.shift();
+    const chunk = oldest?.directory.chunks[oldest.chunkIndex];
+    if (oldest === undefined || chunk === undefined || isShared(chunk)) return;
+    this.#releasePages(chunk, 0, CHUNK_PAGES);
+    oldest.directory.chunks[oldest.chunkIndex] = undefined;
+    oldest.directory.resolved.delete(oldest.chunkIndex);
   }
 
   /** References of a page as the branch's origin has it. Throws POOL_CORRUPT, DISK_IO. */

@@ -235,3 +235,26 @@ test("a volume that goes back to the pool's retention isn't promised what its ow
   await expectAt(again, at(inherited), first);
   await again.close();
 });
+
+test("a view of many terabytes knows a part of its directory at a time, and reads all of it", async () => {
+  const rig = await PoolRig.create({ memoryBytes: 64 << 20 });
+  const gib2 = 2 ** 31;
+  await rig.pool.createVolume("a", 2200 * gib2);
+  for (let chunk = 0; chunk < 2200; chunk += 1)
+    await rig.write("a", chunk * gib2, noise(chunk + 1, BLOCK));
+  const before = rig.pool.index.directoryBytes;
+  const view = await rig.pool.openView(await rig.pool.resolve("a", { kind: "now" }));
+  await rig.write("a", 0, noise(9999, BLOCK));
+  for (const round of [1, 2])
+    for (let chunk = 0; chunk < 2200; chunk += 1)
+      sameBytes(
+        await rig.readDevice(view.device, chunk * gib2, BLOCK),
+        noise(chunk + 1, BLOCK),
+        `round ${round}`,
+      );
+  ok(rig.pool.index.directoryBytes - before <= 2048 * 16384, `${rig.pool.index.directoryBytes}`);
+  rig.pool.checkInvariants();
+  view.close();
+  equal(rig.pool.index.directoryBytes, before);
+  await rig.close();
+});

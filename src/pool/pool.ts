@@ -649,6 +649,10 @@ export class Pool {
     this.#history.shortenedMicros = toMicros;
     try {
       await this.#takeCheckpoint();
+    } catch (error) {
+      // No room to write down what could go: then it can't.
+      if (hasCode(error, "DISK_FULL")) return false;
+      throw error;
     } finally {
       this.#history.shortenedMicros = undefined;
     }
