@@ -569,6 +569,7 @@ export class Checkpointer {
       runs: [...runs, own],
       cutSegments: [work.cut.segmentNumber, this.#state.cutSegments[0]],
     });
+    this.#options.history?.chosenIsDurable();
     this.checkpointCount += 1;
     this.indexBytes += sizeBytes + (list?.sizeBytes ?? 0);
     this.cutLsn = work.cut.nextLsn;

@@ -71,6 +71,8 @@ export interface HistoryPolicy {
    * written, with all there are. The last base is the checkpoint before this one, the last list ends at this one's cut.
    */
   choose(known: KnownHistory): ChosenHistory;
+  /** What was chosen last is in a durable checkpoint. */
+  chosenIsDurable(): void;
 }
 
 export interface KnownHistory {

@@ -85,7 +85,11 @@ class Rig {
         runs: files,
         clock: host.clock,
         poolId: POOL_ID,
-        history: { needsList: () => true, choose: (known) => this.#choose(known) },
+        history: {
+          needsList: () => true,
+          choose: (known) => this.#choose(known),
+          chosenIsDurable: () => undefined,
+        },
         snapshotCatalog: () => ({}),
         forgetRun: (run) => files.forget(run),
       },

@@ -31,6 +31,8 @@ export interface HistoryKeeperOptions {
 export class HistoryKeeper implements HistoryPolicy {
   readonly #options: HistoryKeeperOptions;
   #promises: readonly GroupPromise[];
+  /** What a checkpoint that is being written promises: until it is durable the one before may be what a crash leaves. */
+  #chosen: readonly GroupPromise[] | undefined;
   /** Moments that somebody reads. */
   readonly #readers: Set<KeptMoment> = new Set();
   /** Counts the moments that were pinned. */
@@ -94,11 +96,16 @@ export class HistoryKeeper implements HistoryPolicy {
 
   /** A record has set what is retained: what nothing promises any more, garbage collection may take at once. */
   retentionSet(lsn: number): void {
-    const promises = new Map(this.#promises.map((promise) => [promise.volume, promise]));
+    this.#promises = this.#withoutNothing(this.#promises, lsn);
+    this.#chosen = this.#chosen && this.#withoutNothing(this.#chosen, lsn);
+  }
+
+  #withoutNothing(promises: readonly GroupPromise[], lsn: number): readonly GroupPromise[] {
+    const changed = new Map(promises.map((promise) => [promise.volume, promise]));
     for (const { volume, retention } of this.groups())
       if (Object.values(retention).every((span) => span === 0))
-        promises.set(volume, { volume, fromLsn: undefined, goneLsn: lsn, kept: [] });
-    this.#promises = [...promises.values()];
+        changed.set(volume, { volume, fromLsn: undefined, goneLsn: lsn, kept: [] });
+    return [...changed.values()];
   }
 
   choose(known: KnownHistory): ChosenHistory {
@@ -111,8 +118,13 @@ export class HistoryKeeper implements HistoryPolicy {
       nowMicros: clock.wallMicros(),
       baseDistance,
     });
-    this.#promises = promises;
+    this.#chosen = promises;
     return chosen;
+  }
+
+  chosenIsDurable(): void {
+    this.#promises = this.#chosen ?? this.#promises;
+    this.#chosen = undefined;
   }
 
   /**

@@ -258,3 +258,26 @@ test("a view of many terabytes knows a part of its directory at a time, and read
   equal(rig.pool.index.directoryBytes, before);
   await rig.close();
 });
+
+test("what a checkpoint would let go is promised until that checkpoint is durable", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: HOUR } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const first = noise(1, MIB);
+  await rig.write("a", 0, first);
+  const lsn = now(rig);
+  for (let round = 0; round < 2; round++) {
+    await rig.pool.checkpoint();
+    rig.host.clock.wallOffsetMicros += HOUR / 4;
+    await rig.write("a", 0, noise(round + 2, MIB));
+  }
+  rig.host.clock.wallOffsetMicros += 3 * HOUR;
+  rig.host.log.onOperation = ({ kind, name }) =>
+    kind === "write" && name.startsWith("checkpoint-") ? "ENOSPC" : undefined;
+  await rejects(rig.pool.checkpoint(), { code: "DISK_FULL" });
+  await rig.pool.reclaim();
+  rig.host.log.onOperation = undefined;
+  const again = await PoolRig.open(rig.cutPower());
+  await expectAt(again, at(lsn), first);
+  await again.close();
+});
