@@ -4,11 +4,12 @@
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK, PoolRig } from "../../test/crash/memory-rig.ts";
+import { BLOCK, noise, PoolRig } from "../../test/crash/memory-rig.ts";
 import { newestRun, nodesOf } from "../../test/crash/run-files.ts";
 import { NODE_KIND } from "../index/run-file.ts";
 import { Prng } from "../sim/prng.ts";
 import { type ActivityBucket, MINUTE_MICROS } from "../volume/activity-bucket.ts";
+import type { PoolEvent } from "./types.ts";
 
 const SIZE = 8 << 20;
 
@@ -97,4 +98,56 @@ test("activity that is damaged in the checkpoint costs nothing else, and is told
   deepEqual(linesOf(again, branch), []);
   deepEqual(await again.read("db", 0, BLOCK), new Uint8Array(BLOCK).fill(7));
   await again.close();
+});
+
+/** Writes [from, from + count) blocks; without `isHard` each shrinks to half. */
+async function fill(
+  rig: PoolRig,
+  place: { from: number; count: number; seed: number; isHard: boolean },
+) {
+  const { from, count, seed, isHard } = place;
+  const piece = 64;
+  for (let lba = from; lba < from + count; lba += piece) {
+    const content = noise(seed + lba, piece * BLOCK);
+    if (!isHard)
+      for (let block = 0; block < piece; block++)
+        content.fill(0, block * BLOCK + BLOCK / 2, (block + 1) * BLOCK);
+    // Who encrypts a file has read it; then its page of the index is in memory.
+    if (isHard) await rig.read("db", lba * BLOCK, piece * BLOCK);
+    await rig.write("db", lba * BLOCK, content);
+  }
+}
+
+test("encryption is told once, with the moment before it, and known after a crash and a restart", async () => {
+  const rig = await PoolRig.create({ segmentBytes: 8 << 20 });
+  const { pool } = rig;
+  const events: PoolEvent[] = [];
+  pool.onEvent((event) => events.push(event));
+  await pool.createVolume("db", 128 << 20);
+  await fill(rig, { from: 0, count: 20_480, seed: 1, isHard: false });
+  const before = pool.log.nextLsn - 1;
+  equal(pool.stats().volumes[0]?.isSuspicious, false);
+  await fill(rig, { from: 0, count: 12_288, seed: 100_000, isHard: true });
+  const told = events.filter(({ event }) => event === "history.suspicious");
+  equal(told.length, 1);
+  const { volume, before: name } = told[0]?.fields as { volume: string; before: string };
+  equal(volume, "db");
+  const lsn = Number(name.replace("db@#", ""));
+  ok(lsn <= before && lsn > before - 64, `${lsn} of ${before}`);
+  equal(pool.stats().volumes[0]?.isSuspicious, true);
+  const ever = {
+    from: { kind: "time", micros: 0 },
+    to: { kind: "now" },
+    stepMicros: undefined,
+  } as const;
+  const { suspicions } = await pool.history("db", ever);
+  equal(suspicions[0]?.lastLsnBefore, lsn);
+  equal(pool.stats().checkpointCount, 1, "without being asked for");
+  const again = await PoolRig.open(rig.kill());
+  deepEqual((await again.pool.history("db", ever)).suspicions, suspicions);
+  const after = await PoolRig.open(await again.close());
+  deepEqual((await after.pool.history("db", ever)).suspicions, suspicions);
+  equal(after.pool.stats().volumes[0]?.isSuspicious, true);
+  for (const { host } of [again, after]) ok(!host.eventNames().includes("history.suspicious"));
+  await after.close();
 });

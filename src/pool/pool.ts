@@ -1199,6 +1199,8 @@ export class Pool {
       before: stableName(volume, lastLsnBefore),
       beforeAt: formatTime(lastMicrosBefore),
     });
+    // A replay doesn't know what pages were in memory, and may not come to it: a checkpoint remembers.
+    this.#checkpointSoon();
   }
 
   #contentBytes(): number {
