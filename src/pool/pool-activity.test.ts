@@ -130,7 +130,8 @@ test("encryption is told once, with the moment before it, and known after a cras
   await fill(rig, { from: 0, count: 12_288, seed: 100_000, isHard: true });
   const told = events.filter(({ event }) => event === "history.suspicious");
   equal(told.length, 1);
-  const { volume, before: name } = told[0]?.fields as { volume: string; before: string };
+  const [{ fields }] = told as [PoolEvent];
+  const { volume, before: name } = fields as { volume: string; before: string };
   equal(volume, "db");
   const lsn = Number(name.replace("db@#", ""));
   ok(lsn <= before && lsn > before - 64, `${lsn} of ${before}`);
