@@ -564,11 +564,11 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: "copy a volume into a disk image",
     description: [
       "Writes a raw or qcow2 image, sparse where the volume is. To stdout ('-') it writes raw, all bytes; a reader that goes away before the end makes it fail. A file takes its name when it is complete; an existing one is only replaced with --force.",
-      "A volume that is written meanwhile gives an image of no single moment: stop its users first, or mount it read-only.",
+      "A moment of a volume, as db@-10m, gives the disk as it was then. A volume alone that is written meanwhile gives an image of no single moment: db@now is one.",
       "Damaged data ends the export with the bytes it is in. With --fill-damaged the image is completed without it.",
     ],
     arguments: [
-      VOLUME,
+      { ...SNAPSHOT, name: "VOLUME[@MOMENT]", help: "A volume, or one as it was at a moment" },
       { name: "IMAGE", help: "File, block device, or '-' for stdout", completes: "file" },
     ],
     options: [
@@ -595,6 +595,7 @@ export const COMMANDS: readonly CommandRow[] = [
     ],
     examples: [
       { command: "varve export db db.qcow2", effect: "a qcow2 image of the disk" },
+      { command: "varve export db@-10m old.raw", effect: "as it was ten minutes ago" },
       { command: "varve export db - | zstd > db.raw.zst", effect: "as a stream" },
     ],
     exits: ["notFound", "conflict", "unavailable", "corrupt"],

@@ -8,6 +8,7 @@
 // damaged and, where the user wants what is left, only that block is lost.
 
 import { hasCode, NBD_ERROR, StorageError } from "../base/errors.ts";
+import { formatMoment, parseVolumeMoment } from "../base/moment.ts";
 import { connectStream } from "../host/node/socket-connect.ts";
 import type { Extent, ImageSink, ImageSource } from "../image/image.ts";
 import { NbdClient } from "../nbd/client.ts";
@@ -22,23 +23,33 @@ const GRANULE_BYTES = 4096;
 /** Where the volume's map can't be read, so much is taken for data. */
 const UNMAPPED_BYTES: number = 1 << 20;
 
-/** Opens a volume over the daemon's Unix socket. */
-export async function openVolume(daemon: DaemonClient, volume: string): Promise<NbdClient> {
-  const { uris } = await daemon.call("getVolume", { volume });
+/** Opens a volume, or VOLUME@MOMENT read-only, over the daemon's Unix socket. */
+export async function openVolume(daemon: DaemonClient, disk: string): Promise<NbdClient> {
+  const { volume, moment } = parseVolumeMoment(disk);
+  if (moment === undefined) {
+    const { uris } = await daemon.call("getVolume", { volume });
+    return openExport(volume, uris);
+  }
+  // Asked here and not at the door, which has fewer words to say why a moment isn't there.
+  const found = await daemon.call("resolveMoment", { volume, moment: formatMoment(moment) });
+  return openExport(found.stableName, found.uris);
+}
+
+async function openExport(exportName: string, uris: readonly string[]): Promise<NbdClient> {
   const socketPath = uris
     .map((uri) => /^nbd\+unix:.*\?socket=(.+)$/.exec(uri)?.[1])
     .find((path) => path !== undefined);
   if (socketPath === undefined) {
     throw new StorageError(
       "EXPORT_NOT_FOUND",
-      `volume "${volume}": not opened: the daemon has no Unix socket`,
+      `volume "${exportName}": not opened: the daemon has no Unix socket`,
       {
         hint: "let the daemon serve one: varve serve --socket PATH",
       },
     );
   }
   const stream = await connectStream({ kind: "unix", path: decodeURIComponent(socketPath) });
-  return NbdClient.open(stream, { exportName: volume, contexts: [ALLOCATION_CONTEXT] });
+  return NbdClient.open(stream, { exportName, contexts: [ALLOCATION_CONTEXT] });
 }
 
 /** True when all of the volume reads as zeros without being looked at. */

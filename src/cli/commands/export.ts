@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `varve export`: a volume becomes an image. A file is written under another name first and takes its own
+// `varve export`: a volume, now or at a moment, becomes an image. A file is written under another name first and takes its own
 // when it is complete and durable, so that an export that was interrupted neither leaves half a disk that
 // looks whole nor has destroyed the one before.
 
@@ -30,7 +30,7 @@ interface Export {
 
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
-  const volume = required(context, "VOLUME");
+  const volume = required(context, "VOLUME[@MOMENT]");
   const image = required(context, "IMAGE");
   const format = formatOf(context, image);
   if (image === "-") output.refuseTerminal(`volume "${volume}"`);
