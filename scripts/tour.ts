@@ -1,35 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `npm run tour`: what Varve is for, on real data, in less than a minute. It makes a disk with real files,
-// puts it into a pool, kills the daemon without warning while a program writes, starts it again, and
-// shows that everything flushed is there. It works in a temporary directory and leaves nothing behind;
-// it needs no root, and of programs only e2fsprogs.
+// `npm run tour`: what Varve is for, on real data, in about a minute. A disk with real files is encrypted by
+// a program; its history says when that began, the disk of the moment before is looked at, the disk goes
+// back to it, and undo shows that nothing was lost on the way. Then the daemon is killed in mid-write, and
+// what was flushed is there, the past too. It works in a temporary directory and leaves nothing behind; it
+// needs no root, and of programs only e2fsprogs.
 
-import { createHash } from "node:crypto";
-import { createReadStream, existsSync } from "node:fs";
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { delay, run } from "../test/interop/command.ts";
-import { ConnectionLost, NbdConnection } from "../test/interop/nbd-connection.ts";
+import { NbdConnection, TRANSMISSION } from "../test/interop/nbd-connection.ts";
 import { Scratch } from "../test/interop/scratch.ts";
 import { Server } from "../test/interop/server.ts";
+import {
+  BLOCK_BYTES,
+  chooseText,
+  chooseTree,
+  DISK_MIB,
+  encryptFiles,
+  firstLine,
+  isWhole,
+  makeImage,
+  placesOfFiles,
+  sha256,
+} from "./tour-files.ts";
+import { JOURNAL_MIB, LINES_PER_FLUSH, readLines, writeLines } from "./tour-journal.ts";
+import { allIsWell, count, fail, quote, say, step, timed, title, verify } from "./tour-telling.ts";
 
 const MIB = 1024 * 1024;
-const DISK_MIB = 384;
-const JOURNAL_MIB = 64;
-const SECTOR_BYTES = 512;
 const WRITE_MS = 2000;
-const LINES_PER_FLUSH = 100;
 
-let failureCount = 0;
-
-try {
-  await tour();
-} catch (error) {
-  failureCount++;
-  console.error(`\ntour: failed: ${error instanceof Error ? error.message : String(error)}`);
+/** The disk with files, and what was seen of it. */
+interface Story {
+  readonly scratch: Scratch;
+  readonly server: Server;
+  /** A file that can be read. */
+  readonly text: string;
+  /** Where on the disk that begins, as OFFSET:LENGTH. */
+  readonly place: string;
+  /** Of the whole disk, before the accident. */
+  readonly fingerprint: string;
 }
-process.exitCode = failureCount === 0 ? 0 : 1;
+
+await tour().catch(fail);
+process.exitCode = allIsWell() ? 0 : 1;
 
 async function tour(): Promise<void> {
   await using scratch = await Scratch.create();
@@ -38,36 +50,106 @@ async function tour(): Promise<void> {
       void scratch[Symbol.asyncDispose]().finally(() => process.exit(130));
     });
   }
+  const story = await tellOfTheDisk(scratch);
+  const before = await tellOfTheSecondBefore(story);
+  await tellOfTheWayBack(story, before);
+  await tellOfThePlug(story, before);
+  title(allIsWell() ? "Everything is there: now, and as it was." : "THAT WENT WRONG.");
+}
 
+/** A disk in a pool, and what becomes of it. */
+async function tellOfTheDisk(scratch: Scratch): Promise<Story> {
   title("1. A disk with real files");
   const tree = await chooseTree();
   const image = scratch.path("disk.raw");
-  await timed(`an ext4 disk of ${DISK_MIB} MiB, filled with ${tree.name}`, async () => {
-    await run("truncate", ["-s", `${DISK_MIB}M`, image]);
-    await run("mke2fs", ["-q", "-t", "ext4", "-d", tree.path, image]).catch((cause: unknown) => {
-      throw new Error("mke2fs didn't make the disk (Debian has it in e2fsprogs)", { cause });
-    });
-  });
-  const fingerprint = await sha256(image);
-
-  title("2. A pool, and the disk in it");
-  const started = performance.now();
-  const server = await Server.start("varve", {
-    directory: scratch.directory,
-    exportName: "journal",
-    sizeBytes: JOURNAL_MIB * MIB,
-  });
-  scratch.defer("the daemon", () => server.stop());
-  step(
-    `varve serve: a daemon, process ${server.pid}, serves a new pool`,
-    performance.now() - started,
+  await timed(`an ext4 disk of ${DISK_MIB} MiB, filled with ${tree.name}`, () =>
+    makeImage(image, tree),
   );
-  step(`varve create journal ${JOURNAL_MIB}M: an empty disk; it takes no space yet`);
-  await timed(`varve import disk.raw files: a copy of our disk, now served over NBD`, () =>
+  const server = await timed(
+    "varve serve: a daemon serves a new pool, and in it an empty disk",
+    () =>
+      Server.start("varve", {
+        directory: scratch.directory,
+        exportName: "journal",
+        sizeBytes: JOURNAL_MIB * MIB,
+      }),
+  );
+  scratch.defer("the daemon", () => server.stop());
+  await timed("varve import disk.raw files: our disk is in the pool, and served over NBD", () =>
     server.varve(["import", image, "files"]),
   );
+  const text = await chooseText(tree, image);
+  step(`one of its files, ${text}, begins:`);
+  quote(await firstLine(image, text));
 
-  title("3. The plug is pulled while a program writes");
+  title("2. The accident");
+  say("Ransomware gets at the disk: it reads each file, encrypts it, and writes it back.");
+  const runs = await placesOfFiles({ tree, first: text, image }, scratch);
+  const bytes = await timed(
+    "the content of all files is encrypted (AES-256), the key thrown away",
+    () => encryptFiles({ socket: server.socket, exportName: "files" }, runs),
+  );
+  step(`${count(Math.round(bytes / MIB))} MiB are lost, on any other disk`);
+  const place = `${runs[0]!.block * BLOCK_BYTES}:${BLOCK_BYTES}`;
+  const story = { scratch, server, text, place, fingerprint: await sha256(image) };
+  const after = await exported(story, "files");
+  const now = await firstLine(after.image, text);
+  step("the same file, now:");
+  quote(now);
+  verify("nothing of what it began with is left", now !== (await firstLine(image, text)));
+  return story;
+}
+
+/** The moment before the accident, as history tells it. */
+async function tellOfTheSecondBefore(story: Story): Promise<string> {
+  title("3. The second before");
+  const { server, place } = story;
+  say("Every write is a moment that can be opened. Which one was the last good one?");
+  const { stdout, stderr } = await server.varve(["history", "files"]);
+  step("varve history files: what happened to the disk, and when");
+  quote(stdout + stderr);
+  const { flagged } = await json<{ flagged: { lastLsnBefore: number }[] }>(server, ["history"]);
+  verify("history has noticed by itself that content was encrypted", flagged.length > 0);
+  if (flagged.length === 0) throw new Error("history doesn't say when it began");
+  const since = `lsn:${flagged[0]!.lastLsnBefore}`;
+  say("It is cautious: up to 4 MiB of good writes may lie behind the moment that it names.");
+  const range = ["--extent", place, "--since", since];
+  step(`varve when files ${range.join(" ")}: when has our file changed since then?`);
+  quote((await server.varve(["when", "files", ...range])).stdout);
+  const { changes } = await json<{ changes: { lsn: number }[] }>(server, ["when", ...range]);
+  const before = `files@#${changes[0]!.lsn - 1}`;
+  say(`The newest of these is the accident, so ${before} is the disk as it was one write before.`);
+  say("Any NBD client can open it by that name:");
+  const connection = await NbdConnection.open(server.socket, before);
+  verify("it opens at once, read-only", (connection.flags & TRANSMISSION.READ_ONLY) !== 0);
+  await connection.close();
+  const { image, isSame } = await exported(story, before);
+  verify("it is our disk, bit for bit (SHA-256), while the encrypted one is still served", isSame);
+  verify("e2fsck finds nothing to complain about", await isWhole(image));
+  quote(await firstLine(image, story.text));
+  return before;
+}
+
+async function tellOfTheWayBack(story: Story, before: string): Promise<void> {
+  title("4. The way back, and back again");
+  const { server } = story;
+  const encrypted = (await exported(story, "files")).fingerprint;
+  await timed(`varve rewind ${before}: the disk goes on from what it was`, () =>
+    server.varve(["rewind", before]),
+  );
+  verify("all files are back, bit for bit", (await exported(story, "files")).isSame);
+  await timed("varve undo files: a rewind loses nothing, it can be taken back", () =>
+    server.varve(["undo", "files"]),
+  );
+  const undone = await exported(story, "files");
+  verify("the encrypted disk is back, bit for bit", undone.fingerprint === encrypted);
+  await timed("varve undo files: and so can an undo", () => server.varve(["undo", "files"]));
+  verify("all files are back again", (await exported(story, "files")).isSame);
+}
+
+async function tellOfThePlug(story: Story, before: string): Promise<void> {
+  title("5. The plug is pulled while a program writes");
+  const { server } = story;
   say("A program writes numbered lines to the disk 'journal', one after the other, as a database");
   say(
     `would. After every ${LINES_PER_FLUSH} it asks for a flush: "tell me when all this is safe".`,
@@ -79,122 +161,39 @@ async function tour(): Promise<void> {
   await server.kill9();
   await writing;
   step(`kill -9 ${pid}: the daemon is gone, in the middle of a line`);
-  step(
-    `${count(progress.acknowledged)} lines were acknowledged, ${count(progress.flushed)} of them flushed`,
-  );
+  const { acknowledged, flushed } = progress;
+  step(`${count(acknowledged)} lines were acknowledged, ${count(flushed)} of them flushed`);
 
-  title("4. The daemon starts again");
-  const restarted = performance.now();
-  await server.restart();
-  const firstLine = await readLine(server, 1);
-  step(
-    "varve serve: the log is read, and the first line of the journal too",
-    performance.now() - restarted,
-  );
-  verify("the first line says 1", firstLine === 1);
-  const found = await readLines(server, progress.acknowledged + 1);
+  title("6. The daemon starts again");
+  await timed("varve serve: the log is read", () => server.restart());
+  const found = await readLines(server, acknowledged + 1);
   verify(`lines 1 to ${count(found)} are there, in order, without a gap`, found > 0);
-  verify(`all ${count(progress.flushed)} flushed lines are among them`, found >= progress.flushed);
+  verify(`all ${count(flushed)} flushed lines are among them`, found >= flushed);
   verify(
-    `so are those that were only acknowledged: nothing is lost when just the daemon dies`,
-    found >= progress.acknowledged,
+    "so are those that were only acknowledged: nothing is lost when just the daemon dies",
+    found >= acknowledged,
   );
-  const copy = scratch.path("copy.raw");
-  await timed("varve export files copy.raw: our disk with the files, out of the pool again", () =>
-    server.varve(["export", "files", copy]),
-  );
-  verify("it is the same, bit for bit (SHA-256)", (await sha256(copy)) === fingerprint);
-  const check = await run("e2fsck", ["-fn", copy], { accept: [0, 4] });
-  verify("e2fsck finds nothing to complain about", check.status === 0);
+  verify("our disk is the same, bit for bit", (await exported(story, "files")).isSame);
+  verify(`and so is the past, ${before}`, (await exported(story, before)).isSame);
   await server.stop();
   const offline = await server.varve(["check"], { accept: [0, 1, 13] });
   verify("varve check: every record and checksum in the pool is right", offline.status === 0);
-
-  title(failureCount === 0 ? "Everything that was flushed survived." : "THAT WENT WRONG.");
 }
 
-function title(text: string): void {
-  console.log(`\n${text}`);
+/** What a command says of the disk, for programs. */
+async function json<Answer>(server: Server, [name, ...options]: string[]): Promise<Answer> {
+  const { stdout } = await server.varve([name!, "files", ...options, "--json"]);
+  return JSON.parse(stdout) as Answer;
 }
 
-function say(text: string): void {
-  console.log(`   ${text}`);
-}
-
-function step(text: string, elapsedMs?: number): void {
-  say(elapsedMs === undefined ? `· ${text}` : `· ${text} (${(elapsedMs / 1000).toFixed(2)} s)`);
-}
-
-async function timed(text: string, work: () => Promise<unknown>): Promise<void> {
-  const start = performance.now();
-  await work();
-  step(text, performance.now() - start);
-}
-
-function verify(claim: string, isTrue: boolean): void {
-  if (!isTrue) failureCount++;
-  say(`${isTrue ? "✓" : "✗ NOT SO:"} ${claim}`);
-}
-
-function count(number: number): string {
-  return number.toLocaleString("en-US");
-}
-
-/** Files that any machine with this checkout has: the system's documents, or our own dependencies. */
-async function chooseTree(): Promise<{ path: string; name: string }> {
-  const choices = ["/usr/share/doc", "/usr/lib/python3", join(import.meta.dirname, "../src")];
-  const path = choices.find((choice) => existsSync(choice))!;
-  const fileCount = (await readdir(path, { recursive: true })).length;
-  return { path, name: `${count(fileCount)} files and directories of ${path}` };
-}
-
-async function sha256(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
-  return hash.digest("hex");
-}
-
-/** Line `number` as it lies on the disk: one sector of text. */
-function lineOf(number: number): Buffer {
-  return Buffer.from(`line ${number}\n`.padEnd(SECTOR_BYTES, "."), "latin1");
-}
-
-async function writeLines(
-  target: Server,
-  done: { acknowledged: number; flushed: number },
-): Promise<void> {
-  const connection = await NbdConnection.open(target.socket, "journal");
-  const lineCountMax = (JOURNAL_MIB * MIB) / SECTOR_BYTES;
-  try {
-    for (let number = 1; number <= lineCountMax; number++) {
-      await connection.write((number - 1) * SECTOR_BYTES, lineOf(number));
-      done.acknowledged = number;
-      if (number % LINES_PER_FLUSH > 0) continue;
-      await connection.flush();
-      done.flushed = number;
-    }
-  } catch (error) {
-    if (!(error instanceof ConnectionLost)) throw error;
-  }
-}
-
-/** The number that line `number` of the journal carries, or 0. */
-async function readLine(target: Server, number: number): Promise<number> {
-  const connection = await NbdConnection.open(target.socket, "journal");
-  const sector = await connection.read((number - 1) * SECTOR_BYTES, SECTOR_BYTES);
-  await connection.close();
-  return sector.equals(lineOf(number)) ? number : 0;
-}
-
-/** How many lines are there in order; 0 if anything but emptiness follows the last of them. */
-async function readLines(target: Server, lineCount: number): Promise<number> {
-  const connection = await NbdConnection.open(target.socket, "journal");
-  const bytes = await connection.read(0, lineCount * SECTOR_BYTES);
-  await connection.close();
-  let number = 0;
-  const sector = (index: number): Buffer =>
-    bytes.subarray(index * SECTOR_BYTES, (index + 1) * SECTOR_BYTES);
-  while (number < lineCount && sector(number).equals(lineOf(number + 1))) number++;
-  const isRestEmpty = bytes.subarray(number * SECTOR_BYTES).every((byte) => byte === 0);
-  return isRestEmpty ? number : 0;
+/** A copy of a disk, now or at a moment, out of the pool. */
+async function exported(
+  { scratch, server, fingerprint: original }: Pick<Story, "scratch" | "server" | "fingerprint">,
+  disk: string,
+): Promise<{ image: string; fingerprint: string; isSame: boolean }> {
+  const image = scratch.path("copy.raw");
+  await run("rm", ["-f", image]);
+  await server.varve(["export", disk, image]);
+  const fingerprint = await sha256(image);
+  return { image, fingerprint, isSame: fingerprint === original };
 }

@@ -24,8 +24,8 @@ const PAYLOAD_FLAG = 1 << 5;
 
 export const COMMAND = { READ: 0, WRITE: 1, DISCONNECT: 2, FLUSH: 3, TRIM: 4, ZERO: 6 } as const;
 export const FLAG = { FUA: 1, NO_HOLE: 2 } as const;
-/** Transmission flags: FLUSH, FUA, TRIM, CAN_MULTI_CONN. */
-export const TRANSMISSION = { FLUSH: 4, FUA: 8, TRIM: 32, MULTI: 256 } as const;
+/** Transmission flags: READ_ONLY, FLUSH, FUA, TRIM, CAN_MULTI_CONN. */
+export const TRANSMISSION = { READ_ONLY: 2, FLUSH: 4, FUA: 8, TRIM: 32, MULTI: 256 } as const;
 
 /** The connection ended with this request open: it was done, or it wasn't. */
 export class ConnectionLost extends Error {
