@@ -40,6 +40,8 @@ test("the README's sixty seconds work as they are written", {
   const { stdout } = await run("bash", ["-euxc", commands], { cwd: checkout });
   match(stdout, /volume "db" created/);
   match(stdout, /^\/dev\/\S+$/m);
+  const [before = ""] = (await readFile("/etc/services", "utf8")).split("\n");
+  ok(stdout.split("\n").includes(before), "the disk of before shows what it held");
 
   const socket = join(checkout, "varve-pool/nbd.sock");
   const compare = `f=/etc/services; n=$(stat -c %s $f)
