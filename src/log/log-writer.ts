@@ -187,8 +187,8 @@ export class LogWriter {
   /** Records of clients' changes. */
   changeCount = 0;
   markerCount = 0;
-  /** Branches that haven't changed since their last flushed record; and the one that changed last, if it is none of them. */
-  readonly #flushed: Set<number> = new Set();
+  /** Branches that changed since their last flushed record; and the one that changed last, if it is one of them. */
+  readonly #changedBranches: Set<number> = new Set();
   #lastChanged = -1;
 
   private constructor(options: LogWriterOptions) {
@@ -423,11 +423,11 @@ export class LogWriter {
     }
     if (this.durableLsn === this.#nextLsn) {
       // Somebody else's flush, or a write that was forced, made it so: this one is a moment all the same.
-      if (branch >= 0 && !this.#flushed.has(branch) && this.hasRoom(0)) this.#appendFlushed(branch);
+      if (this.#changedBranches.has(branch) && this.hasRoom(0)) this.#appendFlushed(branch);
       waiter.complete(ACK_NONE);
       return;
     }
-    if (branch >= 0 && !this.#flushed.has(branch)) this.#appendFlushed(branch);
+    if (this.#changedBranches.has(branch)) this.#appendFlushed(branch);
     this.#wait(waiter);
   }
 
@@ -619,7 +619,7 @@ export class LogWriter {
     view.setUint32(record + 8, branch, true);
     view.setUint32(record + 12, 0, true);
     const lsn = this.#appended(batch, FLUSHED_RECORD_BYTES, 0);
-    this.#flushed.add(branch);
+    this.#changedBranches.delete(branch);
     if (this.#lastChanged === branch) this.#lastChanged = -1;
     this.#options.onFlushed(branch, lsn, this.appendedMicros);
   }
@@ -628,7 +628,7 @@ export class LogWriter {
     this.changeCount += 1;
     if (branch === this.#lastChanged) return;
     this.#lastChanged = branch;
-    this.#flushed.delete(branch);
+    this.#changedBranches.add(branch);
   }
 
   /** Of the record that is being appended; its time stays in `appendedMicros`. */

@@ -301,14 +301,16 @@ export class Pool {
 
   /** The volume is gone from the live ones; its data stays in history. */
   async removeVolume(name: string): Promise<VolumeSummary> {
-    const { body } = await this.#whileIdle(this.#catalog.volumeNamed(name), () =>
+    // When this has ended, it may be forgotten already.
+    let volume = this.#catalog.volumeNamed(name);
+    await this.#whileIdle(volume, () =>
       this.#record(() => {
-        const { id } = this.#catalog.volumeNamed(name);
-        return { kind: RECORD_KIND.VOLUME_REMOVED, body: { id } };
+        volume = this.#catalog.volumeNamed(name);
+        return { kind: RECORD_KIND.VOLUME_REMOVED, body: { id: volume.id } };
       }),
     );
     this.#tell("info", "volume.removed", { volume: name });
-    return summaryOf(this.#volumeOf(body.id));
+    return summaryOf(volume);
   }
 
   // ---- moments
@@ -640,10 +642,10 @@ export class Pool {
   }
 
   async #shorten(): Promise<boolean> {
-    const { whenFull, historyFloorMicros } = this.#catalog.limits;
-    const nowMicros = Math.floor(this.#host.clock.wallMicros());
-    const reachMicros = nowMicros - (this.#reached.oldestMicros() ?? nowMicros);
-    if (whenFull === "stop-writes" || reachMicros <= historyFloorMicros) return false;
+    const { historyFloorMicros } = this.#catalog.limits;
+    const beyondMicros = this.#reachBeyondFloor();
+    if (beyondMicros === 0) return false;
+    const reachMicros = historyFloorMicros + beyondMicros;
     const before = this.#history.standing;
     const toMicros = Math.max(historyFloorMicros, Math.floor(reachMicros / 2));
     this.#history.shortenedMicros = toMicros;
@@ -728,7 +730,7 @@ export class Pool {
       poolSizeBytes: poolSizeBytes ?? setBytes,
       segmentBytes: this.#settings.segmentBytes,
       contentBytes: () => this.#contentBytes(),
-      mayFree: () => !this.#keepsAllForEver,
+      mayFree: () => this.#promisedHistory().kind !== "all" || this.#reachBeyondFloor() > 0,
       onEvent: (level, event, fields) => this.#tell(level, event, fields),
     });
     if (poolSizeBytes !== undefined && setBytes !== 0 && poolSizeBytes !== setBytes)
@@ -896,10 +898,12 @@ export class Pool {
     });
   }
 
-  /** Whatever happens: then lack of space is known at once. */
-  get #keepsAllForEver(): boolean {
-    const { retention, limits } = this.#catalog;
-    return retention.everyWriteMicros === null && limits.whenFull === "stop-writes";
+  /** How much further back history reaches than it must, where a full pool may shorten it: µs. */
+  #reachBeyondFloor(): number {
+    const { whenFull, historyFloorMicros } = this.#catalog.limits;
+    const oldest = this.#reached?.oldestMicros();
+    if (whenFull === "stop-writes" || oldest === undefined) return 0;
+    return Math.max(0, Math.floor(this.#host.clock.wallMicros()) - oldest - historyFloorMicros);
   }
 
   #promisedHistory(): History {
