@@ -29,7 +29,7 @@ export interface Suite {
 }
 
 export const SUITES: readonly Suite[] = [
-  { name: "unit", folders: ["src", "scripts"], timeoutSeconds: 120, isShared: true },
+  { name: "unit", folders: ["src", "scripts"], timeoutSeconds: 300, isShared: true },
   { name: "tidy", folders: ["test/tidy"], timeoutSeconds: 60, isShared: true },
   { name: "conformance", folders: ["test/conformance"], timeoutSeconds: 120 },
   { name: "sim", folders: ["test/sim"], timeoutSeconds: 600 },
