@@ -194,6 +194,18 @@ export class DeltaRing {
     return false;
   }
 
+  /** Whether the chain has any change from `begin` on and before `cut`. */
+  hasBetween(head: number, begin: number, cut: number): boolean {
+    for (
+      let at = head;
+      this.isLive(at) && !this.isBefore(at, begin);
+      at = this.#words[this.#base + (at & this.#mask) * ENTRY_WORDS] as number
+    ) {
+      if (this.isBefore(at, cut)) return true;
+    }
+    return false;
+  }
+
   /** Everything before `cut` has been merged: its room is free again. */
   release(cut: number): void {
     const released = (cut - this.#tail) >>> 0;

@@ -65,6 +65,7 @@ import {
 import { noSuchVolume } from "./missing-moment.ts";
 import { PastView } from "./past-view.ts";
 import { PoolContent } from "./pool-content.ts";
+import { PoolDiff } from "./pool-diff.ts";
 import { PoolMoments } from "./pool-moments.ts";
 import { PoolOpening, type SealedSegments } from "./pool-opening.ts";
 import { ReachedHistory } from "./reached-history.ts";
@@ -72,6 +73,10 @@ import { Scrubber } from "./scrubber.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
   ChangesAsked,
+  DiffMoment,
+  DiffRange,
+  DiffSummary,
+  DiffVisitor,
   GcReport,
   HistoryAsked,
   HousekeepingProgress,
@@ -162,6 +167,7 @@ export class Pool {
   #housekeeper!: Housekeeper;
   #scrubber!: Scrubber;
   #moments!: PoolMoments;
+  #diff!: PoolDiff;
   #shortening: Promise<boolean> | undefined;
   /** No new work is begun in the background. */
   #isClosing = false;
@@ -359,6 +365,19 @@ export class Pool {
     } finally {
       unpin();
     }
+  }
+
+  /**
+   * Tells what differs between two moments, whichever volumes they are of: what `to` has that `from` hasn't. Both are
+   * compared as far as the disk at `to` goes. Throws MOMENT_GONE when one was let go since it was resolved.
+   */
+  diff(
+    from: DiffMoment,
+    to: DiffMoment,
+    range: DiffRange,
+    visitor: DiffVisitor,
+  ): Promise<DiffSummary> {
+    return this.#diff.diff(from, to, range, visitor);
   }
 
   /** The last record of a moment, whether or not it is there any more. */
@@ -783,6 +802,7 @@ export class Pool {
       state: () => this.#checkpointer.state,
       newest: () => ({ lsn: this.log.nextLsn - 1, timeMicros: this.log.newestMicros }),
     });
+    this.#diff = this.#makeDiff(places);
     this.#moments = new PoolMoments({
       clock: this.#host.clock,
       log: this.log,
@@ -825,6 +845,22 @@ export class Pool {
       ...this.#fingerprints,
       places,
       endOf: (header) => this.dedupRestore.endOf(header),
+    });
+  }
+
+  #makeDiff(places: FramePlaces): PoolDiff {
+    const { memory, index, blocks, log } = this;
+    return new PoolDiff({
+      ...{ memory, index, blocks, log, places },
+      runs: this.#runs,
+      segments: this.#segments,
+      past: this.#past,
+      state: () => this.#checkpointer.state,
+      catalog: () => this.#catalog,
+      reached: this.#reached,
+      keeper: this.#history,
+      pinHistory: async () => this.#checkpointer.pinHistory(),
+      pause: () => this.nextTurn(),
     });
   }
 

@@ -346,6 +346,41 @@ export interface VolumeChanges {
   readonly knownFromLsn: number;
 }
 
+/** What the later moment has where it differs: stored data, zeros that were written, or nothing. */
+export type DiffKind = "data" | "zero" | "hole";
+
+/** A moment that is compared with another. */
+export type DiffMoment = Pick<ResolvedMoment, "volume" | "branch" | "lsn" | "sizeBytes">;
+
+/** What of a volume is compared; as far as the later moment's disk goes. */
+export interface DiffRange {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
+/** Told what differs, in order. */
+export interface DiffVisitor {
+  /** Extents of one kind don't touch each other. False: this one was the last that is wanted. */
+  extent(offsetBytes: number, lengthBytes: number, kind: DiffKind): boolean;
+  /** So many are wanted, at most: then no more is looked up at once. */
+  readonly extentsMax?: number;
+}
+
+export interface DiffSummary {
+  /** Of the disks at both moments. What the later one has behind the end of the other is compared with nothing. */
+  readonly fromSizeBytes: number;
+  readonly toSizeBytes: number;
+  /** What was told. */
+  readonly extentCount: number;
+  readonly dataBytes: number;
+  readonly zeroBytes: number;
+  readonly holeBytes: number;
+  /** Of them, what counts as changed because damage keeps from telling whether it is. */
+  readonly untoldBytes: number;
+  /** Where to go on; undefined: everything was told. */
+  readonly nextOffsetBytes: number | undefined;
+}
+
 /** How far a collection or a scrub is, over all that it has to do. */
 export interface HousekeepingProgress {
   /** In words: "counting what is live". */

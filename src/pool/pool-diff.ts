@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Differences of moments of one pool: what is read of both stays while they are compared (volume-diff.ts): their frames, for
+// they are pinned as a view pins its moment, and the checkpoints and change lists that say what happened between them.
+
+import type { BlockIndex } from "../index/block-index.ts";
+import { ChangedPages } from "../index/changed-pages.ts";
+import type { CheckpointState } from "../index/kept-checkpoints.ts";
+import type { Past } from "../index/past.ts";
+import type { RunStore } from "../index/run-file.ts";
+import { FrameComparison, type FrameComparisonOptions } from "../volume/frame-comparison.ts";
+import type { Catalog } from "./catalog.ts";
+import type { HistoryKeeper } from "./history-keeper.ts";
+import { chunkCountOf } from "./history-needs.ts";
+import { viewGone } from "./missing-moment.ts";
+import type { ReachedHistory } from "./reached-history.ts";
+import type { DiffMoment, DiffRange, DiffSummary, DiffVisitor } from "./types.ts";
+import { diffMoments } from "./volume-diff.ts";
+
+export interface PoolDiffOptions extends FrameComparisonOptions {
+  readonly index: BlockIndex;
+  readonly runs: RunStore;
+  readonly past: Past;
+  readonly state: () => Readonly<CheckpointState>;
+  readonly catalog: () => Catalog;
+  readonly reached: ReachedHistory;
+  readonly keeper: HistoryKeeper;
+  /** Until the returned function is called no base and no list is let go. */
+  readonly pinHistory: () => Promise<() => void>;
+}
+
+export class PoolDiff {
+  readonly #options: PoolDiffOptions;
+  readonly #changed: ChangedPages;
+
+  constructor(options: PoolDiffOptions) {
+    this.#options = options;
+    this.#changed = new ChangedPages(options);
+  }
+
+  /** See Pool.diff. */
+  async diff(
+    from: DiffMoment,
+    to: DiffMoment,
+    range: DiffRange,
+    visitor: DiffVisitor,
+  ): Promise<DiffSummary> {
+    const { pinHistory, catalog, past, pause } = this.#options;
+    const unpins: (() => void)[] = [];
+    try {
+      // At once: the newest moment may be one of the past in the next turn.
+      for (const moment of [from, to]) unpins.push(this.#pin(moment));
+      unpins.push(await pinHistory());
+      // A checkpoint that was being written may have let go of what they need.
+      const gone = [from, to].find(({ lsn }) => !past.reaches(lsn));
+      if (gone !== undefined) throw viewGone(gone, this.#options.reached);
+      const { branches } = catalog();
+      const comparison = new FrameComparison(this.#options);
+      const sources = { branches, past, pause, comparison, changed: this.#changed };
+      return await diffMoments(sources, { from, to, ...range }, visitor);
+    } finally {
+      for (const unpin of unpins) unpin();
+    }
+  }
+
+  #pin(moment: DiffMoment): () => void {
+    const { reached, keeper } = this.#options;
+    const { branch, lsn, sizeBytes } = moment;
+    if (!reached.isReachable(branch, lsn)) throw viewGone(moment, reached);
+    return keeper.pin({ branch, lsn, chunkCount: chunkCountOf(sizeBytes) });
+  }
+}
