@@ -128,6 +128,29 @@ export const ERRORS = {
     hint: "see the access list of the export in the configuration",
   },
 
+  // Backup targets
+  TARGET_NOT_FOUND: {
+    kind: "not_found",
+    hint: 'name a directory that holds a varve-backup.json; "varve backup VOLUME@MOMENT TARGET" makes one',
+  },
+  NOT_A_TARGET: {
+    kind: "conflict",
+    hint: "name an empty or new directory, or one that holds a varve-backup.json",
+  },
+  TARGET_UNSUITABLE: {
+    kind: "invalid",
+    hint: "choose a directory on a file system with hard links, like ext4, xfs, btrfs, zfs or NFS",
+  },
+  TARGET_KEY_WRONG: {
+    kind: "invalid",
+    hint: "give the key that the target was made with: --key-file FILE, or --passphrase-file FILE",
+  },
+  POINT_NOT_FOUND: { kind: "not_found", hint: 'see "varve backups TARGET"' },
+  SESSION_NOT_FOUND: { kind: "not_found", hint: 'see "varve backups TARGET"' },
+  SESSION_ENDED: {
+    kind: "conflict",
+    hint: "another backup of the same volumes took over, or it was ended by hand; start it again",
+  },
   LISTEN_FAILED: {
     kind: "conflict",
     hint: "see who listens there (ss -lpn), or choose another place",
@@ -141,6 +164,14 @@ export const ERRORS = {
   DISK_FULL: {
     kind: "full",
     hint: "free space on the file system that holds the pool; writes resume by themselves",
+  },
+  TARGET_FULL: {
+    kind: "full",
+    hint: 'free space where the target is, or let go of old points: "varve prune TARGET --keep-daily 7 --dry-run"',
+  },
+  TARGET_UNAVAILABLE: {
+    kind: "unavailable",
+    hint: "see that the target is mounted and answers, then start it again; what is in it stays whole",
   },
   DAEMON_NOT_RUNNING: { kind: "unavailable", hint: 'start it with "varve serve --pool DIR"' },
   POOL_STOPPED: {
@@ -185,6 +216,10 @@ export const ERRORS = {
   IMAGE_CORRUPT: {
     kind: "corrupt",
     hint: 'see "qemu-img check IMAGE", or get the image again; its other parts may be whole',
+  },
+  TARGET_CORRUPT: {
+    kind: "corrupt",
+    hint: 'nothing was changed; "varve verify TARGET" says what is lost',
   },
   FORMAT_UNSUPPORTED: {
     kind: "conflict",

@@ -39,7 +39,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   nbd: ["base", "host"],
   http: ["base", "host", "api"],
   web: ["api"],
-  cli: ["base", "host", "host/node", "api", "image"],
+  // A backup's processor time, memory and faults are its own process's, not the daemon's.
+  cli: ["base", "host", "host/node", "api", "image", "backup"],
   sim: ["base", "host"],
   daemon: [
     ...CORE,
@@ -88,6 +89,8 @@ const MAY_USE: Readonly<Record<string, readonly string[]>> = {
   http: ["fastify", "prom-client"],
   // Compressed clusters. Nothing of an image is ever simulated.
   image: ["node:zlib"],
+  // Content ids and sealing: synchronous calls, without chance.
+  backup: ["node:crypto"],
   // The same Zstandard as the real one, without its threads.
   sim: ["node:zlib"],
   cli: ["commander"],

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// fsync of directories, shared: one that begins after a name was made covers it, so all who wait while one is under way
+// are served by the next. After a failure the directory is given up: the kernel tells of lost names once and then forgets,
+// and a later sync would call durable what isn't.
+
+import { constants } from "node:fs";
+import { open } from "node:fs/promises";
+
+export class DirectorySyncs {
+  /** Under way, by path. One that failed stays. */
+  readonly #running = new Map<string, Promise<void>>();
+  /** Those that begin when the one under way ends. */
+  readonly #next = new Map<string, Promise<void>>();
+
+  /** Resolves when all that was done in the directory before the call is durable. */
+  sync(path: string): Promise<void> {
+    const next = this.#next.get(path);
+    if (next !== undefined) return next;
+    const running = this.#running.get(path);
+    if (running === undefined) return this.#begin(path);
+    const following = running.then(() => {
+      this.#next.delete(path);
+      return this.#begin(path);
+    });
+    this.#next.set(path, following);
+    return following;
+  }
+
+  #begin(path: string): Promise<void> {
+    const running = syncDirectory(path).then(() => {
+      if (this.#running.get(path) === running) this.#running.delete(path);
+    });
+    this.#running.set(path, running);
+    return running;
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
