@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// A descriptor proves itself, bounds what it asks for, and is put by one of many makers.
 
 import { deepEqual, equal, ok, rejects, throws } from "node:assert/strict";
 import { hash } from "node:crypto";

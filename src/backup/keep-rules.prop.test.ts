@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// What the rules keep: by example, and what must hold for any points and any rules.
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// What a key protects, and what every single flipped bit of a document must not do.
 
 import { deepEqual, equal, notDeepEqual, ok, throws } from "node:assert/strict";
 import { createHash } from "node:crypto";
