@@ -282,6 +282,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
   ErrorBody: object({ error: { $ref: "#/components/schemas/Error" } }),
   Pool: object({
     directory: string,
+    id: { ...string, description: "made with the pool; 32 hexadecimal digits" },
     state: poolState,
     "problem?": { $ref: "#/components/schemas/Error" },
     version: string,
@@ -471,6 +472,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     volumeId: count,
     stableName: { ...string, description: 'what always means it: "db@#123"' },
     lsn: count,
+    branch: { ...count, description: "the line of history that it is a moment of" },
     at: time,
     sizeBytes: { ...bytes, description: "the volume's size then" },
     isRelative: { ...boolean, description: "what was asked for means another one each time" },

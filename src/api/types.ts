@@ -26,6 +26,8 @@ export type PoolStateJson = "open" | "full" | "stopped" | "closed";
 export interface PoolJson {
   /** Absolute path. */
   readonly directory: string;
+  /** Made with the pool; 32 hexadecimal digits. */
+  readonly id: string;
   readonly state: PoolStateJson;
   /** Why the pool stopped. */
   readonly problem?: ErrorJson;
@@ -351,6 +353,8 @@ export interface MomentJson {
   readonly stableName: string;
   /** The last record that counts. */
   readonly lsn: number;
+  /** The line of history that it is a moment of; rewinds and clones begin new ones. */
+  readonly branch: number;
   readonly at: string;
   /** The volume's size then. */
   readonly sizeBytes: number;

@@ -56,6 +56,7 @@ export function createMomentOperations({
         volumeId: found.volumeId,
         stableName: found.stableName,
         lsn: found.lsn,
+        branch: found.branch,
         at: formatTime(found.timeMicros),
         sizeBytes: found.sizeBytes,
         isRelative: found.isRelative,

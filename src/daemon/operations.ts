@@ -152,6 +152,7 @@ export function createOperations(options: OperationsOptions): Operations {
     const { startedPoolSizeBytes } = facts;
     return {
       directory: facts.directory,
+      id: pool.poolId,
       state: statistics.state,
       ...(problem === undefined ? {} : { problem: problem.toJSON() as unknown as ErrorJson }),
       version: facts.version,

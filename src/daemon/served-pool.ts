@@ -61,6 +61,8 @@ export interface ServedBranches {
 
 export interface ServedPool extends Housekeeping, ServedMoments, ServedBranches, ServedHistory {
   readonly slab: Slab;
+  /** Made with the pool; 32 hexadecimal digits. */
+  readonly poolId: string;
   volumes(options?: { readonly includesRemoved?: boolean }): readonly VolumeSummary[];
   createVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;

@@ -74,6 +74,7 @@ export class SmallPool implements ServedPool {
     allocate: () => -1,
     release: () => {},
   };
+  readonly poolId: string = "0123456789abcdef0123456789abcdef";
   stopCause: StorageError | undefined;
   damage: DamageStatistics = { damagedBlockCount: 0, damagedPageCount: 0, failedRequestCount: 0 };
   /** Awaited before every change; tests replace it to look in between. */
