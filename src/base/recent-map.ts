@@ -22,6 +22,15 @@ export class RecentMap<K, V> {
     return value;
   }
 
+  /** Without using it. */
+  has(key: K): boolean {
+    return this.#entries.has(key);
+  }
+
+  delete(key: K): void {
+    this.#entries.delete(key);
+  }
+
   set(key: K, value: V): void {
     this.#entries.delete(key);
     this.#entries.set(key, value);
