@@ -63,6 +63,8 @@ const FILE_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // A disk and a network for the NBD door's tests: the door owns these interfaces.
   "src/sim/memory-device.ts": ["nbd"],
   "src/sim/nbd-door.ts": ["nbd"],
+  // A target for the tests of what reads one.
+  "src/sim/small-target.ts": ["backup"],
   // The one command that is the daemon instead of talking to it.
   "src/cli/commands/serve.ts": ["daemon"],
   // Images are copied as any client would: through the NBD door.
