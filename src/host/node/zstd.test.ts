@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Both ways to have Zstandard keep to the port: what is compressed comes back, and what is no such thing gives nothing.
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { randomBytes } from "node:crypto";
