@@ -133,6 +133,23 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     status: 200,
     errors: [],
   },
+  startRetentionPreview: {
+    method: "POST",
+    path: "/v1/retention/preview",
+    summary: "Begin to find out what a retention would let go of; ask until that has ended",
+    answer: "RetentionPreviewStatus",
+    status: 200,
+    body: { "volume?": name, "retention?": { anyOf: [retentionChange, { type: "null" }] } },
+    errors: ["NAME_INVALID", "VOLUME_NOT_FOUND"],
+  },
+  getRetentionPreview: {
+    method: "GET",
+    path: "/v1/retention/preview",
+    summary: "What the retention would let go of that was asked about last",
+    answer: "RetentionPreviewStatus",
+    status: 200,
+    errors: [],
+  },
   getHealth: {
     method: "GET",
     path: "/health",

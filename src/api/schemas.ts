@@ -99,6 +99,12 @@ const SPANS = {
 
 const retention: Schema = object(SPANS);
 
+const historyBytes: Schema = {
+  ...bytes,
+  description: "bytes that only the past needs: of promised, named and read moments",
+};
+const historyAt: Schema = { ...time, description: "when historyBytes was counted" };
+
 /** What isn't given stays. */
 export const retentionChange: Schema = {
   ...object(Object.fromEntries(Object.entries(SPANS).map(([key, one]) => [`${key}?`, one]))),
@@ -253,6 +259,44 @@ const history = object({
   flagged: list(object({ since: time, lastLsnBefore: count, lastAtBefore: time, noticedAt: time })),
 });
 
+const retentionPreview = object({
+  "volume?": name,
+  at: time,
+  retentionNow: retention,
+  retention,
+  historyBytes,
+  freedBytes: { ...bytes, description: "bytes of history that nothing would need any more" },
+  isEstimated: { ...boolean, description: "counted in a part of the blocks, and scaled" },
+  volumes: list(
+    object({
+      name,
+      id: count,
+      isRemoved: boolean,
+      isForgotten: { ...boolean, description: "removed, and then gone for good" },
+      "everyWriteFrom?": {
+        ...object(place),
+        description: "from this moment on each can be opened; absent: only single ones",
+      },
+      "everyWriteFromThen?": { ...object(place), description: "likewise, with that retention" },
+      keptCount: { ...count, description: "hourly, daily and other single moments before it" },
+      keptCountThen: count,
+      goneCount: count,
+    }),
+  ),
+  goneMoments: {
+    ...list(object(place)),
+    description: "single moments that would go, oldest first; the newest 1000 of them",
+  },
+  goneMomentCount: count,
+  snapshotCount: { ...count, description: "named moments that stay all the same" },
+  viewCount: { ...count, description: "moments that stay while they are open" },
+  cloneCount: { ...count, description: "live volumes that began from these" },
+  isBeyondPast: {
+    ...boolean,
+    description: "more is asked for than there is: what has been let go doesn't come back",
+  },
+});
+
 const changes = object({
   volume: name,
   changes: list(object({ ...place, offsetBytes: bytes, lengthBytes: bytes, isBranch: boolean })),
@@ -295,6 +339,8 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     clientCount: count,
     storedBytes,
     capacityBytes: bytes,
+    "historyBytes?": historyBytes,
+    "historyAt?": historyAt,
     poolSizeBytes: poolBytes,
     "startedPoolSizeBytes?": {
       ...poolBytes,
@@ -328,6 +374,8 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
       storedBytes,
       capacityBytes: bytes,
       liveBytes: counted("what live volumes refer to"),
+      "historyBytes?": historyBytes,
+      "historyAt?": historyAt,
       segmentCount: count,
       headLsn: count,
       durableLsn: count,
@@ -482,6 +530,14 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
   Changes: changes,
   Snapshot: snapshot,
   SnapshotList: object({ snapshots: list({ $ref: "#/components/schemas/Snapshot" }) }),
+  RetentionPreview: retentionPreview,
+  RetentionPreviewStatus: object({
+    run: { ...count, description: "number of the newest preview that was asked for; 0: none" },
+    isRunning: boolean,
+    "progress?": object(progress),
+    "report?": { $ref: "#/components/schemas/RetentionPreview" },
+    "problem?": { $ref: "#/components/schemas/Error" },
+  }),
   Health: object({
     status: { type: "string", enum: ["ok", "degraded", "failing"] },
     state: poolState,
@@ -517,6 +573,8 @@ export type SchemaName =
   | "Changes"
   | "Snapshot"
   | "SnapshotList"
+  | "RetentionPreview"
+  | "RetentionPreviewStatus"
   | "Health"
   | "Event"
   | "Lsn"

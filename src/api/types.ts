@@ -7,6 +7,7 @@
 
 import type { ErrorCode, ErrorKind } from "../base/errors.ts";
 import type { ChangesJson, HistoryJson } from "./history.ts";
+import type { RetentionPreviewStatusJson } from "./retention-preview.ts";
 
 export interface ErrorJson {
   readonly code: ErrorCode;
@@ -45,6 +46,9 @@ export interface PoolJson {
   readonly storedBytes: number;
   /** What storedBytes runs against: --pool-size, or what the file system allows. */
   readonly capacityBytes: number;
+  /** What only the past needs, and when that was counted; missing: never since the daemon started. */
+  readonly historyBytes?: number;
+  readonly historyAt?: string;
   /** The limit that holds; 0: none but the file system's. */
   readonly poolSizeBytes: number;
   /** The limit that the daemon was started with, if any: it holds again after the next start. */
@@ -181,6 +185,9 @@ export interface PoolStatisticsJson extends DamageJson {
   readonly capacityBytes: number;
   /** By the census: what live volumes refer to. The rest of storedBytes is history, garbage, index and reserve. */
   readonly liveBytes: number;
+  /** What promised, named or read moments refer to and no live volume does, and when that was counted; missing: never yet. */
+  readonly historyBytes?: number;
+  readonly historyAt?: string;
   readonly segmentCount: number;
   readonly headLsn: number;
   readonly durableLsn: number;
@@ -434,6 +441,12 @@ export interface OperationTypes {
   getScrub: { input: Record<never, never>; output: ScrubStatusJson };
   startScrub: { input: Record<never, never>; output: ScrubStatusJson };
   stopScrub: { input: Record<never, never>; output: ScrubStatusJson };
+  /** Of the volume or the pool; of the retention, what isn't given stays as it is, and null is the pool's. */
+  startRetentionPreview: {
+    input: { volume?: string | undefined; retention?: Partial<RetentionJson> | null | undefined };
+    output: RetentionPreviewStatusJson;
+  };
+  getRetentionPreview: { input: Record<never, never>; output: RetentionPreviewStatusJson };
   getHealth: { input: Record<never, never>; output: HealthJson };
   listVolumes: { input: { removed?: "true" | "false" }; output: VolumeList };
   createVolume: { input: { name: string; sizeBytes: number }; output: VolumeJson };

@@ -176,6 +176,7 @@ export const COMMANDS: readonly CommandRow[] = [
       "History is what volumes held before: overwritten and trimmed blocks, and volumes that were removed. What isn't promised any more takes no space once it has been collected.",
       "Without an option it says what holds. It holds for the whole pool, or for the volume that is named, and stays until it is set again; a new pool keeps everything. A volume has the pool's retention until it gets its own. Times that aren't given stay as they are; instead of a time, all means for ever and none not at all.",
       "Snapshots, clones and open views keep what they need, whatever the retention.",
+      "With --dry-run nothing is changed: it shows since when every write can be reached, now and then, which hourly, daily and other moments would go, what stays all the same, how much history holds, and how much of it would be freed once garbage is collected. History is counted in bytes that only the past needs: what no volume holds any more. With --dry-run alone it says what goes next as time passes. A longer retention brings nothing back that has been let go: history grows from there on.",
     ],
     arguments: [{ ...VOLUME, isOptional: true }],
     options: [
@@ -187,9 +188,12 @@ export const COMMANDS: readonly CommandRow[] = [
       { name: "all", help: "Keep every write for ever" },
       { name: "none", help: "Keep only the newest content" },
       { name: "inherit", help: "Of a volume: as the pool does" },
+      { name: "dry-run", help: "Change nothing; say what would go, and what that frees" },
+      PROGRESS,
     ],
     examples: [
       { command: "varve retention", effect: "what holds" },
+      { command: "varve retention db --hourly 7d --dry-run", effect: "what that would let go" },
       { command: "varve retention --every-write 24h", effect: "the last day, write by write" },
       {
         command: "varve retention db --every-write 24h --hourly 7d --daily 30d",
@@ -198,7 +202,7 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "varve retention db --inherit", effect: "as all the others again" },
     ],
     exits: ["notFound", "unavailable"],
-    json: "{everyWriteMs, hourlyMs, dailyMs, weeklyMs, monthlyMs}: 0 for none, null for all; of a volume also isInherited",
+    json: "{everyWriteMs, hourlyMs, dailyMs, weeklyMs, monthlyMs}: 0 for none, null for all; of a volume also isInherited. With --dry-run: {volume?, at, retentionNow, retention, historyBytes, freedBytes, isEstimated, volumes: [{name, id, isRemoved, isForgotten, everyWriteFrom?: {lsn, at}, everyWriteFromThen?, keptCount, keptCountThen, goneCount}], goneMoments: [{lsn, at}], goneMomentCount, snapshotCount, viewCount, cloneCount, isBeyondPast}, with at most the newest 1000 of goneMoments",
     seeAlso: ["varve-gc(1)", "varve-set(1)", "varve-stats(1)"],
   },
   {
@@ -657,7 +661,7 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "varve stats --verbose", effect: "every counter there is" },
     ],
     exits: ["notFound", "unavailable"],
-    json: "{pool: {state, storedBytes, capacityBytes, liveBytes, …}, dedup: {savedBytes, indexMemoryBytes, indexEntries, hitCount, …}, compression: {savedBytes, …}, zero: {savedBytes, …}, gc, scrub, census?: {at, ageMs, isSampled}, volumes: [{name, sizeBytes, mappedBytes, uniqueBytes, …}]}, whether --verbose or not",
+    json: "{pool: {state, storedBytes, capacityBytes, liveBytes, historyBytes?, historyAt?, …}, dedup: {savedBytes, indexMemoryBytes, indexEntries, hitCount, …}, compression: {savedBytes, …}, zero: {savedBytes, …}, gc, scrub, census?: {at, ageMs, isSampled}, volumes: [{name, sizeBytes, mappedBytes, uniqueBytes, …}]}, whether --verbose or not",
     seeAlso: ["varve-gc(1)", "varve-retention(1)", "varve-top(1)"],
   },
   {

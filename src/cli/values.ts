@@ -7,7 +7,7 @@ import { RETENTION_MS_MAX } from "../api/schemas.ts";
 import type { RetentionJson } from "../api/types.ts";
 import { StorageError } from "../base/errors.ts";
 import { parseVolumeMoment } from "../base/moment.ts";
-import { formatDuration, parseDurationMs, parseSize } from "../base/units.ts";
+import { formatDuration, formatSize, parseDurationMs, parseSize } from "../base/units.ts";
 
 const HOUR_MS = 3_600_000;
 
@@ -97,6 +97,11 @@ export function countOf(option: string, text: string): number {
 /** "1 segment", "2 segments". */
 export function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
+/** How much history holds, as it was counted last. */
+export function historyText(bytes: number, at: string): string {
+  return `${formatSize(bytes)} that only the past needs, counted ${shortTime(at)}`;
 }
 
 /** "2026-03-01 12:00:00", in UTC like everything that is printed. */

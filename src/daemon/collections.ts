@@ -8,14 +8,11 @@ import type { ErrorJson, GcReportJson, GcStatusJson, ProgressJson } from "../api
 import { StorageError } from "../base/errors.ts";
 import { formatTime } from "../base/units.ts";
 import type { GcReport, Housekeeping, HousekeepingProgress } from "../pool/types.ts";
+import { NumberedRuns } from "./numbered-runs.ts";
 
 export class Collections {
   readonly #pool: Housekeeping;
-  #run = 0;
-  /** Of the newest run: what it is while it runs, what came of it afterwards. */
-  #current: { readonly isDryRun: boolean } | undefined;
-  #report: GcReport | undefined;
-  #problem: StorageError | undefined;
+  readonly #runs: NumberedRuns<{ readonly isDryRun: boolean }, GcReport> = new NumberedRuns();
 
   constructor(pool: Housekeeping) {
     this.#pool = pool;
@@ -23,8 +20,9 @@ export class Collections {
 
   /** Begins one; who asks for the same while it runs takes part in it. Throws BUSY. */
   start(isDryRun: boolean): void {
-    if (this.#current !== undefined) {
-      if (this.#current.isDryRun === isDryRun) return;
+    const { asked } = this.#runs;
+    if (asked !== undefined) {
+      if (asked.isDryRun === isDryRun) return;
       const [what, other, command] = isDryRun
         ? ["dry run", "collection", "varve gc"]
         : ["collection", "dry run", "varve gc --dry-run"];
@@ -32,37 +30,21 @@ export class Collections {
         hint: `wait for its end with "${command}", then try again`,
       });
     }
-    this.#run += 1;
-    this.#current = { isDryRun };
-    this.#problem = undefined;
-    // Anything but a StorageError is a bug, and ends the process as any rejection that nobody waits for.
-    void this.#collect(isDryRun);
+    this.#runs.begin({ isDryRun }, () => this.#pool.collect({ isDryRun }));
   }
 
   status(): GcStatusJson {
     const { gcProgress, lastGc } = this.#pool;
-    const isRunning = this.#current !== undefined;
-    const report = isRunning || this.#problem !== undefined ? undefined : (this.#report ?? lastGc);
+    const { number, asked, problem } = this.#runs;
+    const isRunning = asked !== undefined;
+    const report = isRunning || problem !== undefined ? undefined : (this.#runs.report ?? lastGc);
     return {
-      run: this.#run,
+      run: number,
       isRunning,
       ...(gcProgress === undefined ? {} : { progress: toProgressJson(gcProgress) }),
       ...(report === undefined ? {} : { report: toReportJson(report) }),
-      ...(this.#problem === undefined
-        ? {}
-        : { problem: this.#problem.toJSON() as unknown as ErrorJson }),
+      ...(problem === undefined ? {} : { problem: problem.toJSON() as unknown as ErrorJson }),
     };
-  }
-
-  async #collect(isDryRun: boolean): Promise<void> {
-    try {
-      this.#report = await this.#pool.collect({ isDryRun });
-    } catch (error) {
-      if (!(error instanceof StorageError)) throw error;
-      this.#problem = error;
-    } finally {
-      this.#current = undefined;
-    }
   }
 }
 

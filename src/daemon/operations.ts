@@ -22,6 +22,7 @@ import { formatSize, formatTime } from "../base/units.ts";
 import type { Clock } from "../host/ports.ts";
 import type {
   Census,
+  HistorySpace,
   PoolPolicy,
   PoolPolicyChange,
   PoolStatistics,
@@ -36,6 +37,7 @@ import { Collections, toProgressJson } from "./collections.ts";
 import type { EventLog } from "./event-log.ts";
 import { createHistoryOperations } from "./history-operations.ts";
 import { changedRetention, createMomentOperations, toRetentionJson } from "./moment-operations.ts";
+import { createRetentionOperations } from "./retention-previews.ts";
 import type { ServedPool } from "./served-pool.ts";
 
 /** After so long the census before is good enough. */
@@ -165,6 +167,7 @@ export function createOperations(options: OperationsOptions): Operations {
       clientCount: clients.count,
       storedBytes: statistics.storedBytes,
       capacityBytes: statistics.capacityBytes,
+      ...toHistorySpace(statistics.history),
       poolSizeBytes,
       ...(startedPoolSizeBytes === undefined ? {} : { startedPoolSizeBytes }),
       retention: toRetentionJson(retention),
@@ -192,6 +195,7 @@ export function createOperations(options: OperationsOptions): Operations {
   return {
     ...createMomentOperations({ pool, urisOf }),
     ...createHistoryOperations(pool),
+    ...createRetentionOperations({ pool, find }),
     ...createBranchOperations({ pool, find, toVolume, changeAlone }),
     getPool,
     setPool: async ({ logLevel, poolSizeBytes, retention, whenFull, historyFloorMs }) => {
@@ -213,13 +217,14 @@ export function createOperations(options: OperationsOptions): Operations {
     },
     getStatistics: async ({ fresh }) => {
       if (fresh === "true") await pauseFor(pool.refreshCensus());
-      const { volumes, recoveryMicros, census, ...statistics } = pool.stats();
+      const { volumes, recoveryMicros, census, history, ...statistics } = pool.stats();
       const { dedup, compression, zero, gc, scrub, ...counters } = statistics;
       return {
         pool: {
           uptimeMs: uptimeMs(),
           ...counters,
           liveBytes: census?.liveBytes ?? 0,
+          ...toHistorySpace(history),
           recoveryMs: recoveryMicros / 1000,
           clientCount: clients.count,
           viewCount: viewCount(),
@@ -378,6 +383,13 @@ function toScrubJson({ progress, report }: ScrubStatus): ScrubStatusJson {
     answer.report = { startedAt, durationMs: durationMicros / 1000, ...rest };
   }
   return answer;
+}
+
+function toHistorySpace(
+  history: HistorySpace | undefined,
+): Pick<PoolJson, "historyBytes" | "historyAt"> {
+  if (history === undefined) return {};
+  return { historyBytes: history.bytes, historyAt: formatTime(history.timeMicros) };
 }
 
 function toCensusJson({ timeMicros, isSampled }: Census, nowMicros: number): CensusJson {

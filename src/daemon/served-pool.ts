@@ -15,6 +15,7 @@ import type {
   PoolStatistics,
   ResolvedMoment,
   Retention,
+  RetentionPreview,
   SnapshotChange,
   SnapshotOptions,
   SnapshotSummary,
@@ -71,6 +72,14 @@ export interface ServedPool extends Housekeeping, ServedMoments, ServedBranches,
   setVolume(name: string, settings: VolumeSettings): Promise<VolumeSummary>;
   /** undefined: it has the pool's from now on. */
   setVolumeRetention(name: string, retention: Retention | undefined): Promise<VolumeSummary>;
+  /**
+   * What a retention would let go of, of a volume or of the pool; undefined: the volume would have the pool's. May take
+   * long. Throws VOLUME_NOT_FOUND, BUSY, POOL_STOPPED, POOL_CORRUPT, LOG_CORRUPT, DISK_IO.
+   */
+  previewRetention(
+    volume: string | undefined,
+    retention: Retention | undefined,
+  ): Promise<RetentionPreview>;
   /** Throws VOLUME_NOT_FOUND. */
   device(name: string): BlockDevice;
   readonly policy: PoolPolicy;

@@ -30,13 +30,14 @@ import { recordsNumberOf, segmentName, segmentNumberOf } from "../log/segment.ts
 import type { SegmentSet } from "../log/segment-set.ts";
 import { SHARED_SLOTS_MAX, type SharedFrames } from "../log/shared-frame.ts";
 import { coldGainOf } from "./cold-gain.ts";
+import { type FrameBytes, frameBytesOf, type SegmentShares, sharedOut } from "./frame-bytes.ts";
 import { FrameMarks } from "./frame-marks.ts";
 import { FrameMover } from "./frame-mover.ts";
-import { type History, type ReferenceTaker, scanHistory } from "./history.ts";
+import type { History } from "./history.ts";
 import { keepRecords } from "./kept-records.ts";
 import { mostRoomToMove, roomToMove } from "./moving-room.ts";
+import { type Need, NO_HISTORY, visitNeeds } from "./needs.ts";
 import { scanReferences } from "./reference-scan.ts";
-import { SeenLeaves } from "./seen-leaves.ts";
 import { FrameSizes, readSegmentFrames, type SegmentFrames } from "./segment-frames.ts";
 import { Survey } from "./survey.ts";
 
@@ -47,6 +48,8 @@ export interface CollectorOptions extends LogFiles {
   readonly chunkCountOf: (branch: number) => number;
   /** Whether what it holds now may be asked for; of others only history counts. */
   readonly isLive: (branch: number) => boolean;
+  /** Of those that are live, whether its volume is there: what a removed one holds only the past needs. */
+  readonly isServed: (branch: number) => boolean;
   /** Of those that are live, which a collection forgets before it begins. */
   readonly unneededBranches: () => ReadonlySet<number>;
   readonly runs: RunStore;
@@ -107,6 +110,8 @@ export interface Collected {
   garbageBytes: number;
   /** What is live: where it was before a dry run, where it is after another. */
   liveBytes: number;
+  /** Of what is live, the part that no volume holds any more and only the past needs; undefined: it wasn't counted. */
+  pastShare: number | undefined;
   /** Garbage in segments that were not worth their while, or that a recovery may still need. */
   keptGarbageBytes: number;
   /** Garbage in segments whose live data had no room to be moved to. */
@@ -119,6 +124,14 @@ export interface CollectProgress {
   phase: string;
   doneBytes: number;
   totalBytes: number;
+}
+
+/** Of a segment. */
+interface NeededFrames {
+  /** Volumes hold them. */
+  served: number;
+  /** Only the past needs them. */
+  past: number;
 }
 
 interface Candidate {
@@ -181,6 +194,7 @@ export class Collector {
       bytesMoved: 0,
       garbageBytes: 0,
       liveBytes: 0,
+      pastShare: undefined,
       keptGarbageBytes: 0,
       noRoomBytes: 0,
       coldGainBytes: 0,
@@ -192,7 +206,7 @@ export class Collector {
       const isSettled = options.isThorough || options.isSettled === true;
       if (isSettled && !options.isDryRun && (await this.#options.roomBytes()) > 0)
         await this.#settle();
-      unpin = this.#options.pinHistory();
+      unpin = await this.#options.pinHistory();
       const history = this.#options.history();
       const pinCount = this.#options.pinsSoFar();
       if (!options.isDryRun) await this.#removeOldRecords(history);
@@ -210,15 +224,94 @@ export class Collector {
     return collected;
   }
 
-  /** Counts what the live volumes refer to. */
+  /** Counts what the volumes refer to. */
   async survey(): Promise<Survey> {
     const survey = new Survey();
-    await scanReferences(this.#options, survey);
+    await scanReferences({ ...this.#options, isLive: this.#options.isServed }, survey);
     return survey;
   }
 
+  /** What the counted frames take on the disk, by branch. */
+  frameBytes(survey: Survey): Promise<ReadonlyMap<number, FrameBytes>> {
+    const { checkStopped, index } = this.#options;
+    const options = {
+      relocations: index.relocations,
+      frameSizes: (segment: number) => this.#frameSizes(segment),
+      averageFrameBytes: (segment: number) => this.#averageFrameBytes(segment),
+      pause: () => this.#pause(checkStopped),
+    };
+    return frameBytesOf(options, survey);
+  }
+
+  /**
+   * Bytes of the log's segments that each of the needs takes and none before it, in their order; of a history that is all:
+   * what is left. They are asked for once what they say of the past stays readable. Not beside a collection. Throws BUSY as
+   * soon as clients wait for space, POOL_CORRUPT, LOG_CORRUPT, DISK_IO, and what `checkStopped` throws.
+   */
+  async neededBytes(
+    needsOf: () => readonly Need[],
+  ): Promise<{ readonly bytes: readonly number[]; readonly isSampled: boolean }> {
+    const { isUrgent, checkStopped, pinHistory, index, directory, log } = this.#options;
+    const check = (): void => {
+      checkStopped();
+      if (isUrgent())
+        throw new StorageError("BUSY", "pool: history not counted: clients wait for space");
+    };
+    check();
+    this.progress = { phase: "counting what is needed", doneBytes: 0, totalBytes: 0 };
+    const unpin = await pinHistory();
+    try {
+      const needs = needsOf();
+      const survey = new Survey();
+      const options = { ...this.#options, checkStopped: check };
+      await visitNeeds(options, needs, survey, (place) => {
+        survey.owner = place;
+      });
+      const numbers = (await directory.list()).map(segmentNumberOf);
+      const shares = {
+        relocations: index.relocations,
+        segments: numbers.filter((number) => number > 0 && number <= log.segmentNumber),
+        sharesOf: this.#sharesOf.bind(this),
+        areGreedy: needs.map(({ history }) => history.kind === "all"),
+        pause: () => this.#pause(check),
+      };
+      return { bytes: await sharedOut(shares, survey), isSampled: survey.scale > 1 };
+    } finally {
+      unpin();
+      this.progress = undefined;
+    }
+  }
+
+  async #sharesOf(
+    segment: number,
+    { isExact, neededCount }: { readonly isExact: boolean; readonly neededCount: number },
+  ): Promise<SegmentShares | undefined> {
+    const { log } = this.#options;
+    if (segment === log.segmentNumber) {
+      const weightOf = (offset8: number): number => log.openFrameBytes(offset8);
+      return { sizeBytes: log.tailBytes, weightOf, totalWeight: log.openFramesBytes() };
+    }
+    if (isExact) {
+      const frames = await this.#framesOf(segment);
+      if (frames === undefined) return undefined;
+      const sizes = new FrameSizes(frames);
+      const weightOf = (offset8: number): number => sizes.bytesOf(offset8);
+      return { sizeBytes: frames.sizeBytes, weightOf, totalWeight: sizes.totalBytes };
+    }
+    let facts = await this.#factsOf(segment, false);
+    if (facts !== undefined && neededCount > facts.frameCount)
+      facts = await this.#factsOf(segment, true);
+    if (facts === undefined) return undefined;
+    return { sizeBytes: facts.sizeBytes, weightOf: () => 1, totalWeight: facts.frameCount };
+  }
+
+  async #pause(check: () => void): Promise<void> {
+    await new Promise<void>((resolve) => this.#options.clock.afterInput(resolve));
+    check();
+  }
+
   /** What the frames of a segment take; undefined where that can't be read. */
-  async frameSizes(segment: number): Promise<Pick<FrameSizes, "bytesOf"> | undefined> {
+  async #frameSizes(segment: number): Promise<Pick<FrameSizes, "bytesOf"> | undefined> {
     const { log } = this.#options;
     if (segment === log.segmentNumber) return { bytesOf: (offset8) => log.openFrameBytes(offset8) };
     if (segment > log.segmentNumber) return undefined;
@@ -227,7 +320,7 @@ export class Collector {
   }
 
   /** Bytes on disk of an average frame of the segment, as far as it is known. */
-  async averageFrameBytes(segment: number): Promise<number> {
+  async #averageFrameBytes(segment: number): Promise<number> {
     const facts = await this.#factsOf(segment, true);
     return facts === undefined || facts.frameCount === 0 ? 0 : facts.sizeBytes / facts.frameCount;
   }
@@ -246,39 +339,56 @@ export class Collector {
     collected: Collected,
   ): Promise<Candidate[]> {
     const { directory, oldestCutSegment, log } = this.#options;
-    const live = history.kind === "all" ? undefined : await this.#liveFrames(history, isDryRun);
+    const isAll = history.kind === "all";
+    const counts =
+      isAll && !isThorough ? undefined : await this.#countFrames(history, { isDryRun });
     const candidates: Candidate[] = [];
+    let pastBytes = 0;
     // What a dry run predicts would settle first.
     const end = isThorough && isDryRun ? log.segmentNumber : oldestCutSegment();
     for (const name of (await directory.list()).sort()) {
       const number = segmentNumberOf(name);
       if (number <= 0) continue;
+      const { served, past } = counts?.get(number) ?? { served: 0, past: 0 };
       let facts = await this.#factsOf(number, isThorough);
       if (facts === undefined) continue;
-      if ((live?.get(number) ?? 0) > facts.frameCount) facts = await this.#factsOf(number, true);
+      if (served + past > facts.frameCount) facts = await this.#factsOf(number, true);
       if (facts === undefined) continue;
       const { sizeBytes, frameCount, isCondensed } = facts;
-      const liveCount = live === undefined ? frameCount : (live.get(number) ?? 0);
-      const liveShare = frameCount === 0 ? 0 : Math.min(1, liveCount / frameCount);
+      const shareOf = (count: number): number =>
+        frameCount === 0 ? 0 : Math.min(1, count / frameCount);
+      const liveShare = shareOf(isAll ? frameCount : served + past);
+      pastBytes += sizeBytes * (liveShare - Math.min(liveShare, shareOf(served)));
       collected.segmentsExamined += 1;
       collected.liveBytes += sizeBytes * liveShare;
       collected.garbageBytes += sizeBytes * (1 - liveShare);
       if (number < end) candidates.push({ number, sizeBytes, liveShare, frameCount, isCondensed });
       else collected.keptGarbageBytes += sizeBytes * (1 - liveShare);
     }
+    if (counts !== undefined) collected.pastShare = pastBytes / Math.max(1, collected.liveBytes);
     return candidates;
   }
 
-  /** Live frames by the segment that they are in now; estimated where there are many. */
-  async #liveFrames(history: SomeHistory, isDryRun: boolean): Promise<Map<number, number>> {
-    const { index, isLive, unneededBranches } = this.#options;
+  /** Frames that are needed, by the segment that they are in now; estimated where there are many. */
+  async #countFrames(
+    history: History,
+    { isDryRun }: { readonly isDryRun: boolean },
+  ): Promise<Map<number, NeededFrames>> {
+    const { index, isLive, isServed, unneededBranches } = this.#options;
     const { relocations } = index;
     const survey = new Survey();
     const forgotten = isDryRun ? unneededBranches() : new Set<number>();
-    await this.#scan(history, survey, (branch) => isLive(branch) && !forgotten.has(branch));
-    const live = new Map<number, number>();
+    const isNeeded = (branch: number): boolean => isLive(branch) && !forgotten.has(branch);
+    const needs = [
+      { isLive: isServed, history: NO_HISTORY },
+      { isLive: isNeeded, history },
+    ];
+    await visitNeeds(this.#options, needs, survey, (place) => {
+      survey.owner = place;
+    });
+    const counts = new Map<number, NeededFrames>();
     let sliceLeft = SLICE_FRAMES;
-    for (const { homeSegment, homeOffset8 } of survey.frames()) {
+    for (const { homeSegment, homeOffset8, branch: need } of survey.frames()) {
       sliceLeft -= 1;
       if (sliceLeft === 0) {
         sliceLeft = SLICE_FRAMES;
@@ -290,25 +400,14 @@ export class Collector {
         resolved = relocations.resolve(homeSegment, homeOffset8);
       }
       const place = resolved === RELOCATION.FOUND ? relocations.foundSegment : homeSegment;
-      live.set(place, (live.get(place) ?? 0) + survey.scale);
+      let count = counts.get(place);
+      if (count === undefined) {
+        count = { served: 0, past: 0 };
+        counts.set(place, count);
+      }
+      count[need === 0 ? "served" : "past"] += survey.scale;
     }
-    return live;
-  }
-
-  /** Visits everything that is still needed. */
-  async #scan(
-    history: SomeHistory,
-    taker: ReferenceTaker,
-    isLive: CollectorOptions["isLive"] = this.#options.isLive,
-  ): Promise<void> {
-    const { log } = this.#options;
-    const endLsn = log.nextLsn;
-    if (history.start !== undefined) await log.durable();
-    const isAlone = history.start === undefined && history.moments.length === 0;
-    const seen = new SeenLeaves();
-    const seenThere = isAlone ? undefined : seen;
-    await scanReferences({ ...this.#options, isLive }, taker, seenThere);
-    if (!isAlone) await scanHistory(this.#options, history, { endLsn, taker, seen });
+    return counts;
   }
 
   /**
@@ -448,7 +547,7 @@ export class Collector {
     let marks: FrameMarks | undefined;
     if (history.kind !== "all") {
       marks = new FrameMarks(all);
-      await this.#scan(history, marks);
+      await visitNeeds(this.#options, [{ isLive: this.#options.isLive, history }], marks);
       // Of a moment that was pinned before the scan came to a page, the page may have had more than the scan saw.
       if (this.#options.pinsSoFar() !== options.pinCount) return;
     }
@@ -637,8 +736,6 @@ class Room {
     return mostRoomToMove(frames) <= left || roomToMove(frames, what) <= left;
   }
 }
-
-type SomeHistory = Extract<History, { readonly kind: "some" }>;
 
 /** Whether a promised moment may be reached only through the segment's records. */
 function needsRecords(history: History, segment: number): boolean {

@@ -134,6 +134,8 @@ function ascending(offsets: readonly number[]): Uint32Array {
 export class FrameSizes {
   readonly #offsets: Uint32Array;
   readonly #bytes: Float64Array;
+  /** Of all of them. */
+  readonly totalBytes: number;
 
   constructor({ born, moved, batches }: SegmentFrames) {
     const places = moved.map(({ offset8 }) => offset8);
@@ -147,6 +149,7 @@ export class FrameSizes {
       const end = Math.min(next, endOf(batches[batch]));
       this.#bytes[at] = Math.max(0, end - offset8 * 8);
     }
+    this.totalBytes = this.#bytes.reduce((sum, bytes) => sum + bytes, 0);
   }
 
   /** 0: there is no such frame. */

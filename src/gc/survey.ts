@@ -28,12 +28,18 @@ export class Survey implements ReferenceTaker {
   readonly #first: Map<number, number> = new Map();
   readonly #namesMax: number;
   #mask = 0;
+  /**
+   * Whose every reference is that is visited from now on, whatever branch has it; of frames that were seen before nothing
+   * is noted any more. Undefined: each is its branch's own.
+   */
+  owner: number | undefined;
 
   constructor(namesMax: number = NAMES_MAX) {
     this.#namesMax = namesMax;
   }
 
-  page(branch: number, words: Uint32Array, first: number): void {
+  page(of: number, words: Uint32Array, first: number): void {
+    const branch = this.owner ?? of;
     const count = this.of(branch);
     for (let word = first; word < first + PAGE_BLOCKS * 2; word += 2) {
       const low = words[word + 1] as number;
@@ -46,11 +52,12 @@ export class Survey implements ReferenceTaker {
   }
 
   note(branch: number, segment: number, low: number): void {
-    if (stateOf(low) === REFERENCE_STATE.FRAME) this.#name(branch, segment, offset8Of(low));
+    if (stateOf(low) === REFERENCE_STATE.FRAME)
+      this.#name(this.owner ?? branch, segment, offset8Of(low));
   }
 
   zeros(branch: number, blockCount: number): void {
-    this.of(branch).zeroCount += blockCount;
+    this.of(this.owner ?? branch).zeroCount += blockCount;
   }
 
   /** One in so many frames was counted. */
@@ -92,7 +99,7 @@ export class Survey implements ReferenceTaker {
     if ((mixed(segment, offset8) & this.#mask) !== 0) return;
     const name = segment * OFFSET8_RANGE + offset8;
     const known = this.#names.get(name);
-    if (known === branch) return;
+    if (known === branch || (known !== undefined && this.owner !== undefined)) return;
     if (known !== undefined) {
       if (known !== SHARED_BY_BRANCHES) this.#first.set(name, known);
       this.#names.set(name, SHARED_BY_BRANCHES);

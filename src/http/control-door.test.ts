@@ -106,6 +106,8 @@ test("every operation's real answer keeps the contract", async () => {
         retention: { everyWriteMs: null },
       }),
     getStatistics: () => call("getStatistics", {}),
+    startRetentionPreview: () => call("startRetentionPreview", { retention: { hourlyMs: 1 } }),
+    getRetentionPreview: () => call("getRetentionPreview", {}),
     startGc: () => call("startGc", {}),
     getGc: () => call("getGc", {}),
     startScrub: () => call("startScrub", {}),

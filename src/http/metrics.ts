@@ -24,6 +24,11 @@ export const POOL_METRICS: readonly MetricRow<PoolStatisticsJson>[] = [
     "Stored bytes that live volumes refer to, by the census",
     (s) => s.liveBytes,
   ),
+  row(
+    "varve_history_bytes",
+    "Stored bytes that only the past needs, when they were counted last",
+    (s) => s.historyBytes,
+  ),
   row("varve_segments_count", "Segments of the log", (s) => s.segmentCount),
   row("varve_head_lsn", "LSN of the newest record", (s) => s.headLsn),
   row("varve_durable_lsn", "Everything up to this LSN is on stable storage", (s) => s.durableLsn),

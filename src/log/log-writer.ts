@@ -580,6 +580,20 @@ export class LogWriter {
     return (this.#segment as OpenSegment).number;
   }
 
+  /** Bytes of all frames of the segment being written. */
+  openFramesBytes(): number {
+    const { tableAddress, frameCount } = this.#segment as OpenSegment;
+    const { view } = this.#memory;
+    let bytes = 0;
+    for (
+      let row = tableAddress;
+      row < tableAddress + frameCount * FRAME_ROW_BYTES;
+      row += FRAME_ROW_BYTES
+    )
+      bytes += FRAME_HEADER_BYTES + Math.ceil(view.getUint32(row + 4, true) / 8) * 8;
+    return bytes;
+  }
+
   /** Bytes of the segment being written. */
   get tailBytes(): number {
     return this.#segment?.end ?? 0;

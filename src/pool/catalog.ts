@@ -108,6 +108,12 @@ export class Catalog {
     return volume?.branch === branch;
   }
 
+  /** Whether it is what a volume holds now that isn't removed. */
+  isServed(branch: number): boolean {
+    const volume = this.volumes.get(this.branches.get(branch)?.volume ?? 0);
+    return volume?.branch === branch && volume.removedMicros === undefined;
+  }
+
   /** What the volume was at the moment #lsn; undefined: it wasn't made yet. */
   stateAt(volume: Volume, lsn: number): VolumeState | undefined {
     return stateAt(volume, lsn);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The census tells what each volume maps, shares and saves; removed volumes count no more.
+// The census tells what each volume maps, shares and saves, and what only the past needs; removed volumes are history.
 
 import { equal, ok } from "node:assert/strict";
 import { test } from "node:test";
@@ -41,5 +41,51 @@ test("the census tells noise from text, shared from unique, and zeros from holes
   const [, noiseAfter, textAfter] = after.volumes;
   equal(noiseAfter?.uniqueBytes, 192 * (BLOCK + 24), "noise was moved as it is");
   ok((textAfter?.compressionSavedBytes ?? 0) > texty.compressionSavedBytes);
+  await rig.close();
+});
+
+test("history is what no volume holds any more, and is counted less often than volumes are", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB });
+  await rig.pool.createVolume("a", 4 * MIB);
+  await rig.pool.createVolume("b", 4 * MIB);
+  await rig.write("a", 0, noise(1, 64 * BLOCK));
+  await rig.write("b", 0, noise(2, 64 * BLOCK));
+  const look = async (micros: number): Promise<number> => {
+    rig.host.clock.wallOffsetMicros += micros;
+    await rig.pool.refreshCensus();
+    return rig.pool.stats().history?.bytes ?? -1;
+  };
+  const frames = (blocks: number): number => blocks * (BLOCK + 24);
+  ok((await look(0)) < frames(2), "nothing was overwritten");
+  await rig.write("a", 0, noise(3, 64 * BLOCK));
+  await rig.write("a", 32 * BLOCK, noise(1, 64 * BLOCK).subarray(32 * BLOCK));
+  ok((await look(60e6)) < frames(2), "a minute later it isn't counted again");
+  const overwritten = await look(600e6);
+  ok(overwritten >= frames(64) && overwritten < frames(70), `${overwritten} bytes`);
+  const { holders } = await rig.pool.collect({ isDryRun: true });
+  const heldBy = (what: string): number =>
+    holders.find((holder) => holder.what.startsWith(what))?.bytes ?? 0;
+  ok(heldBy("history") < frames(70), `${heldBy("history")} bytes of sealed segments are history`);
+  const { liveBytes = 0 } = rig.pool.stats().census ?? {};
+  await rig.pool.removeVolume("b");
+  const removed = await look(600e6);
+  ok(removed - overwritten >= frames(63), `${removed} bytes with a removed volume`);
+  ok((rig.pool.stats().census?.liveBytes ?? 0) <= liveBytes - frames(64));
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: 0 } });
+  equal(await look(600e6), 0, "without history it is garbage");
+  await rig.close();
+});
+
+test("what garbage collection keeps for history, it tells apart from what volumes hold", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB / 4 });
+  await rig.pool.createVolume("a", 4 * MIB);
+  for (let round = 0; round < 4; round++) await rig.write("a", 0, noise(round, 64 * BLOCK));
+  const { holders } = await rig.pool.collect({ isDryRun: false });
+  const live = holders.find(({ what }) => what === "live volumes")?.bytes ?? 0;
+  const past = holders.find(({ what }) => what.startsWith("history"))?.bytes ?? 0;
+  ok(live >= 64 * BLOCK && live < 70 * BLOCK, `${live} bytes live`);
+  ok(past >= 3 * 64 * BLOCK && past < 3 * 70 * BLOCK, `${past} bytes of history`);
+  const { history } = rig.pool.stats();
+  equal(history?.bytes, past, "and statistics know it from there");
   await rig.close();
 });

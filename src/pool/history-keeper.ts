@@ -21,6 +21,15 @@ import {
 } from "./history-promise.ts";
 import type { Retention } from "./types.ts";
 
+/** A retention that may be set: the pool's, where `volume` is 0, or a volume's own; undefined: as the pool's. */
+export interface RetentionWish {
+  readonly volume: number;
+  readonly retention: Retention | undefined;
+}
+
+/** What is kept of the past, or would be. */
+export type PromisedHistory = Pick<HistoryKeeper, "promises" | "promiseOf" | "readers">;
+
 export interface HistoryKeeperOptions {
   readonly clock: Pick<Clock, "wallMicros">;
   readonly catalog: () => Catalog;
@@ -89,8 +98,9 @@ export class HistoryKeeper implements HistoryPolicy {
     this.pinsSoFar += 1;
   }
 
-  needsList(fromLsn: number, endLsn: number): boolean {
-    const isWindow = this.groups().some(({ retention }) => retention.everyWriteMicros !== 0);
+  /** With a wish: whether it would be needed. */
+  needsList(fromLsn: number, endLsn: number, wish?: RetentionWish): boolean {
+    const isWindow = this.groups(wish).some(({ retention }) => retention.everyWriteMicros !== 0);
     return isWindow || this.pins().some((lsn) => lsn >= fromLsn && lsn < endLsn);
   }
 
@@ -109,17 +119,26 @@ export class HistoryKeeper implements HistoryPolicy {
   }
 
   choose(known: KnownHistory): ChosenHistory {
+    const { chosen, promises } = this.#choose(known);
+    this.#chosen = promises;
+    return chosen;
+  }
+
+  /** What a checkpoint would promise now if this were the retention. */
+  promisesUnder(wish: RetentionWish, known: KnownHistory): readonly GroupPromise[] {
+    return this.#choose(known, wish).promises;
+  }
+
+  #choose(known: KnownHistory, wish?: RetentionWish): ReturnType<typeof choosePromise> {
     const { clock, baseDistance } = this.#options;
-    const { chosen, promises } = choosePromise({
+    return choosePromise({
       known,
-      groups: this.groups(),
+      groups: this.groups(wish),
       before: this.#promises,
       pins: this.pins(),
       nowMicros: clock.wallMicros(),
       baseDistance,
     });
-    this.#chosen = promises;
-    return chosen;
   }
 
   chosenIsDurable(): void {
@@ -129,15 +148,18 @@ export class HistoryKeeper implements HistoryPolicy {
 
   /**
    * The pool's retention, and the volumes' that have their own, or had: one that goes back to the pool's isn't promised what
-   * was let go meanwhile.
+   * was let go meanwhile. With a wish, as they would be.
    */
-  groups(): RetentionGroup[] {
+  groups(wish?: RetentionWish): RetentionGroup[] {
     const catalog = this.#options.catalog();
-    const groups = [{ volume: 0, retention: this.#shortened(catalog.retention) }];
+    const ofPool = (wish?.volume === 0 ? wish.retention : undefined) ?? catalog.retention;
+    const groups = [{ volume: 0, retention: this.#shortened(ofPool) }];
     const apart = new Set(this.#promises.map(({ volume }) => volume));
-    for (const { id, retention } of catalog.volumes.values())
-      if (retention !== undefined || apart.has(id))
-        groups.push({ volume: id, retention: this.#shortened(retention ?? catalog.retention) });
+    for (const { id, retention } of catalog.volumes.values()) {
+      const own = wish?.volume === id ? wish.retention : retention;
+      if (own !== undefined || apart.has(id))
+        groups.push({ volume: id, retention: this.#shortened(own ?? ofPool) });
+    }
     return groups;
   }
 

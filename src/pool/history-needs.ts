@@ -4,17 +4,19 @@
 // is pinned besides (history-keeper.ts), in the terms of branches, records and moments (gc/history.ts).
 
 import type { History, KeptMoment } from "../gc/history.ts";
+import { type Need, NO_HISTORY } from "../gc/needs.ts";
 import type { CheckpointState } from "../index/kept-checkpoints.ts";
 import { CHUNK_BLOCKS } from "../index/page-directory.ts";
 import { LOG_BEGIN, type ReplayStart } from "../log/replay-start.ts";
 import { BLOCK_BYTES } from "../reduce/block-memory.ts";
 import type { Catalog } from "./catalog.ts";
 import { stateAt, type Volume } from "./catalog-volume.ts";
-import type { HistoryKeeper } from "./history-keeper.ts";
+import type { PromisedHistory } from "./history-keeper.ts";
+import { unneededBranches } from "./unneeded-branches.ts";
 
 export interface HistoryOfPool {
   readonly catalog: Catalog;
-  readonly keeper: HistoryKeeper;
+  readonly keeper: PromisedHistory;
   readonly state: Readonly<CheckpointState>;
 }
 
@@ -44,6 +46,19 @@ export function historyOf({ catalog, keeper, state }: HistoryOfPool): History {
   const fromLsnOf = (branch: number): number | undefined =>
     fromLsns.get(catalog.branches.get(branch)?.volume ?? 0);
   return { kind: "some", start, fromLsnOf, moments };
+}
+
+/** What volumes hold now. */
+export function needOfVolumes(catalog: Catalog): Need {
+  return { isLive: (branch) => catalog.isServed(branch), history: NO_HISTORY };
+}
+
+/** What is promised of the past, with what removed volumes held last, while a promised moment lies there. */
+export function needOfPast(asked: HistoryOfPool): Need {
+  const { catalog, keeper } = asked;
+  const forgotten = new Set(unneededBranches(catalog, keeper).branches);
+  const isLive = (branch: number): boolean => catalog.isCurrent(branch) && !forgotten.has(branch);
+  return { isLive, history: historyOf(asked) };
 }
 
 /** Chunks of the index that so many bytes take. */

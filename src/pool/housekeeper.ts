@@ -1,33 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Decides when garbage is collected, and counts what the volumes hold.
+// Decides when garbage is collected.
 //
 //   asked for    everything that is worth it, and cold data is compressed again
 //   due          the pool fills, and enough was written since the last time: the segments with most garbage
 //   reclaimed    clients wait for space: whatever frees any, at once
 //
-// One collection runs at a time; who asks for another one waits for its end.
+// One collection runs at a time; who asks for another one waits for its end, and so does who counts what history holds
+// (space-census.ts), for counting reads what a collection drops.
 
 import type { Collected, CollectOptions, Collector } from "../gc/collector.ts";
-import type { Survey } from "../gc/survey.ts";
 import type { Clock } from "../host/ports.ts";
-import { RELOCATION, type RelocationIndex } from "../index/relocation-index.ts";
-import { offset8Of } from "../log/reference.ts";
-import { BLOCK_BYTES } from "../reduce/block-memory.ts";
 import type { Catalog } from "./catalog.ts";
-import type {
-  Census,
-  GcHolder,
-  GcReport,
-  GcStatistics,
-  HousekeepingProgress,
-  VolumeSpace,
-} from "./types.ts";
+import type { GcHolder, GcReport, GcStatistics, HousekeepingProgress } from "./types.ts";
 
 export interface HousekeeperOptions {
   readonly collector: Collector;
   readonly clock: Clock;
-  readonly relocations: RelocationIndex;
   readonly catalog: () => Catalog;
   /** What is promised of the past: while it is all, nothing is garbage. It changes when this text does. */
   readonly promise: () => { readonly isAll: boolean; readonly standing: string };
@@ -37,17 +26,13 @@ export interface HousekeeperOptions {
   readonly writtenBytes: () => number;
   /** Changes of volumes since then: without one there is no new garbage. */
   readonly changeCount: () => number;
+  /** So many bytes are kept that only the past needs: estimated. */
+  readonly onHistoryCounted: (bytes: number) => void;
   readonly tell: (
     level: "info" | "warn" | "error",
     event: string,
     fields: Readonly<Record<string, unknown>>,
   ) => void;
-}
-
-/** What the last census found. */
-export interface CensusFigures {
-  readonly census: Census;
-  readonly volumes: ReadonlyMap<number, VolumeSpace>;
 }
 
 /** A segment is compacted in the background when less of it is live: the fuller the pool, the more. */
@@ -66,19 +51,17 @@ const RECLAIMED_SHARE = 0.01;
 const RECLAIMED_WORTH = 0.25;
 /** Where nothing was to be freed, time alone may let go of something only so often. */
 const IN_VAIN_MICROS = 1_000_000;
-/** Of so many segments the census reads what each frame takes; of more it knows the average. */
-const EXACT_SEGMENTS_MAX = 256;
-const CENSUS_AGE_MICROS = 10_000_000;
 
 export class Housekeeper {
   readonly #options: HousekeeperOptions;
-  #running: Promise<Collected> | undefined;
+  /** A collection, or who keeps them off. */
+  #running: Promise<unknown> | undefined;
+  /** The last collection, also while it runs. */
+  #collecting: Promise<Collected> | undefined;
   #reclaiming: Promise<boolean> | undefined;
   /** When there was nothing to be freed, and how things stood then. */
   #inVain: { readonly standing: string; readonly timeMicros: number } | undefined;
   #writtenAtLast = 0;
-  #censusRunning: Promise<void> | undefined;
-  #figures: CensusFigures | undefined;
   #last: GcReport | undefined;
   #statistics = { collectionCount: 0, freedSegmentCount: 0, freedBytes: 0, movedBytes: 0 };
 
@@ -101,10 +84,6 @@ export class Housekeeper {
 
   get statistics(): GcStatistics {
     return { ...this.#statistics };
-  }
-
-  get figures(): CensusFigures | undefined {
-    return this.#figures;
   }
 
   /** Collects all that is worth it. */
@@ -151,7 +130,7 @@ export class Housekeeper {
   }
 
   async #reclaim(): Promise<boolean> {
-    const running = await this.#running?.catch(() => undefined);
+    const running = await this.#collecting?.catch(() => undefined);
     if (running !== undefined && running.bytesFreed > running.bytesMoved) return true;
     const { space, segmentBytes } = this.#options;
     const wantedBytes = Math.max(2 * segmentBytes, space.capacityBytes * RECLAIMED_SHARE);
@@ -215,21 +194,20 @@ export class Housekeeper {
     return isShort && !this.#isInVain;
   }
 
-  /** Counts anew what the live volumes refer to, unless that was done a moment ago. */
-  refreshCensus(): Promise<void> {
-    const { clock } = this.#options;
-    const at = this.#figures?.census.timeMicros ?? Number.NEGATIVE_INFINITY;
-    if (clock.wallMicros() - at < CENSUS_AGE_MICROS) return Promise.resolve();
-    this.#censusRunning ??= this.#takeCensus().finally(() => {
-      this.#censusRunning = undefined;
+  /** Does the work while no collection is under way, and lets none begin before its end. */
+  async alone<T>(work: () => Promise<T>): Promise<T> {
+    // Nothing may come between the look and the beginning: not even the end of an await.
+    while (this.#running !== undefined) await this.#running.catch(() => undefined);
+    const running = work().finally(() => {
+      this.#running = undefined;
     });
-    return this.#censusRunning;
+    this.#running = running;
+    return await running;
   }
 
   /** Resolves when nothing runs any more, however it ended. */
   async close(): Promise<void> {
     while (this.#running !== undefined) await this.#running.catch(() => undefined);
-    await this.#censusRunning?.catch(() => undefined);
   }
 
   get #keepsAll(): boolean {
@@ -238,14 +216,16 @@ export class Housekeeper {
 
   /** Collects when what is under way has ended. */
   async #run(options: CollectOptions): Promise<Collected> {
-    // Nothing may come between the look and the beginning: not even the end of an await.
-    while (this.#running !== undefined) await this.#running.catch(() => undefined);
-    const { collector, writtenBytes } = this.#options;
-    this.#running = collector.collect(options).finally(() => {
-      this.#running = undefined;
-      this.#writtenAtLast = writtenBytes();
+    const { collector, writtenBytes, onHistoryCounted } = this.#options;
+    const collected = await this.alone(() => {
+      this.#collecting = collector.collect(options).finally(() => {
+        this.#collecting = undefined;
+        this.#writtenAtLast = writtenBytes();
+      });
+      return this.#collecting;
     });
-    const collected = await this.#running;
+    if (collected.pastShare !== undefined)
+      onHistoryCounted(collected.liveBytes * collected.pastShare);
     if (!options.isDryRun) this.#count(collected);
     return collected;
   }
@@ -271,22 +251,14 @@ export class Housekeeper {
   }
 
   #holders(
-    { liveBytes, garbageBytes, keptGarbageBytes, noRoomBytes }: Collected,
+    { liveBytes, garbageBytes, keptGarbageBytes, noRoomBytes, pastShare = 0 }: Collected,
     isDryRun: boolean,
   ): GcHolder[] {
-    const { catalog, space } = this.#options;
-    const { everyWriteMicros } = catalog().retention;
+    const { space } = this.#options;
     const examinedBytes = liveBytes + (isDryRun ? garbageBytes : keptGarbageBytes + noRoomBytes);
     const holders = [
-      {
-        what:
-          everyWriteMicros === 0
-            ? "live volumes"
-            : everyWriteMicros === null
-              ? "retention: live volumes and every write ever"
-              : "retention: live volumes and every write of the window",
-        bytes: liveBytes,
-      },
+      { what: "live volumes", bytes: liveBytes * (1 - pastShare) },
+      { what: "history: what only the past needs", bytes: liveBytes * pastShare },
       { what: "not worth moving yet, or needed by a checkpoint", bytes: keptGarbageBytes },
       { what: "garbage beside live data that the disk has no room to move", bytes: noRoomBytes },
       {
@@ -299,91 +271,9 @@ export class Housekeeper {
       .filter(({ bytes }) => bytes > 0)
       .sort((a, b) => b.bytes - a.bytes);
   }
-
-  // ---- census
-
-  async #takeCensus(): Promise<void> {
-    const { collector, clock, catalog } = this.#options;
-    const survey = await collector.survey();
-    const sizes = await this.#frameSizes(survey);
-    const volumes = new Map<number, VolumeSpace>();
-    let liveBytes = 0;
-    for (const { id, branch, removedMicros } of catalog().volumes.values()) {
-      if (removedMicros !== undefined) continue;
-      const { mappedCount, zeroCount } = survey.of(branch);
-      const { firstCount, firstBytes, uniqueBytes } = sizes.get(branch) ?? NOTHING;
-      liveBytes += firstBytes;
-      volumes.set(id, {
-        mappedBytes: mappedCount * BLOCK_BYTES,
-        zeroBytes: zeroCount * BLOCK_BYTES,
-        uniqueBytes: Math.round(uniqueBytes),
-        dedupSavedBytes: Math.max(0, mappedCount - firstCount) * BLOCK_BYTES,
-        compressionSavedBytes: Math.max(0, Math.round(firstCount * BLOCK_BYTES - firstBytes)),
-      });
-    }
-    const timeMicros = Math.floor(clock.wallMicros());
-    const isSampled = survey.scale > 1;
-    this.#figures = {
-      census: { timeMicros, isSampled, liveBytes: Math.round(liveBytes) },
-      volumes,
-    };
-  }
-
-  /** By branch: frames that it refers to first, and what they take on the disk. */
-  async #frameSizes(survey: Survey): Promise<Map<number, typeof NOTHING>> {
-    const sizes = new Map<number, typeof NOTHING>();
-    const places = await this.#framesByPlace(survey);
-    const isExact = places.size <= EXACT_SEGMENTS_MAX && survey.scale === 1;
-    const { collector } = this.#options;
-    for (const [segment, frames] of places) {
-      const exact = isExact ? await collector.frameSizes(segment) : undefined;
-      const average = exact === undefined ? await collector.averageFrameBytes(segment) : 0;
-      const sharers = new Map<number, number>();
-      for (const { offset8 } of frames) sharers.set(offset8, (sharers.get(offset8) ?? 0) + 1);
-      for (const { offset8, firstBranch, isUnique } of frames) {
-        // A frame of several blocks belongs to those of them that are needed, in equal parts.
-        const part = (exact?.bytesOf(offset8) ?? 0) / (sharers.get(offset8) ?? 1);
-        const bytes = part || average || BLOCK_BYTES;
-        const size = sizes.get(firstBranch) ?? { ...NOTHING };
-        size.firstCount += survey.scale;
-        size.firstBytes += bytes * survey.scale;
-        if (isUnique) size.uniqueBytes += bytes * survey.scale;
-        sizes.set(firstBranch, size);
-      }
-    }
-    return sizes;
-  }
-
-  /** The counted frames by the segment that they are in now. */
-  async #framesByPlace(survey: Survey): Promise<Map<number, CountedFrame[]>> {
-    const { relocations } = this.#options;
-    const places = new Map<number, CountedFrame[]>();
-    for (const { homeSegment, homeOffset8, firstBranch, branch } of survey.frames()) {
-      let resolved = relocations.resolve(homeSegment, homeOffset8);
-      while (resolved === RELOCATION.NOT_LOADED) {
-        await relocations.load(homeSegment, homeOffset8);
-        resolved = relocations.resolve(homeSegment, homeOffset8);
-      }
-      const isHome = resolved !== RELOCATION.FOUND;
-      const segment = isHome ? homeSegment : relocations.foundSegment;
-      const offset8 = isHome ? homeOffset8 : offset8Of(relocations.foundLow);
-      const frames = places.get(segment) ?? [];
-      frames.push({ offset8, firstBranch, isUnique: branch >= 0 });
-      places.set(segment, frames);
-    }
-    return places;
-  }
 }
 
 /** What a collection would free. */
 function predictedBytes({ garbageBytes, keptGarbageBytes, coldGainBytes }: Collected): number {
   return garbageBytes - keptGarbageBytes + coldGainBytes;
 }
-
-interface CountedFrame {
-  readonly offset8: number;
-  readonly firstBranch: number;
-  readonly isUnique: boolean;
-}
-
-const NOTHING = { firstCount: 0, firstBytes: 0, uniqueBytes: 0 };

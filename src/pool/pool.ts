@@ -53,7 +53,13 @@ import { newestState, summaryOf, type Volume } from "./catalog-volume.ts";
 import { Damage } from "./damage.ts";
 import { DedupRestore } from "./dedup-restore.ts";
 import type { HistoryKeeper } from "./history-keeper.ts";
-import { chunkCountOf, historyOf } from "./history-needs.ts";
+import {
+  chunkCountOf,
+  type HistoryOfPool,
+  historyOf,
+  needOfPast,
+  needOfVolumes,
+} from "./history-needs.ts";
 import { Housekeeper } from "./housekeeper.ts";
 import {
   newIdentity,
@@ -69,7 +75,9 @@ import { PoolDiff } from "./pool-diff.ts";
 import { PoolMoments } from "./pool-moments.ts";
 import { PoolOpening, type SealedSegments } from "./pool-opening.ts";
 import { ReachedHistory } from "./reached-history.ts";
+import { previewRetention } from "./retention-preview.ts";
 import { Scrubber } from "./scrubber.ts";
+import { SpaceCensus } from "./space-census.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
   ChangesAsked,
@@ -89,6 +97,7 @@ import type {
   PoolStatistics,
   ResolvedMoment,
   Retention,
+  RetentionPreview,
   ScrubStatus,
   SnapshotChange,
   SnapshotOptions,
@@ -165,6 +174,7 @@ export class Pool {
   #sealed!: SealedSegments;
   #space!: SpaceGuard;
   #housekeeper!: Housekeeper;
+  #census!: SpaceCensus;
   #scrubber!: Scrubber;
   #moments!: PoolMoments;
   #diff!: PoolDiff;
@@ -303,6 +313,27 @@ export class Pool {
     });
     this.#tell("info", "volume.set", { volume: name, ...change });
     return this.volume(name);
+  }
+
+  /**
+   * What a retention would let go of: of a volume, or of the pool; undefined: the volume would have the pool's. Throws
+   * VOLUME_NOT_FOUND, BUSY when clients wait for space, POOL_STOPPED, POOL_CORRUPT, LOG_CORRUPT, DISK_IO.
+   */
+  async previewRetention(
+    name: string | undefined,
+    retention: Retention | undefined,
+  ): Promise<RetentionPreview> {
+    const cause = this.#refusal();
+    if (cause !== undefined) throw cause;
+    const volume = name === undefined ? 0 : this.#catalog.volumeNamed(name).id;
+    const options = {
+      catalog: this.#catalog,
+      keeper: this.#history,
+      census: this.#census,
+      state: () => this.#checkpointer.state,
+      newest: () => ({ lsn: this.log.nextLsn - 1, timeMicros: this.log.newestMicros }),
+    };
+    return previewRetention(options, { volume, retention });
   }
 
   /** The volume is gone from the live ones; its data stays in history. */
@@ -495,7 +526,7 @@ export class Pool {
 
   stats(): PoolStatistics {
     const { log, memory, blocks } = this;
-    const figures = this.#housekeeper.figures;
+    const { figures, history } = this.#census;
     const volumes = this.#catalog.list(false).map(({ id, name, sizeBytes }) => {
       const device = this.#devices.get(id);
       assert(device !== undefined, "every live volume has a device");
@@ -538,6 +569,7 @@ export class Pool {
       refusedRequestCount: this.#refusedRequestCount,
       ...this.#damage.statistics,
       census: figures?.census,
+      history,
       dedup: {
         savedBytes: sum((volume) => volume.dedupSavedBytes),
         indexMemoryBytes: this.dedup.memoryBytes,
@@ -597,9 +629,9 @@ export class Pool {
     return this.#scrubber.status;
   }
 
-  /** Counts anew what live volumes refer to. */
+  /** Counts anew what live volumes refer to, and now and then what history holds. */
   refreshCensus(): Promise<void> {
-    return this.#housekeeper.refreshCensus();
+    return this.#census.refresh();
   }
 
   /**
@@ -612,6 +644,7 @@ export class Pool {
     this.log.beginClose();
     await this.#moments.snapshots.close();
     await this.#housekeeper.close();
+    await this.#census.close();
     await this.#scrubber.close();
     await this.dedupRestore.stop();
     if (this.log.stopCause === undefined && this.log.nextLsn > this.#checkpointer.cutLsn) {
@@ -782,7 +815,15 @@ export class Pool {
     this.dedupRestore = this.#makeDedupRestore(position, numbers, segments);
     this.lists = this.#makeLists(places);
     this.#scrubber = this.#makeScrubber();
-    this.#housekeeper = this.#makeHousekeeper(segments, shared);
+    const collector = this.#makeCollector(segments, shared);
+    this.#housekeeper = this.#makeHousekeeper(collector);
+    this.#census = new SpaceCensus({
+      collector,
+      clock: this.#host.clock,
+      catalog: () => this.#catalog,
+      alone: (work) => this.#housekeeper.alone(work),
+      needs: () => [needOfVolumes(this.#catalog), needOfPast(this.#historySources)],
+    });
     await this.#space.start();
     for (const volume of this.#catalog.volumes.values()) this.#addDevice(volume);
     await this.log.withRoom(() =>
@@ -864,9 +905,9 @@ export class Pool {
     });
   }
 
-  #makeHousekeeper(set: SegmentSet, shared: SharedFrames): Housekeeper {
+  #makeCollector(set: SegmentSet, shared: SharedFrames): Collector {
     const { clock, log: directory } = this.#host;
-    const collector = new Collector({
+    return new Collector({
       memory: this.memory,
       directory,
       poolId: poolIdBytes(this.#identity),
@@ -885,6 +926,7 @@ export class Pool {
       oldestCutSegment: () => this.#checkpointer.oldestCutSegment,
       checkpoint: () => this.#takeCheckpoint(),
       isLive: (branch) => this.#catalog.isCurrent(branch),
+      isServed: (branch) => this.#catalog.isServed(branch),
       unneededBranches: () => new Set(unneededBranches(this.#catalog, this.#history).branches),
       forgetBranches: () => this.#forgetBranches(),
       appendDropped: (dropped) => this.#appendDropped(dropped),
@@ -898,10 +940,12 @@ export class Pool {
       onProblem: (segment, { code, message }) =>
         this.#tell("error", "gc.segment-kept", { segment, code, message }),
     });
+  }
+
+  #makeHousekeeper(collector: Collector): Housekeeper {
     return new Housekeeper({
       collector,
-      clock,
-      relocations: this.index.relocations,
+      clock: this.#host.clock,
       catalog: () => this.#catalog,
       promise: () => ({
         isAll: this.#promisedHistory().kind === "all",
@@ -911,6 +955,7 @@ export class Pool {
       segmentBytes: this.#settings.segmentBytes,
       writtenBytes: () => this.log.batchBytes,
       changeCount: () => this.log.changeCount,
+      onHistoryCounted: (bytes) => this.#census.noteHistory({ bytes, isEstimated: true }),
       tell: (level, event, fields) => this.#tell(level, event, fields),
     });
   }
@@ -943,11 +988,12 @@ export class Pool {
   }
 
   #promisedHistory(): History {
-    return historyOf({
-      catalog: this.#catalog,
-      keeper: this.#history,
-      state: this.#checkpointer.state,
-    });
+    return historyOf(this.#historySources);
+  }
+
+  get #historySources(): HistoryOfPool {
+    const { state } = this.#checkpointer;
+    return { catalog: this.#catalog, keeper: this.#history, state };
   }
 
   /** How far the volume of a branch reached, at most. */

@@ -199,6 +199,8 @@ export interface PoolStatistics extends DamageStatistics {
   readonly refusedRequestCount: number;
   /** The last count of what is stored; undefined: there was none yet, and what comes from it is 0. */
   readonly census: Census | undefined;
+  /** The last count of what history holds, which is made less often. */
+  readonly history: HistorySpace | undefined;
   readonly dedup: DedupStatistics;
   readonly compression: CompressionStatistics;
   readonly zero: ZeroStatistics;
@@ -212,8 +214,54 @@ export interface Census {
   readonly timeMicros: number;
   /** Counted in a part of the blocks, and scaled. */
   readonly isSampled: boolean;
-  /** Bytes on disk of all frames that live volumes refer to. The rest of what is stored is history, garbage, index. */
+  /** Bytes on disk of all frames that live volumes refer to. */
   readonly liveBytes: number;
+}
+
+/** A count of what history holds: bytes on disk of frames that promised, named or read moments show and no volume holds any more. */
+export interface HistorySpace {
+  readonly timeMicros: number;
+  /** By samples, or by what an average frame of a segment takes. */
+  readonly isEstimated: boolean;
+  readonly bytes: number;
+}
+
+/** What another retention would let go of. */
+export interface RetentionPreview {
+  /** As of the last record then. */
+  readonly timeMicros: number;
+  /** What history holds now, and what of it nothing would need any more: bytes on disk of frames. */
+  readonly historyBytes: number;
+  readonly freedBytes: number;
+  /** Counted in a part of the blocks, and scaled. */
+  readonly isEstimated: boolean;
+  /** Those that the retention would hold for. */
+  readonly volumes: readonly PreviewedVolume[];
+  /** Hourly, daily … moments of any of them that would go, oldest first: the newest of them, if there are many. */
+  readonly goneMoments: readonly { readonly lsn: number; readonly timeMicros: number }[];
+  readonly goneMomentCount: number;
+  /** Moments that stay all the same: named ones, and those that somebody reads. */
+  readonly snapshotCount: number;
+  readonly viewCount: number;
+  /** Live volumes that began from one of these, and keep what they have of it. */
+  readonly cloneCount: number;
+  /** More is asked for than there is: what has been let go doesn't come back. */
+  readonly isBeyondPast: boolean;
+}
+
+export interface PreviewedVolume {
+  readonly volume: string;
+  readonly volumeId: number;
+  readonly isRemoved: boolean;
+  /** Removed, and then gone for good. */
+  readonly isForgotten: boolean;
+  /** From where on every moment can be reached, now and then; undefined: there is no such window. */
+  readonly everyWriteFrom: { readonly lsn: number; readonly timeMicros: number } | undefined;
+  readonly everyWriteFromThen: { readonly lsn: number; readonly timeMicros: number } | undefined;
+  /** Hourly, daily … moments before that, now and then. */
+  readonly keptCount: number;
+  readonly keptCountThen: number;
+  readonly goneCount: number;
 }
 
 export interface DedupStatistics {

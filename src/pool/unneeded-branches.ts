@@ -6,7 +6,7 @@
 import type { Catalog } from "./catalog.ts";
 import { isListOf } from "./catalog-fields.ts";
 import { stateAt, type Volume } from "./catalog-volume.ts";
-import type { HistoryKeeper } from "./history-keeper.ts";
+import type { PromisedHistory } from "./history-keeper.ts";
 
 export interface UnneededBranches {
   readonly branches: readonly number[];
@@ -17,7 +17,7 @@ export interface UnneededBranches {
 /** One record names so many, at most: JSON of 16 KiB. */
 const FORGOTTEN_MAX = 1000;
 
-export function unneededBranches(catalog: Catalog, keeper: HistoryKeeper): UnneededBranches {
+export function unneededBranches(catalog: Catalog, keeper: PromisedHistory): UnneededBranches {
   const needed = new Set<number>(keeper.readers().map(({ branch }) => branch));
   for (const volume of catalog.volumes.values()) addNeeded(needed, volume, catalog, keeper);
   const isGone = ({ removedMicros, states }: Volume): boolean =>
@@ -40,7 +40,7 @@ function addNeeded(
   needed: Set<number>,
   volume: Volume,
   catalog: Catalog,
-  keeper: HistoryKeeper,
+  keeper: PromisedHistory,
 ): void {
   const { states, removedMicros, branch } = volume;
   if (removedMicros === undefined) needed.add(branch);

@@ -25,6 +25,7 @@ import type {
   PoolStatistics,
   ResolvedMoment,
   Retention,
+  RetentionPreview,
   ScrubReport,
   ScrubStatus,
   SnapshotChange,
@@ -53,8 +54,37 @@ const GC_REPORT: GcReport = {
   liveBytes: 200 << 20,
   holders: [
     { what: "live volumes", bytes: 200 << 20 },
-    { what: "retention: every write of the last 24 h", bytes: 140 << 20 },
+    { what: "history: what only the past needs", bytes: 140 << 20 },
   ],
+};
+
+const PREVIEW: RetentionPreview = {
+  timeMicros: 1e15,
+  historyBytes: 140 << 20,
+  freedBytes: 40 << 20,
+  isEstimated: false,
+  volumes: [
+    {
+      volume: "db",
+      volumeId: 1,
+      isRemoved: false,
+      isForgotten: false,
+      everyWriteFrom: { lsn: 2, timeMicros: 1e15 - 86_400e6 },
+      everyWriteFromThen: { lsn: 7, timeMicros: 1e15 - 3600e6 },
+      keptCount: 3,
+      keptCountThen: 1,
+      goneCount: 2,
+    },
+  ],
+  goneMoments: [
+    { lsn: 3, timeMicros: 1e15 - 40_000e6 },
+    { lsn: 5, timeMicros: 1e15 - 20_000e6 },
+  ],
+  goneMomentCount: 2,
+  snapshotCount: 1,
+  viewCount: 0,
+  cloneCount: 2,
+  isBeyondPast: false,
 };
 
 const SCRUB_REPORT: ScrubReport = {
@@ -84,6 +114,10 @@ export class SmallPool implements ServedPool {
   lastGc: GcReport | undefined;
   /** What the next scrub finds. */
   scrubProblems: ScrubReport["problems"] = [];
+  historySpace: PoolStatistics["history"] = { timeMicros: 1e15, isEstimated: false, bytes: 1024 };
+  /** Retentions that were asked about. */
+  readonly wishes: (Retention | undefined)[] = [];
+  preview: RetentionPreview = PREVIEW;
   scrub: ScrubStatus = { progress: undefined, report: undefined };
   policy: PoolPolicy = { ...LIMITS_DEFAULT, retention: RETENTION_DEFAULT, poolSizeBytes: 0 };
   #volumes: VolumeSummary[] = [];
@@ -139,6 +173,16 @@ export class SmallPool implements ServedPool {
 
   setVolumeRetention(name: string, retention: Retention | undefined): Promise<VolumeSummary> {
     return this.#change(name, { retention: retention as Retention });
+  }
+
+  /** Lasts until `beforeChange` resolves. */
+  async previewRetention(
+    _volume: string | undefined,
+    retention: Retention | undefined,
+  ): Promise<RetentionPreview> {
+    this.wishes.push(retention);
+    await this.beforeChange();
+    return this.preview;
   }
 
   /** Every moment is #7, a second after the pool's begin. */
@@ -273,6 +317,7 @@ export class SmallPool implements ServedPool {
       recoveryMicros: 1500,
       refusedRequestCount: 0,
       census: { timeMicros: 1e15, isSampled: false, liveBytes: 2048 },
+      history: this.historySpace,
       dedup: {
         savedBytes: 12288,
         indexMemoryBytes: 1 << 20,

@@ -22,9 +22,9 @@ test("a collection is reported with what it freed and what holds the rest", asyn
     "garbage:   300 MiB",
     "looked at: 10 segments in 1 s",
     "",
-    "HELD BY                                    BYTES",
-    "live volumes                             200 MiB",
-    "retention: every write of the last 24 h  140 MiB",
+    "HELD BY                              BYTES",
+    "live volumes                       200 MiB",
+    "history: what only the past needs  140 MiB",
   ]);
 });
 

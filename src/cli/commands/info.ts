@@ -7,7 +7,7 @@ import type { ClientJson, PoolJson, VolumeDetailsJson } from "../../api/types.ts
 import { formatDuration, formatSize } from "../../base/units.ts";
 import type { CommandContext } from "../command.ts";
 import type { Output } from "../output.ts";
-import { formatRetention, shortTime } from "../values.ts";
+import { formatRetention, historyText, shortTime } from "../values.ts";
 
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
@@ -38,6 +38,9 @@ function printPool(pool: PoolJson, output: Output): void {
       pool.poolSizeBytes === 0 ? "what the file system has" : formatSize(pool.poolSizeBytes),
     ],
     ["retention", formatRetention(pool.retention)],
+    pool.historyBytes === undefined || pool.historyAt === undefined
+      ? undefined
+      : ["history", historyText(pool.historyBytes, pool.historyAt)],
     ["volumes", String(pool.volumeCount)],
     ["clients", String(pool.clientCount)],
     [

@@ -2,12 +2,14 @@
 //
 // `varve retention`: how much history is kept, of a volume or of the pool; without an option it only says so. Options
 // that aren't given leave their part as it is: nobody lets go of daily moments by lengthening the hourly ones. What a
-// shorter retention lets go is given back by garbage collection, not by this command.
+// shorter retention lets go is given back by garbage collection, not by this command. With --dry-run it changes nothing,
+// and says what would go.
 
 import type { RetentionJson } from "../../api/types.ts";
 import { StorageError } from "../../base/errors.ts";
 import type { CommandContext } from "../command.ts";
 import type { DaemonClient } from "../daemon-client.ts";
+import { previewOf, printPreview } from "../retention-preview.ts";
 import { formatRetention, retentionOf, spanOf } from "../values.ts";
 
 const SPANS = {
@@ -26,6 +28,12 @@ export async function run(context: CommandContext): Promise<undefined> {
     throw new StorageError("USAGE", "retention: refused: the pool inherits from nobody", {
       hint: 'name a volume: "varve retention VOLUME --inherit"',
     });
+  }
+  if (context.flag("dry-run")) {
+    const preview = await previewOf(context, { volume, retention: wanted });
+    if (context.isJson) output.json(preview);
+    else printPreview(preview, output);
+    return;
   }
   const daemon = await context.daemon();
   if (volume !== undefined) {

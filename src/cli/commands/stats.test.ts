@@ -32,6 +32,8 @@ test("the table says size, use and saving of the pool and of each volume", async
         capacityBytes: 100 * MIB,
         storedBytes: 25 * MIB,
         liveBytes: 10 * MIB,
+        historyBytes: 5 * MIB,
+        historyAt: "2001-09-09T01:40:00.000Z",
       },
       dedup: { ...statistics.dedup, savedBytes: 20 * MIB },
       compression: { ...statistics.compression, savedBytes: 10 * MIB },
@@ -49,9 +51,22 @@ test("the table says size, use and saving of the pool and of each volume", async
     "web     32.0 MiB       0 B   32.0 MiB    0%        -",
     "",
     "saved:   20.0 MiB by deduplication, 10.0 MiB by compression, 8.0 KiB of zeros",
-    "live:    10.0 MiB; history, garbage, index and reserve 15.0 MiB",
+    "live:    10.0 MiB; garbage, index and reserve 10.0 MiB",
+    "history: 5.0 MiB that only the past needs, counted 2001-09-09 01:40:00",
     "counted: 2001-09-09 01:46:40",
   ]);
+});
+
+test("history that wasn't counted yet is part of the rest", async () => {
+  const { operations } = await daemonWith(({ pool, ...statistics }) => {
+    const { historyBytes: _, historyAt: __, ...others } = pool;
+    return { ...statistics, pool: { ...others, storedBytes: 25 * MIB, liveBytes: 10 * MIB } };
+  });
+  const { lines } = await runCommand(stats, operations);
+  ok(lines.includes("live:    10.0 MiB; history, garbage, index and reserve 15.0 MiB"));
+  ok(!lines.some((line) => line.startsWith("history:")));
+  const { lines: all } = await runCommand(stats, operations, ["--verbose"]);
+  ok(!all.some((line) => line.includes("history")), "and isn't among the counters");
 });
 
 test("a pool beyond its limit has nothing available, and a sample says so", async () => {

@@ -10,7 +10,7 @@ import type { StatisticsJson, VolumeStatisticsJson } from "../../api/types.ts";
 import { formatSize } from "../../base/units.ts";
 import type { CommandContext } from "../command.ts";
 import type { Output } from "../output.ts";
-import { counted, shortTime } from "../values.ts";
+import { counted, historyText, shortTime } from "../values.ts";
 
 /** No volume's name: those have no parentheses. */
 const POOL_NAME = "(pool)";
@@ -49,16 +49,17 @@ function printTable(statistics: StatisticsJson, output: Output): void {
     return;
   }
   const sampled = census.isSampled ? ", from a sample" : "";
-  const rest = Math.max(0, pool.storedBytes - pool.liveBytes);
+  const { historyBytes, historyAt } = pool;
+  const rest = Math.max(0, pool.storedBytes - pool.liveBytes - (historyBytes ?? 0));
+  const isKnown = historyBytes !== undefined && historyAt !== undefined;
+  const others = isKnown ? "garbage, index and reserve" : "history, garbage, index and reserve";
   output.facts([
     [
       "saved",
       `${formatSize(dedup.savedBytes)} by deduplication, ${formatSize(compression.savedBytes)} by compression, ${formatSize(zero.savedBytes)} of zeros`,
     ],
-    [
-      "live",
-      `${formatSize(pool.liveBytes)}; history, garbage, index and reserve ${formatSize(rest)}`,
-    ],
+    ["live", `${formatSize(pool.liveBytes)}; ${others} ${formatSize(rest)}`],
+    isKnown ? ["history", historyText(historyBytes, historyAt)] : undefined,
     ["counted", `${shortTime(census.at)}${sampled}`],
     ...restoreFacts(dedup),
   ]);
