@@ -19,7 +19,7 @@ export interface FrameBytesOptions {
   readonly frameSizes: (segment: number) => Promise<Pick<FrameSizes, "bytesOf"> | undefined>;
   /** Of an average frame, as far as it is known. */
   readonly averageFrameBytes: (segment: number) => Promise<number>;
-  /** Awaited for every segment, and after some thousand frames. */
+  /** Awaited before and after a segment is read, and after some thousand frames. */
   readonly pause: () => Promise<void>;
 }
 
@@ -79,6 +79,7 @@ export async function frameBytesOf(
     await options.pause();
     const exact = isExact ? await options.frameSizes(segment) : undefined;
     const average = exact === undefined ? await options.averageFrameBytes(segment) : 0;
+    await options.pause();
     const sharers = sharersOf(frames);
     for (const { offset8, firstBranch, isUnique } of frames) {
       const part = (exact?.bytesOf(offset8) ?? 0) / (sharers.get(offset8) ?? 1);
@@ -105,6 +106,7 @@ export async function sharedOut(options: ShareOptions, survey: Survey): Promise<
     const neededCount = frames.length * survey.scale;
     const shares = await sharesOf(segment, { isExact, neededCount });
     if (shares === undefined) continue;
+    await pause();
     const weights = weightsOf(frames, shares.weightOf, areGreedy.length);
     let left = shares.sizeBytes;
     for (const [owner, isGreedy] of areGreedy.entries()) {
