@@ -202,7 +202,7 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "varve retention db --inherit", effect: "as all the others again" },
     ],
     exits: ["notFound", "unavailable"],
-    json: "{everyWriteMs, hourlyMs, dailyMs, weeklyMs, monthlyMs}: 0 for none, null for all; of a volume also isInherited. With --dry-run: {volume?, at, retentionNow, retention, historyBytes, freedBytes, isEstimated, volumes: [{name, id, isRemoved, isForgotten, everyWriteFrom?: {lsn, at}, everyWriteFromThen?, keptCount, keptCountThen, goneCount}], goneMoments: [{lsn, at}], goneMomentCount, snapshotCount, viewCount, cloneCount, isBeyondPast}, with at most the newest 1000 of goneMoments",
+    json: "{everyWriteMs, hourlyMs, dailyMs, weeklyMs, monthlyMs}: 0 for none, null for all; of a volume also isInherited; of the pool also historyBytes and historyAt, once that was counted. With --dry-run: {volume?, at, retentionNow, retention, historyBytes, freedBytes, isEstimated, volumes: [{name, id, isRemoved, isForgotten, everyWriteFrom?: {lsn, at}, everyWriteFromThen?, keptCount, keptCountThen, goneCount}], goneMoments: [{lsn, at}], goneMomentCount, snapshotCount, viewCount, cloneCount, isBeyondPast}, with at most the newest 1000 of goneMoments",
     seeAlso: ["varve-gc(1)", "varve-set(1)", "varve-stats(1)"],
   },
   {

@@ -16,6 +16,9 @@ export interface Printed {
   readonly json: unknown;
 }
 
+// Each command's output listens there, and a test runs many commands.
+process.stdout.setMaxListeners(100);
+
 class KeptOutput extends Output {
   readonly lines: string[] = [];
   readonly notes: string[] = [];

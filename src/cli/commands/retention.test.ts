@@ -73,6 +73,22 @@ test("without a wish it says what goes next, and a longer one brings nothing bac
   equal(lines.at(-1), "What was let go before doesn't come back: history only grows from here on.");
 });
 
+test("what history holds is shown beside what holds, as it was counted last, and not with a new one", async () => {
+  const { operations, pool } = daemon();
+  const { lines, json } = await runCommand(retention, operations);
+  deepEqual(lines, [
+    "all: every write is kept",
+    "history holds 1.0 KiB that only the past needs, counted 2001-09-09 01:46:40",
+  ]);
+  equal(json, undefined);
+  const shown = (await runCommand(retention, operations, ["--json"])).json;
+  equal((shown as { historyBytes?: number }).historyBytes, 1024);
+  const set = await runCommand(retention, operations, ["--every-write=1h"]);
+  deepEqual(set.lines, ["every write of the last 1 h is kept"]);
+  pool.historySpace = undefined;
+  equal((await runCommand(retention, operations)).lines.length, 1);
+});
+
 test("programs get all of it", async () => {
   const { operations } = daemon();
   const words = [...WORDS, "--hourly=7d", "--json"];

@@ -10,7 +10,7 @@ import { StorageError } from "../../base/errors.ts";
 import type { CommandContext } from "../command.ts";
 import type { DaemonClient } from "../daemon-client.ts";
 import { previewOf, printPreview } from "../retention-preview.ts";
-import { formatRetention, retentionOf, spanOf } from "../values.ts";
+import { formatRetention, historyText, retentionOf, spanOf } from "../values.ts";
 
 const SPANS = {
   "every-write": "everyWriteMs",
@@ -42,12 +42,19 @@ export async function run(context: CommandContext): Promise<undefined> {
     else output.line(`${formatRetention(retention)}${isInherited ? " (as the pool says)" : ""}`);
     return;
   }
-  const { retention } =
-    wanted === undefined || wanted === null
-      ? await daemon.call("getPool", {})
-      : await daemon.call("setPool", { retention: wanted });
-  if (context.isJson) output.json(retention);
-  else output.line(formatRetention(retention));
+  const isShown = wanted === undefined || wanted === null;
+  const pool = isShown
+    ? await daemon.call("getPool", {})
+    : await daemon.call("setPool", { retention: wanted });
+  const { retention, historyBytes, historyAt } = pool;
+  // What it holds was counted under the retention before, if this is a new one.
+  const isCounted = isShown && historyBytes !== undefined && historyAt !== undefined;
+  if (context.isJson)
+    output.json(isCounted ? { ...retention, historyBytes, historyAt } : retention);
+  else {
+    output.line(formatRetention(retention));
+    if (isCounted) output.line(`history holds ${historyText(historyBytes, historyAt)}`);
+  }
 }
 
 async function ofVolume(
