@@ -9,6 +9,7 @@ import { resolveReference, type Schema, violations } from "../../test/conformanc
 import { ERRORS } from "../base/errors.ts";
 import { openApiDocument } from "./openapi.ts";
 import {
+  DIFF_PATH,
   EVENTS_PATH,
   METRICS_PATH,
   OPENAPI_PATH,
@@ -35,8 +36,12 @@ const operations = Object.values(document.paths).flatMap((methods) => Object.val
 test("every operation of the table is described once, with the streams and texts beside it", () => {
   const ids = operations.map(({ operationId }) => operationId);
   deepEqual([...new Set(ids)].sort(), [...ids].sort());
-  deepEqual(ids.sort(), [...OPERATION_NAMES, "streamEvents", "getMetrics", "getOpenApi"].sort());
-  for (const path of [EVENTS_PATH, METRICS_PATH, OPENAPI_PATH]) ok(document.paths[path]?.get);
+  deepEqual(
+    ids.sort(),
+    [...OPERATION_NAMES, "streamEvents", "streamDiff", "getMetrics", "getOpenApi"].sort(),
+  );
+  for (const path of [EVENTS_PATH, DIFF_PATH, METRICS_PATH, OPENAPI_PATH])
+    ok(document.paths[path]?.get);
 });
 
 test("every path parameter is declared and every operation has a success and errors", () => {

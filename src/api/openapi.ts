@@ -7,6 +7,8 @@
 import { type ErrorCode, spell } from "../base/errors.ts";
 import {
   COMMON_ERRORS,
+  DIFF_PATH,
+  DIFF_QUERY,
   EVENTS_PATH,
   METRICS_PATH,
   OPENAPI_PATH,
@@ -15,7 +17,7 @@ import {
   type OperationRow,
   PATH_PARAMETER,
 } from "./operations.ts";
-import { name, object, reference, SCHEMAS, type Schema } from "./schemas.ts";
+import { name, object, reference, SCHEMAS, type Schema, type SchemaName } from "./schemas.ts";
 
 type Json = Record<string, unknown>;
 
@@ -28,6 +30,7 @@ export function openApiDocument(version: string): Json {
     paths[row.path] = methods;
   }
   paths[EVENTS_PATH] = { get: EVENTS };
+  paths[DIFF_PATH] = { get: DIFF };
   paths[METRICS_PATH] = { get: METRICS };
   paths[OPENAPI_PATH] = { get: DESCRIPTION };
   return {
@@ -60,12 +63,7 @@ function describe(operationId: string, row: OperationRow): Json {
       required: true,
       schema: name,
     })),
-    ...Object.entries(row.query ?? {}).map(([key, schema]) => ({
-      name: key.replace(/\?$/, ""),
-      in: "query",
-      required: !key.endsWith("?"),
-      schema,
-    })),
+    ...parametersOf(row.query ?? {}),
   ];
   return {
     operationId,
@@ -81,6 +79,15 @@ function describe(operationId: string, row: OperationRow): Json {
         : errorResponses([...row.errors, ...COMMON_ERRORS])),
     },
   };
+}
+
+function parametersOf(query: Readonly<Record<string, Schema>>): Json[] {
+  return Object.entries(query).map(([key, schema]) => ({
+    name: key.replace(/\?$/, ""),
+    in: "query",
+    required: !key.endsWith("?"),
+    schema,
+  }));
 }
 
 function errorResponses(codes: readonly ErrorCode[]): Json {
@@ -118,6 +125,31 @@ const EVENTS: Json = {
       content: { "application/x-ndjson": { schema: reference("Event") } },
     },
     ...errorResponses(COMMON_ERRORS),
+  },
+};
+
+const DIFF: Json = {
+  operationId: "streamDiff",
+  summary: "What differs between two moments, of whichever volumes, as lines of JSON",
+  parameters: parametersOf(DIFF_QUERY),
+  responses: {
+    200: {
+      description:
+        "which moments were compared; then what differs, in order, each line of one kind; then the sums. Without the last line it was cut short; an error on the way is a line",
+      content: {
+        "application/x-ndjson": {
+          schema: {
+            anyOf: ["DiffHead", "DiffExtents", "DiffEnd", "ErrorBody"].map((one) =>
+              reference(one as SchemaName),
+            ),
+          },
+        },
+      },
+    },
+    ...errorResponses([
+      ...(["MOMENT_INVALID", "VOLUME_NOT_FOUND", "MOMENT_NOT_FOUND", "MOMENT_GONE"] as const),
+      ...COMMON_ERRORS,
+    ]),
   },
 };
 

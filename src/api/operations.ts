@@ -28,6 +28,7 @@ import {
   VOLUME_BYTES_MIN,
   VOLUME_BYTES_STEP,
   volumeBytes,
+  volumeMoment,
   whenFull,
 } from "./schemas.ts";
 import type { OperationName, OperationTypes } from "./types.ts";
@@ -381,8 +382,17 @@ export const OPERATION_NAMES: readonly OperationName[] = Object.keys(OPERATIONS)
 
 /** Doors beyond the table: streams and texts. */
 export const EVENTS_PATH = "/v1/events";
+export const DIFF_PATH = "/v1/diff";
 export const METRICS_PATH = "/metrics";
 export const OPENAPI_PATH = "/openapi.json";
+
+/** Of a difference: see src/api/diff.ts. */
+export const DIFF_QUERY: Readonly<Record<string, Schema>> = {
+  from: volumeMoment,
+  to: volumeMoment,
+  "offset?": byteCount,
+  "length?": byteCount,
+};
 
 /** In a path. */
 export const PATH_PARAMETER: RegExp = /\{(\w+)\}/g;

@@ -6,6 +6,7 @@
 
 import { ERRORS } from "../base/errors.ts";
 import { NAME_LENGTH_MAX, NAME_PATTERN } from "../base/names.ts";
+import { DIFF_KINDS } from "./diff.ts";
 
 export type Schema = Readonly<Record<string, unknown>>;
 
@@ -123,6 +124,8 @@ export const historyFloor: Schema = {
 export const keep: Schema = { type: "integer", minimum: 1, maximum: RETENTION_MS_MAX };
 /** As people write it: "-10m", "#123". */
 export const moment: Schema = { type: "string", minLength: 1, maxLength: 128 };
+/** VOLUME@MOMENT, or a volume, which means now. */
+export const volumeMoment: Schema = { type: "string", minLength: 1, maxLength: 200 };
 
 /** In a query. */
 export const stepMs: Schema = {
@@ -302,6 +305,14 @@ const changes = object({
   changes: list(object({ ...place, offsetBytes: bytes, lengthBytes: bytes, isBranch: boolean })),
   isMore: { ...boolean, description: "there are older ones" },
   knownFromLsn: { ...count, description: "of what came before nothing is known" },
+});
+
+const diffMoment = object({
+  volume: { ...name, description: "its name then" },
+  stableName: { ...string, description: 'what always means it: "db@#123"' },
+  lsn: count,
+  at: time,
+  sizeBytes: bytes,
 });
 
 const error = object({
@@ -528,6 +539,30 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
   }),
   History: history,
   Changes: changes,
+  DiffHead: object({
+    from: diffMoment,
+    to: diffMoment,
+    offsetBytes: { ...bytes, description: "where what was compared begins" },
+    lengthBytes: bytes,
+  }),
+  DiffExtents: object({
+    kind: {
+      type: "string",
+      enum: DIFF_KINDS,
+      description: "what the later moment has there: data, written zeros, or nothing",
+    },
+    extents: { ...list(count), description: "offset and length of each, in bytes" },
+  }),
+  DiffEnd: object({
+    extentCount: count,
+    dataBytes: bytes,
+    zeroBytes: bytes,
+    holeBytes: bytes,
+    untoldBytes: {
+      ...bytes,
+      description: "of them, what damage keeps from telling whether it changed",
+    },
+  }),
   Snapshot: snapshot,
   SnapshotList: object({ snapshots: list({ $ref: "#/components/schemas/Snapshot" }) }),
   RetentionPreview: retentionPreview,
@@ -571,6 +606,9 @@ export type SchemaName =
   | "Moment"
   | "History"
   | "Changes"
+  | "DiffHead"
+  | "DiffExtents"
+  | "DiffEnd"
   | "Snapshot"
   | "SnapshotList"
   | "RetentionPreview"

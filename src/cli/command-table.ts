@@ -309,6 +309,50 @@ export const COMMANDS: readonly CommandRow[] = [
     seeAlso: ["varve-history(1)", "varve-resolve(1)"],
   },
   {
+    name: "diff",
+    summary: "list what differs between two moments",
+    description: [
+      "The ranges whose content differs, in blocks of 4 KiB, and what the second moment has there: data, zero (zeros that were written) or hole (trimmed, or never written). A block that was written and written back is no difference, and neither is one that was trimmed where there were only zeros. A volume without a moment means now, and one moment alone is compared with now.",
+      "The moments may be of any volumes: before and after a rewind, of a clone and of what it was cloned from, of two that have nothing in common. It takes time for what changed, not for the size of the volumes. Where one is larger, what lies behind the end of the other is compared with nothing.",
+      "--map shows where in the volume the differences are. --cbt-map writes a byte for each piece of the volume, as blksnap readcbtmap does: the number of the last step in which it changed, 0 for none; with a third moment and more, each is a step from the one before.",
+      "What can't be read because the disk is damaged counts as different, and is said at the end.",
+    ],
+    arguments: [
+      {
+        name: "VOLUME@MOMENT",
+        help: "What is compared with the next: db@v1, db@-1h, or db for now",
+        isVariadic: true,
+        completes: "volume",
+      },
+    ],
+    options: [
+      { name: "map", help: "A picture of the volume instead of the list" },
+      { name: "cbt-map", value: "FILE", help: "Write a map with a byte for each piece" },
+      {
+        name: "granularity",
+        value: "SIZE",
+        help: "Bytes of a piece in it: a power of two from 4K up",
+        standard: "64K",
+      },
+      { name: "force", help: "Replace an existing file" },
+    ],
+    examples: [
+      { command: "varve diff db@before-upgrade", effect: "what the upgrade changed" },
+      { command: "varve diff db@-1h db@-10m --map", effect: "where fifty minutes of writes went" },
+      {
+        command: "varve diff db@v1 copy",
+        effect: "a volume that was cloned from v1, as it is now",
+      },
+      {
+        command: "varve diff db@v1 db@v2 db --cbt-map changed.map",
+        effect: "1 where it changed by v2, 2 where it changed since",
+      },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "{from: {volume, stableName, lsn, at, sizeBytes}, to, offsetBytes, lengthBytes, extents: [{offsetBytes, lengthBytes, kind}], extentCount, dataBytes, zeroBytes, holeBytes, untoldBytes}; a line for each extent. With --cbt-map {file, granularityBytes, sizeBytes, steps: [{from, to, extentCount, dataBytes, …}]}",
+    seeAlso: ["varve-when(1)", "varve-history(1)", "varve-export(1)"],
+  },
+  {
     name: "bisect",
     summary: "find the write that broke a volume",
     description: [

@@ -5,7 +5,8 @@
 // daemon, since that is what the user has to do next.
 
 import { join } from "node:path";
-import { EVENTS_PATH, requestFor } from "../api/operations.ts";
+import type { DiffAsked, DiffEndJson, DiffExtentsJson, DiffHeadJson } from "../api/diff.ts";
+import { DIFF_PATH, EVENTS_PATH, requestFor } from "../api/operations.ts";
 import type { ErrorBody, EventJson, OperationName, OperationTypes } from "../api/types.ts";
 import { ERRORS, StorageError } from "../base/errors.ts";
 import { type HttpRequest, linesOverSocket, requestOverSocket } from "../host/node/http-client.ts";
@@ -41,10 +42,27 @@ export class DaemonClient {
   /** The latest events, then, with `isFollowed`, those to come, until the daemon ends. */
   async *events(isFollowed: boolean): AsyncGenerator<EventJson, void, undefined> {
     const path = isFollowed ? `${EVENTS_PATH}?follow=true` : EVENTS_PATH;
+    yield* this.#lines<EventJson>(path);
+  }
+
+  /** What differs between two moments, a line at a time: first which they are, last the sums (src/api/diff.ts). */
+  async *diff({
+    from,
+    to,
+  }: Pick<DiffAsked, "from" | "to">): AsyncGenerator<
+    DiffHeadJson | DiffExtentsJson | DiffEndJson,
+    void,
+    undefined
+  > {
+    const query = `from=${encodeURIComponent(from)}&to=${encodeURIComponent(to)}`;
+    yield* this.#lines<DiffHeadJson | DiffExtentsJson | DiffEndJson>(`${DIFF_PATH}?${query}`);
+  }
+
+  async *#lines<T extends object>(path: string): AsyncGenerator<T, void, undefined> {
     const lines = linesOverSocket(this.#request({ method: "GET", path, body: undefined }));
     try {
       for await (const line of lines) {
-        const value = this.#parse(line) as EventJson | ErrorBody;
+        const value = this.#parse(line) as T | ErrorBody;
         if ("error" in value) throw errorOf(0, line);
         yield value;
       }

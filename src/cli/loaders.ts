@@ -15,6 +15,7 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   snapshot: () => import("./commands/snapshot.ts"),
   snapshots: () => import("./commands/snapshots.ts"),
   history: () => import("./commands/history.ts"),
+  diff: () => import("./commands/diff.ts"),
   when: () => import("./commands/when.ts"),
   bisect: () => import("./commands/bisect.ts"),
   resolve: () => import("./commands/resolve.ts"),

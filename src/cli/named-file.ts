@@ -7,6 +7,7 @@
 import { basename, dirname } from "node:path";
 import { type ErrorCode, StorageError } from "../base/errors.ts";
 import { openDirectory } from "../host/node/directory.ts";
+import { PROCESS_ID } from "../host/node/process-usage.ts";
 import { fileKind } from "../host/node/text-file.ts";
 import type { DiskFile } from "../host/ports.ts";
 
@@ -85,4 +86,32 @@ export async function checkPlaceFor(image: string): Promise<void> {
   throw new StorageError("IMAGE_NOT_FOUND", `${what}: there is no directory "${place}"`, {
     hint: `make it first: mkdir -p ${place}`,
   });
+}
+
+/** Writes a file that has its name only when it is complete and durable. Throws IMAGE_EXISTS unless it may be replaced. */
+export async function writeNamed(
+  named: { readonly what: string; readonly path: string; readonly isForced: boolean },
+  write: (file: DiskFile) => Promise<void>,
+): Promise<void> {
+  const { path, isForced } = named;
+  const what = `${named.what} "${path}": not written`;
+  if ((await opening(what, () => fileKind(path))) !== "missing" && !isForced)
+    throw new StorageError("IMAGE_EXISTS", `${what}: it exists`);
+  await checkPlaceFor(path);
+  const directory = await opening(what, () => openDirectory(dirname(path)));
+  const draft = `.${basename(path)}.${PROCESS_ID}.partial`;
+  const file = await opening(what, () => directory.open(draft, "create"));
+  try {
+    try {
+      await write(file);
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
+    await directory.rename(draft, basename(path));
+    await directory.sync();
+  } catch (error) {
+    await directory.remove(draft);
+    throw error;
+  }
 }

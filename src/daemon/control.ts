@@ -6,6 +6,7 @@
 // must not wait for. Requests that are early wait for it.
 
 import { join } from "node:path";
+import type { DiffSource } from "../api/diff.ts";
 import type { EventSource, Operations } from "../api/types.ts";
 import { StorageError } from "../base/errors.ts";
 import { type HttpListener, listenHttp } from "../host/node/http-listener.ts";
@@ -26,6 +27,7 @@ export interface ControlOptions {
   readonly directory: string;
   readonly operations: Operations;
   readonly events: EventSource;
+  readonly diffs: DiffSource;
   readonly version: string;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -78,12 +80,13 @@ export async function startControl(options: ControlOptions): Promise<Control> {
 async function loadDoor({
   operations,
   events,
+  diffs,
   version,
   logger,
   onBug,
 }: ControlOptions): Promise<ControlDoor> {
   const { createControlDoor } = await import("../http/control-door.ts");
-  return createControlDoor({ operations, events, version, logger, onBug });
+  return createControlDoor({ operations, events, diffs, version, logger, onBug });
 }
 
 async function readToken(path: string): Promise<string> {

@@ -34,6 +34,7 @@ import type { Pool } from "../pool/pool.ts";
 import { VolumeCatalog } from "./catalog.ts";
 import { ClientRegistry } from "./clients.ts";
 import { type Control, startControl } from "./control.ts";
+import { createDiffSource } from "./diff-source.ts";
 import { EventLog } from "./event-log.ts";
 import { LeveledLogger } from "./leveled-logger.ts";
 import { type NbdDoor, startNbdDoor } from "./nbd-door.ts";
@@ -179,6 +180,7 @@ class Daemon implements RunningDaemon {
       directory,
       operations,
       events: this.#events,
+      diffs: createDiffSource(pool),
       version: productVersion(),
       clock,
       logger,

@@ -34,6 +34,7 @@ before(async () => {
   door = await createControlDoor({
     operations: daemon.operations,
     events: daemon.events,
+    diffs: daemon.diffs,
     version: "1.2.3",
     logger: daemon.logger,
     onBug: (error) => bugs.push(error),
@@ -331,6 +332,87 @@ test("a client that doesn't read its events is cut off", async () => {
   await closed;
   equal(response.complete, false);
   ok(countBytes < (countSent * text.length) / 2, `${countBytes} bytes came through`);
+});
+
+test("a difference comes as lines that keep the contract, and a wrong question as an error", async () => {
+  await daemon.pool.createVolume("disk", 1 << 30);
+  const { lsn } = await daemon.past.resolve("disk", { kind: "now" });
+  daemon.past.headLsn += 9000;
+  const { status, text } = await ask("GET", `/v1/diff?from=disk%40%23${lsn}&to=disk&offset=4096`);
+  equal(status, 200);
+  ok(text.endsWith("\n"));
+  const lines = text.trim().split("\n");
+  keeps("DiffHead", JSON.parse(lines[0] ?? ""));
+  keeps("DiffEnd", JSON.parse(lines.at(-1) ?? ""));
+  const told: number[] = [];
+  for (const line of lines.slice(1, -1)) {
+    const { kind, extents } = JSON.parse(line);
+    keeps("DiffExtents", { kind, extents });
+    told.push(...extents);
+  }
+  equal(told.length, 2 * JSON.parse(lines.at(-1) ?? "").extentCount);
+  deepEqual(told.slice(0, 4), [4096, 4096, 4096 + 8192, 4096]);
+  for (const [path, wanted] of [
+    ["/v1/diff?from=disk", 400],
+    ["/v1/diff?from=none&to=disk", 404],
+    ["/v1/diff?from=disk%40last%20week&to=disk", 400],
+    ["/v1/diff?from=disk&to=disk&offset=-1", 400],
+    ["/v1/diff?from=disk&to=disk&step=1", 400],
+  ] as const)
+    equal((await ask("GET", path)).status, wanted, path);
+});
+
+test("a difference that fails on the way ends with the error as a line", async () => {
+  const diff = daemon.past.diff;
+  daemon.past.diff = async (_from, _to, _range, visitor) => {
+    await visitor.room?.();
+    throw new StorageError("DISK_IO", "index: not read: EIO");
+  };
+  try {
+    const { status, text } = await ask("GET", "/v1/diff?from=disk&to=disk");
+    equal(status, 200);
+    keeps("ErrorBody", JSON.parse(text.trim().split("\n").at(-1) ?? ""));
+    match(text, /"DISK_IO"/);
+  } finally {
+    daemon.past.diff = diff;
+  }
+});
+
+test("a difference goes out no faster than it is read, and ends when its reader goes", async () => {
+  const diff = daemon.past.diff;
+  let toldCount = 0;
+  const ended = Promise.withResolvers<void>();
+  daemon.past.diff = async (from, to, _range, visitor) => {
+    const summary = await diff.call(
+      daemon.past,
+      from,
+      to,
+      { offsetBytes: 0, lengthBytes: 0 },
+      visitor,
+    );
+    while (visitor.extent(toldCount * 8192, 4096, "data")) {
+      toldCount += 1;
+      await visitor.room?.();
+    }
+    ended.resolve();
+    return { ...summary, nextOffsetBytes: 1 };
+  };
+  try {
+    const outgoing = request({ socketPath, path: "/v1/diff?from=disk&to=disk" }, (response) => {
+      response.pause();
+    });
+    outgoing.on("error", () => undefined).end();
+    let before = -1;
+    while (toldCount !== before || toldCount < 1000) {
+      before = toldCount;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    ok(toldCount < 1e6, `${toldCount} extents wait for a reader`);
+    outgoing.destroy();
+    await ended.promise;
+  } finally {
+    daemon.past.diff = diff;
+  }
 });
 
 test("metrics name every counter once, in Prometheus's spelling", async () => {

@@ -15,10 +15,12 @@ import {
   type RawReplyDefaultExpression,
   type RawRequestDefaultExpression,
 } from "fastify";
+import type { DiffSource } from "../api/diff.ts";
 import { openApiDocument } from "../api/openapi.ts";
 import {
   bodySchema,
   checkInput,
+  DIFF_PATH,
   EVENTS_PATH,
   METRICS_PATH,
   OPENAPI_PATH,
@@ -32,6 +34,7 @@ import type { ErrorBody, EventSource, HealthJson, Operations } from "../api/type
 import { AssertionError } from "../base/assert.ts";
 import { StorageError, spell } from "../base/errors.ts";
 import type { Logger } from "../host/ports.ts";
+import { streamDiffs } from "./diff-stream.ts";
 import { streamEvents } from "./event-stream.ts";
 import { Metrics } from "./metrics.ts";
 import { hasToken } from "./token.ts";
@@ -42,6 +45,7 @@ const BODY_BYTES_MAX = 64 * 1024;
 export interface ControlDoorOptions {
   readonly operations: Operations;
   readonly events: EventSource;
+  readonly diffs: DiffSource;
   readonly version: string;
   readonly logger: Logger;
   /** A broken invariant came up in a handler: stop the process, don't return. */
@@ -95,6 +99,7 @@ export async function createControlDoor(options: ControlDoorOptions): Promise<Co
   });
   for (const operation of OPERATION_NAMES) addOperation(app, operation, options.operations);
   const streams = streamEvents(app, EVENTS_PATH, options.events);
+  const diffs = streamDiffs(app, DIFF_PATH, options);
   const metrics = new Metrics(options.version);
   app.get(METRICS_PATH, async (_request, reply) => {
     const text = await metrics.render(await options.operations.getStatistics({}));
@@ -110,6 +115,7 @@ export async function createControlDoor(options: ControlDoorOptions): Promise<Co
     },
     close: async () => {
       streams.end();
+      diffs.end();
       await app.close();
     },
   };

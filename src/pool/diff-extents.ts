@@ -18,6 +18,8 @@ const UNTOLD = 4;
 export interface DiffExtentsOptions {
   readonly comparison: FrameComparison;
   readonly visitor: DiffVisitor;
+  /** Requests come between. */
+  readonly pause: () => Promise<void>;
   /** Bytes [offsetBytes, endBytes) are told. */
   readonly offsetBytes: number;
   readonly endBytes: number;
@@ -26,6 +28,8 @@ export interface DiffExtentsOptions {
 }
 
 const ENTRIES_FIRST = 256;
+/** Told between two turns of the event loop. */
+const SLICE_ENTRIES = 4096;
 
 export class DiffExtents {
   readonly #options: DiffExtentsOptions;
@@ -86,9 +90,11 @@ export class DiffExtents {
 
   /** Tells all that was added, but for an extent that may still grow. */
   async flush(): Promise<void> {
-    await this.#options.comparison.compare(this.#pairs, this.#pairCount, this.#results);
+    const { comparison, pause } = this.#options;
+    await comparison.compare(this.#pairs, this.#pairCount, this.#results);
     let pair = 0;
     for (let at = 0; at < this.#entryCount && !this.isEnough; at++) {
+      if (at % SLICE_ENTRIES === SLICE_ENTRIES - 1) await pause();
       const first = this.#firsts[at] as number;
       const count = this.#counts[at] as number;
       const mark = this.#kinds[at] as number;

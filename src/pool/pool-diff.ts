@@ -45,7 +45,11 @@ export class PoolDiff {
     range: DiffRange,
     visitor: DiffVisitor,
   ): Promise<DiffSummary> {
-    const { pinHistory, catalog, past, pause } = this.#options;
+    const { pinHistory, catalog, past } = this.#options;
+    const pause = async (): Promise<void> => {
+      await this.#options.pause();
+      await visitor.room?.();
+    };
     const unpins: (() => void)[] = [];
     try {
       // At once: the newest moment may be one of the past in the next turn.
@@ -55,7 +59,7 @@ export class PoolDiff {
       const gone = [from, to].find(({ lsn }) => !past.reaches(lsn));
       if (gone !== undefined) throw viewGone(gone, this.#options.reached);
       const { branches } = catalog();
-      const comparison = new FrameComparison(this.#options);
+      const comparison = new FrameComparison({ ...this.#options, pause });
       const sources = { branches, past, pause, comparison, changed: this.#changed };
       return await diffMoments(sources, { from, to, ...range }, visitor);
     } finally {

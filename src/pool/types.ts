@@ -412,6 +412,8 @@ export interface DiffVisitor {
   extent(offsetBytes: number, lengthBytes: number, kind: DiffKind): boolean;
   /** So many are wanted, at most: then no more is looked up at once. */
   readonly extentsMax?: number;
+  /** Called again and again; ends when more can be taken. */
+  readonly room?: () => Promise<void> | undefined;
 }
 
 export interface DiffSummary {

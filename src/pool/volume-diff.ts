@@ -53,7 +53,14 @@ export async function diffMoments(
     endPage: Math.ceil(end / PAGE_BLOCKS),
   });
   const entriesMax = Math.min(ENTRIES_MAX, visitor.extentsMax ?? ENTRIES_MAX);
-  const extents = new DiffExtents({ comparison, visitor, offsetBytes, endBytes, entriesMax });
+  const extents = new DiffExtents({
+    comparison,
+    pause,
+    visitor,
+    offsetBytes,
+    endBytes,
+    entriesMax,
+  });
   while (!extents.isEnough && (await pages.next())) {
     const block = pages.page * PAGE_BLOCKS;
     const inPage = {

@@ -3,9 +3,11 @@
 // The daemon's parts over a small pool, put together as daemon.ts does it, but without sockets, files and
 // a process: for tests of operations, catalog and control door.
 
+import type { DiffSource } from "../../src/api/diff.ts";
 import type { Operations } from "../../src/api/types.ts";
 import { VolumeCatalog } from "../../src/daemon/catalog.ts";
 import { ClientRegistry } from "../../src/daemon/clients.ts";
+import { createDiffSource } from "../../src/daemon/diff-source.ts";
 import { EventLog } from "../../src/daemon/event-log.ts";
 import { createOperations } from "../../src/daemon/operations.ts";
 import { createClock } from "../../src/host/node/clock.ts";
@@ -19,6 +21,7 @@ export interface SmallDaemon {
   readonly past: SmallPast;
   readonly clients: ClientRegistry;
   readonly events: EventLog;
+  readonly diffs: DiffSource;
   readonly catalog: VolumeCatalog;
   readonly operations: Operations;
   readonly logger: Logger;
@@ -71,5 +74,6 @@ export function smallDaemon(): SmallDaemon {
     const hangUp = (): void => void hungUp.push(exportName);
     return (await catalog.find(exportName)).open({ identity, hangUp });
   };
-  return { pool, past, clients, events, catalog, operations, logger, hungUp, attach };
+  const diffs = createDiffSource(past);
+  return { pool, past, clients, events, diffs, catalog, operations, logger, hungUp, attach };
 }

@@ -4,15 +4,11 @@
 // replay. Reads the pool's files like the other log commands, with or without a daemon. A file takes its name
 // when it is complete.
 
-import { basename, dirname } from "node:path";
 import { StorageError } from "../../base/errors.ts";
 import { type Moment, parseMoment, stableName } from "../../base/moment.ts";
 import { checkName } from "../../base/names.ts";
 import { formatSize } from "../../base/units.ts";
 import { createClock } from "../../host/node/clock.ts";
-import { openDirectory } from "../../host/node/directory.ts";
-import { PROCESS_ID } from "../../host/node/process-usage.ts";
-import { fileKind } from "../../host/node/text-file.ts";
 import { createZstd } from "../../host/node/zstd.ts";
 import { TransactionLogWriter } from "../../image/transaction-log-writer.ts";
 import { READER_MEMORY_BYTES } from "../../log/log-dump.ts";
@@ -20,7 +16,7 @@ import { type PastMoment, type PastSource, RecordedPast } from "../../pool/recor
 import { tellEvents } from "../../pool/volume-events.ts";
 import { BlockMemory, shapeOf } from "../../reduce/block-memory.ts";
 import { type CommandContext, required } from "../command.ts";
-import { checkPlaceFor, opening } from "../named-file.ts";
+import { writeNamed } from "../named-file.ts";
 import { openOfflinePool } from "../offline-pool.ts";
 import { counted } from "../values.ts";
 
@@ -130,32 +126,15 @@ async function writeTo(
     await sink.flush();
     return;
   }
-  const what = `log "${path}": not written`;
-  if ((await opening(what, () => fileKind(path))) !== "missing" && !context.flag("force"))
-    throw new StorageError("IMAGE_EXISTS", `${what}: it exists`);
-  await checkPlaceFor(path);
-  const directory = await opening(what, () => openDirectory(dirname(path)));
-  const draft = `.${basename(path)}.${PROCESS_ID}.partial`;
-  const file = await opening(what, () => directory.open(draft, "create"));
-  try {
+  await writeNamed({ what: "log", path, isForced: context.flag("force") }, async (file) => {
     let position = 0;
     const sink = new Buffered(async (bytes) => {
       await file.write(bytes, position);
       position += bytes.length;
     });
-    try {
-      await write((bytes) => sink.add(bytes));
-      await sink.flush();
-      await file.datasync();
-    } finally {
-      await file.close();
-    }
-    await directory.rename(draft, basename(path));
-    await directory.sync();
-  } catch (error) {
-    await directory.remove(draft);
-    throw error;
-  }
+    await write((bytes) => sink.add(bytes));
+    await sink.flush();
+  });
 }
 
 /** Gathers small pieces. */
