@@ -60,7 +60,7 @@ export interface CollectorOptions extends LogFiles {
   /** What is promised of the past. With all of it nothing is garbage, but frames may move. */
   readonly history: () => History;
   /** What `history` says can be read until the returned function is called. */
-  readonly pinHistory: () => () => void;
+  readonly pinHistory: () => Promise<() => void>;
   /** How many moments were pinned so far that `history` then may not have known of. */
   readonly pinsSoFar: () => number;
   /** No recovery reads segments below this one. */

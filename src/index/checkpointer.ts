@@ -143,6 +143,7 @@ export class Checkpointer {
   #running: Promise<void> | undefined;
   #isSlotBegun = false;
   #pinCount = 0;
+  #choice: Promise<void> | undefined;
   checkpointCount = 0;
   indexBytes = 0;
   /** LSN of the newest checkpoint's cut. */
@@ -186,8 +187,17 @@ export class Checkpointer {
     return this.#running;
   }
 
+  /**
+   * While what history goes on needing is chosen and not yet written down: a claim on a moment that is made meanwhile would
+   * come too late. Never rejects.
+   */
+  get choice(): Promise<void> | undefined {
+    return this.#choice;
+  }
+
   /** Until the returned function is called no checkpoint lets go of a base or a list: somebody reads one. */
-  pinHistory(): () => void {
+  async pinHistory(): Promise<() => void> {
+    while (this.#choice !== undefined) await this.#choice;
     this.#pinCount += 1;
     return () => {
       this.#pinCount -= 1;
@@ -244,7 +254,7 @@ export class Checkpointer {
       work.tables = await this.#writeRelocations(work);
       for (const directory of [...changed.keys()])
         if (!left.has(directory)) await this.#writeBranch(work, directory);
-      await this.#commit(work, list);
+      await this.#whileChoosing(() => this.#commit(work, list));
       index.repair?.forget(rebuilt);
     } catch (error) {
       for (const [directory, chunks] of changed)
@@ -254,6 +264,17 @@ export class Checkpointer {
       throw error;
     } finally {
       index.isCheckpointing = false;
+    }
+  }
+
+  async #whileChoosing(work: () => Promise<void>): Promise<void> {
+    const choice = Promise.withResolvers<void>();
+    this.#choice = choice.promise;
+    try {
+      await work();
+    } finally {
+      this.#choice = undefined;
+      choice.resolve();
     }
   }
 

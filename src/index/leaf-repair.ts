@@ -40,7 +40,7 @@ export interface LeafRepairOptions {
   readonly past: Past;
   readonly state: () => Readonly<CheckpointState>;
   /** Until the returned function is called no base and no list is let go. */
-  readonly pinHistory: () => () => void;
+  readonly pinHistory: () => Promise<() => void>;
   /** A checkpoint's volumes and branches, without content. Throws POOL_CORRUPT. */
   readonly stateOf: (body: CheckpointBody, isWanted: IsWanted) => PlainState;
   /** A page can't be read, and is about to be rebuilt. */
@@ -124,7 +124,7 @@ export class LeafRepair {
 
   async #run(): Promise<void> {
     this.#isRunning = true;
-    const unpin = this.#options.pinHistory();
+    const unpin = await this.#options.pinHistory();
     while (this.#wanted.size > 0) {
       const wanted = [...this.#wanted.values()];
       this.#wanted = new Map();

@@ -58,6 +58,11 @@ export class HistoryKeeper implements HistoryPolicy {
     return this.#promises;
   }
 
+  /** Nothing was let go yet: nothing is garbage. */
+  get isAll(): boolean {
+    return this.#promises.every(({ fromLsn }) => fromLsn === 0);
+  }
+
   /** Another text when the promise is another one. */
   get standing(): string {
     return this.#promises

@@ -21,6 +21,7 @@ export interface HistoryOfPool {
 }
 
 export function historyOf({ catalog, keeper, state }: HistoryOfPool): History {
+  if (keeper.promises.every(({ fromLsn }) => fromLsn === 0)) return { kind: "all" };
   const fromLsns = new Map<number, number>();
   const moments: KeptMoment[] = [];
   const addMoment = (volume: Volume, lsn: number): void => {
@@ -37,7 +38,6 @@ export function historyOf({ catalog, keeper, state }: HistoryOfPool): History {
     addMoment(volume, fromLsn - 1);
   }
   moments.push(...keeper.readers());
-  if (keeper.promises.every(({ fromLsn }) => fromLsn === 0)) return { kind: "all" };
   // Also of windows that no volume is under: the next one that is made will be.
   const windows = keeper.promises.flatMap(({ fromLsn }) => fromLsn ?? []);
   const start = windows.length === 0 ? undefined : startAt(state, Math.min(...windows));

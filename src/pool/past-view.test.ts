@@ -5,9 +5,10 @@
 
 import { equal, ok, rejects } from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK, noise, PoolRig, sameBytes } from "../../test/crash/memory-rig.ts";
+import { BLOCK, Gate, noise, PoolRig, sameBytes, turns } from "../../test/crash/memory-rig.ts";
 import type { Moment } from "../base/moment.ts";
 import { wholeRetention } from "./catalog-policy.ts";
+import type { ResolvedMoment } from "./types.ts";
 
 const MIB = 1 << 20;
 const HOUR = 3_600_000_000;
@@ -279,5 +280,67 @@ test("what a checkpoint would let go is promised until that checkpoint is durabl
   rig.host.log.onOperation = undefined;
   const again = await PoolRig.open(rig.cutPower());
   await expectAt(again, at(lsn), first);
+  await again.close();
+});
+
+/** A checkpoint that lets go of the moment has chosen so and isn't written yet while `claim` is made. */
+async function claimWhileItIsLetGo<T>(
+  claim: (rig: PoolRig, moment: ResolvedMoment) => Promise<T>,
+): Promise<{ rig: PoolRig; first: Uint8Array; outcome: PromiseSettledResult<T> }> {
+  const rig = await PoolRig.create();
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: HOUR } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const first = noise(1, MIB);
+  await rig.write("a", 0, first);
+  await rig.pool.checkpoint();
+  const moment = await rig.pool.resolve("a", { kind: "now" });
+  for (let round = 0; round < 3; round++) {
+    rig.host.clock.wallOffsetMicros += HOUR / 8;
+    await rig.write("a", 0, noise(10 + round, MIB));
+    await rig.pool.checkpoint();
+  }
+  rig.host.clock.wallOffsetMicros += 3 * HOUR;
+  await rig.write("a", MIB, noise(20, BLOCK));
+  const gate = new Gate();
+  const chosen = new Gate();
+  rig.host.log.onOperation = ({ kind, name }) => {
+    if (kind !== "write" || !name.startsWith("checkpoint-")) return undefined;
+    chosen.open(undefined);
+    return gate.wait;
+  };
+  const checkpoint = rig.pool.checkpoint();
+  await chosen.wait;
+  const claimed = Promise.allSettled([claim(rig, moment)]);
+  await turns(5);
+  rig.host.log.onOperation = undefined;
+  gate.open(undefined);
+  await checkpoint;
+  const [outcome] = await claimed;
+  for (let round = 0; round < 3; round++) {
+    await rig.write("a", 0, noise(30 + round, MIB));
+    await rig.pool.checkpoint();
+    await rig.pool.collect({ isDryRun: false });
+  }
+  return { rig, first, outcome };
+}
+
+test("a view of a moment that is just being let go is refused, or holds for good", async () => {
+  const { rig, first, outcome } = await claimWhileItIsLetGo((rig, moment) =>
+    rig.pool.openView(moment),
+  );
+  if (outcome.status === "rejected") equal(outcome.reason.code, "MOMENT_GONE");
+  else sameBytes(await rig.readDevice(outcome.value.device, 0, MIB), first);
+  await rig.close();
+});
+
+test("a clone of a moment that is just being let go is refused, or holds for good", async () => {
+  const { rig, first, outcome } = await claimWhileItIsLetGo((rig, { lsn }) =>
+    rig.pool.clone("a", at(lsn), "b"),
+  );
+  if (outcome.status === "rejected") equal(outcome.reason.code, "MOMENT_GONE");
+  else sameBytes(await rig.read("b", 0, MIB), first);
+  const again = await PoolRig.open(rig.kill());
+  const names = again.pool.volumes().map(({ name }) => name);
+  equal(names.includes("b"), outcome.status === "fulfilled");
   await again.close();
 });

@@ -47,7 +47,7 @@ import { FingerprintLists, type FingerprintListsOptions } from "../volume/finger
 import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
 import type { Catalog } from "./catalog.ts";
-import { KEEPS_ALL, RETENTION_DEFAULT, wholeRetention } from "./catalog-policy.ts";
+import { RETENTION_DEFAULT, wholeRetention } from "./catalog-policy.ts";
 import type { CatalogRecord, VolumeRecord } from "./catalog-records.ts";
 import { newestState, summaryOf, type Volume } from "./catalog-volume.ts";
 import { Damage } from "./damage.ts";
@@ -359,6 +359,7 @@ export class Pool {
 
   /** The moment as a read-only disk; until it is closed the moment stays. Throws MOMENT_GONE. */
   async openView(moment: ResolvedMoment): Promise<PastView> {
+    while (this.#checkpointer.choice !== undefined) await this.#checkpointer.choice;
     return new PastView({ pool: this, history: this.#reached, keeper: this.#history }, moment);
   }
 
@@ -384,7 +385,7 @@ export class Pool {
     const { memory, index } = this;
     const volume = this.#catalog.lastNamed(name);
     if (volume === undefined) throw noSuchVolume(name, this.#catalog);
-    const unpin = this.#checkpointer.pinHistory();
+    const unpin = await this.#checkpointer.pinHistory();
     try {
       const search = new ChangeSearch({
         ...{ memory, index, runs: this.#runs },
@@ -782,7 +783,7 @@ export class Pool {
       poolSizeBytes: poolSizeBytes ?? setBytes,
       segmentBytes: this.#settings.segmentBytes,
       contentBytes: () => this.#contentBytes(),
-      mayFree: () => this.#promisedHistory().kind !== "all" || this.#reachBeyondFloor() > 0,
+      mayFree: () => !this.#history.isAll || this.#reachBeyondFloor() > 0,
       onEvent: (level, event, fields) => this.#tell(level, event, fields),
     });
     if (poolSizeBytes !== undefined && setBytes !== 0 && poolSizeBytes !== setBytes)
@@ -833,7 +834,7 @@ export class Pool {
     );
     if (this.#identity.log === "new") {
       const retention = { kind: RECORD_KIND.RETENTION_SET, body: RETENTION_DEFAULT };
-      if (RETENTION_DEFAULT !== KEEPS_ALL) await this.#record(() => retention);
+      await this.#record(() => retention);
       await writeIdentity(this.#host.root, { ...this.#identity, log: "begun" });
     }
     this.#reached = new ReachedHistory({
@@ -948,7 +949,7 @@ export class Pool {
       clock: this.#host.clock,
       catalog: () => this.#catalog,
       promise: () => ({
-        isAll: this.#promisedHistory().kind === "all",
+        isAll: this.#history.isAll,
         standing: this.#history.standing,
       }),
       space: this.#space,
@@ -1065,7 +1066,7 @@ export class Pool {
     if (cause !== undefined) throw cause;
     let isWithdrawn = false;
     const changed = await this.#unlessStarved("pool: not changed", () =>
-      this.log.withRoom(() => (isWithdrawn ? undefined : this.#appendRecord(make()))),
+      this.#inTurn(() => (isWithdrawn ? undefined : this.#appendRecord(make()))),
     ).catch((error: unknown) => {
       isWithdrawn = true;
       throw error;
@@ -1073,6 +1074,17 @@ export class Pool {
     assert(changed !== undefined, "only a refused change is withdrawn");
     await this.#unlessStarved("pool: changed, but not durable yet", () => this.log.durable());
     return changed;
+  }
+
+  /** Does the work in a turn in which the log has room, and no checkpoint is choosing what history needs without it. */
+  async #inTurn<T>(work: () => T): Promise<T> {
+    for (;;) {
+      await this.#checkpointer.choice;
+      const done = await this.log.withRoom(() =>
+        this.#checkpointer.choice === undefined ? { value: work() } : undefined,
+      );
+      if (done !== undefined) return done.value;
+    }
   }
 
   /** In one turn; there is room. */
