@@ -169,10 +169,14 @@ export class BlockIndex {
   /** Reads the page that holds `lba` into a slot, unless it is there. Throws POOL_CORRUPT, DISK_IO. */
   load(directory: PageDirectory, lba: number): Promise<void> {
     const page = Math.floor(lba / PAGE_BLOCKS);
-    const key = `${directory.branch}.${page}`;
+    return this.#once(`${directory.branch}.${page}`, () => this.#load(directory, page));
+  }
+
+  /** One at a time of what has the same key: who comes later waits for the one under way. */
+  #once(key: string, work: () => Promise<void>): Promise<void> {
     let loading = this.#loading.get(key);
     if (loading === undefined) {
-      loading = this.#load(directory, page).finally(() => this.#loading.delete(key));
+      loading = work().finally(() => this.#loading.delete(key));
       this.#loading.set(key, loading);
     }
     return loading;
@@ -402,7 +406,10 @@ export class BlockIndex {
         if (origin === undefined) return;
         if (chunk !== undefined && directory.resolved.has(chunkIndex))
           await this.#loadInherited(directory, page);
-        else await this.#resolve(directory, origin, chunkIndex);
+        else
+          await this.#once(`${directory.branch}/${chunkIndex}`, () =>
+            this.#resolve(directory, origin, chunkIndex),
+          );
       } else if (isImage(run)) await this.#loadImage(directory, page);
       else return; // lookup() builds it
     }
@@ -446,11 +453,7 @@ export class BlockIndex {
     if (this.repair === undefined || origin === undefined) throw damage;
     const image = await this.repair.image(leaf, origin, damage);
     if (isMoved()) return;
-    const slot = this.slots.addPage(branch, page);
-    const address = this.slots.addressOf(slot);
-    this.memory.words.set(image, address >>> 2);
-    this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
-    chunk[entry + WORD_SLOT] = slot + 1;
+    this.#putPage({ branch, page }, chunk, image);
   }
 
   /** The same for a page whose image is what the origin holds there. */
@@ -460,7 +463,17 @@ export class BlockIndex {
     const image = await this.inheritedPage(directory, page);
     if (directory.chunks[Math.floor(page / CHUNK_PAGES)] !== chunk) return;
     if (chunk[entry + WORD_RUN] !== INHERITED || chunk[entry + WORD_SLOT] !== 0) return;
-    const slot = this.slots.addPage(directory.branch, page);
+    this.#putPage({ branch: directory.branch, page }, chunk, image);
+  }
+
+  /** The image, and what was changed since, as a page in memory. */
+  #putPage(
+    { branch, page }: Pick<Leaf, "branch" | "page">,
+    chunk: Uint32Array,
+    image: Uint32Array,
+  ): void {
+    const entry = (page % CHUNK_PAGES) * CHUNK_WORDS;
+    const slot = this.slots.addPage(branch, page);
     const address = this.slots.addressOf(slot);
     this.memory.words.set(image, address >>> 2);
     this.ring.apply(chunk[entry + WORD_HEAD] as number, address);
@@ -469,18 +482,6 @@ export class BlockIndex {
 
   /** Puts what the origin has an image of, or nothing, into the chunk's inherited entries. */
   async #resolve(directory: PageDirectory, origin: Origin, chunkIndex: number): Promise<void> {
-    const key = `${directory.branch}/${chunkIndex}`;
-    let resolving = this.#loading.get(key);
-    if (resolving === undefined) {
-      resolving = this.#resolveChunk(directory, origin, chunkIndex).finally(() =>
-        this.#loading.delete(key),
-      );
-      this.#loading.set(key, resolving);
-    }
-    await resolving;
-  }
-
-  async #resolveChunk(directory: PageDirectory, origin: Origin, chunkIndex: number): Promise<void> {
     const places = await this.#pastOf(directory).chunk(origin, chunkIndex);
     if (directory.isRemoved) return;
     directory.resolved.add(chunkIndex);
