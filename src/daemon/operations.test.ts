@@ -237,10 +237,12 @@ test("a pool that fills is warned of, with the commands that give it space", asy
 test("what is set on the pool or a volume is what is asked for, and nothing else", async () => {
   const { pool, operations } = await withVolumes("db");
   const before = await operations.getPool({});
-  const none = { hourlyMs: 0, dailyMs: 0, weeklyMs: 0, monthlyMs: 0 };
-  deepEqual([before.retention, before.poolSizeBytes], [{ everyWriteMs: null, ...none }, 0]);
-  const day = { everyWriteMs: 86_400_000, ...none };
-  const { retention } = await operations.setPool({ retention: { everyWriteMs: 86_400_000 } });
+  const dayMs = 86_400_000;
+  const others = { hourlyMs: 7 * dayMs, dailyMs: 30 * dayMs, weeklyMs: 0, monthlyMs: 0 };
+  const asMade = { everyWriteMs: dayMs, ...others };
+  deepEqual([before.retention, before.poolSizeBytes], [asMade, 0]);
+  const day = { ...asMade, hourlyMs: 0, dailyMs: 0 };
+  const { retention } = await operations.setPool({ retention: { hourlyMs: 0, dailyMs: 0 } });
   deepEqual(retention, day);
   const grown = await operations.setPool({ poolSizeBytes: 2 ** 31 });
   deepEqual([grown.retention, grown.poolSizeBytes], [day, 2 ** 31]);

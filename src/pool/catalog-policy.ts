@@ -16,10 +16,19 @@ export const KEEPS_ALL: Retention = {
   monthlyMicros: 0,
 };
 
-/** What a new pool is told to keep, by a record of its own. */
-export const RETENTION_DEFAULT: Retention = KEEPS_ALL;
+const HOUR_MICROS = 3_600_000_000;
+const DAY_MICROS: number = 24 * HOUR_MICROS;
 
-const HISTORY_FLOOR_DEFAULT_MICROS = 3_600_000_000;
+/** What a new pool is told to keep, by a record of its own. */
+export const RETENTION_DEFAULT: Retention = {
+  everyWriteMicros: DAY_MICROS,
+  hourlyMicros: 7 * DAY_MICROS,
+  dailyMicros: 30 * DAY_MICROS,
+  weeklyMicros: 0,
+  monthlyMicros: 0,
+};
+
+const HISTORY_FLOOR_DEFAULT_MICROS = HOUR_MICROS;
 
 /** What a POOL_SET record sets, and what of it a checkpoint keeps. */
 export type PoolLimits = Omit<PoolPolicy, "retention" | "poolSizeBytes"> & {

@@ -20,7 +20,7 @@ async function fill(rig: PoolRig, from: number): Promise<number> {
 test("a full pool that is grown takes writes again, and is as large after a restart", async () => {
   const rig = await PoolRig.create();
   deepEqual(rig.pool.policy, {
-    retention: wholeRetention({ everyWriteMicros: null }),
+    retention: RETENTION_DEFAULT,
     poolSizeBytes: 0,
     whenFull: "shorten-history",
     historyFloorMicros: 3_600_000_000,

@@ -116,7 +116,7 @@ test("the events between two moments make of the first disk the second", async (
       await rig.pool.createVolume("a", MIB);
       await rig.pool.createVolume("b", MIB);
       let disk = new Uint8Array(MIB);
-      const states = [{ lsn: 2, disk: disk.slice() }];
+      const states = [{ lsn: rig.pool.stats().headLsn - 2, disk: disk.slice() }];
       const homes: Home[] = [];
       for (const { kind, range, seed } of operations) {
         const { offset, length } = range;
@@ -181,13 +181,13 @@ test("events say what was sent: content, zeros, ranges, flushes, each with its L
   deepEqual(
     told.map(({ kind, lsn, offsetBytes, lengthBytes }) => [kind, lsn, offsetBytes, lengthBytes]),
     [
-      ["write", 3, 0, BLOCK],
-      ["zero", 3, BLOCK, 2 * BLOCK],
-      ["write", 3, 3 * BLOCK, 3 * BLOCK],
-      ["trim", 4, 8 * BLOCK, 4 * BLOCK],
-      ["trim", 5, MIB, 512],
-      ["flush", 6, 0, 0],
-      ["trim", 7, MIB, 512],
+      ["write", 4, 0, BLOCK],
+      ["zero", 4, BLOCK, 2 * BLOCK],
+      ["write", 4, 3 * BLOCK, 3 * BLOCK],
+      ["trim", 5, 8 * BLOCK, 4 * BLOCK],
+      ["trim", 6, MIB, 512],
+      ["flush", 7, 0, 0],
+      ["trim", 8, MIB, 512],
     ],
   );
   sameBytes(told[2]?.data ?? 0, bytes.subarray(3 * BLOCK));
@@ -197,20 +197,20 @@ test("events say what was sent: content, zeros, ranges, flushes, each with its L
 test("moments are found by LSN, time, flush, snapshot and now", async () => {
   const rig = await PoolRig.create();
   const { clock } = rig.host;
-  await rig.pool.createVolume("a", MIB); // #2
-  await rig.write("a", 0, noise(1, BLOCK)); // #3
-  await rig.flush("a"); // #4
+  await rig.pool.createVolume("a", MIB); // #3
+  await rig.write("a", 0, noise(1, BLOCK)); // #4
+  await rig.flush("a"); // #5
   clock.wallOffsetMicros += 3_600_000_000;
-  await rig.write("a", 0, noise(2, BLOCK)); // #6, behind one of the clock's step
+  await rig.write("a", 0, noise(2, BLOCK)); // #7, behind one of the clock's step
   await rig.pool.flush();
   const { lsnOf } = await pastOf(rig);
   const now = clock.wallMicros();
-  equal(await lsnOf("now"), 6);
-  equal(await lsnOf("#3"), 3);
-  equal(await lsnOf("-10m"), 4);
-  equal(await lsnOf(formatTime(now - 600_000_000)), 4);
-  equal(await lsnOf("flush:now"), 4);
-  equal(await lsnOf("flush:-10m"), 4);
+  equal(await lsnOf("now"), 7);
+  equal(await lsnOf("#4"), 4);
+  equal(await lsnOf("-10m"), 5);
+  equal(await lsnOf(formatTime(now - 600_000_000)), 5);
+  equal(await lsnOf("flush:now"), 5);
+  equal(await lsnOf("flush:-10m"), 5);
   const missing = async (moment: string, why: RegExp): Promise<void> => {
     await rejects(lsnOf(moment), (error) => {
       if (!hasCode(error, "MOMENT_NOT_FOUND")) return false;
@@ -218,9 +218,9 @@ test("moments are found by LSN, time, flush, snapshot and now", async () => {
       return true;
     });
   };
-  await missing("#7", /the log goes up to #6/);
-  await missing("#1", /no volume was named "a" at #1, the first was from #2 on/);
-  await missing("flush:#3", /no flush came before #3/);
+  await missing("#8", /the log goes up to #7/);
+  await missing("#2", /no volume was named "a" at #2, the first was from #3 on/);
+  await missing("flush:#4", /no flush came before #4/);
   await missing("-2h", /history begins at/);
   await missing("2254-01-01", /it is in the future/);
   await missing("v1", /it has no snapshot of that name/);
@@ -230,22 +230,22 @@ test("moments are found by LSN, time, flush, snapshot and now", async () => {
 
 test("a name means the volume that had it then", async () => {
   const rig = await PoolRig.create();
-  await rig.pool.createVolume("a", MIB); // #2
-  await rig.write("a", 0, noise(1, BLOCK)); // #3
-  await rig.pool.removeVolume("a"); // #4
-  await rig.pool.createVolume("a", 2 * MIB); // #5
-  await rig.write("a", BLOCK, noise(2, BLOCK)); // #6
+  await rig.pool.createVolume("a", MIB); // #3
+  await rig.write("a", 0, noise(1, BLOCK)); // #4
+  await rig.pool.removeVolume("a"); // #5
+  await rig.pool.createVolume("a", 2 * MIB); // #6
+  await rig.write("a", BLOCK, noise(2, BLOCK)); // #7
   await rig.pool.flush();
   const { events, past } = await pastOf(rig);
   deepEqual(
-    (await events({ from: undefined, to: "#3" })).map(({ lsn }) => lsn),
-    [3],
+    (await events({ from: undefined, to: "#4" })).map(({ lsn }) => lsn),
+    [4],
   );
   deepEqual(
     (await events({ from: undefined, to: "now" })).map(({ lsn }) => lsn),
-    [6],
+    [7],
   );
-  await rejects(past.resolve("a", parseMoment("#4"), 0), (error) =>
+  await rejects(past.resolve("a", parseMoment("#5"), 0), (error) =>
     hasCode(error, "MOMENT_NOT_FOUND"),
   );
   await rig.close();
@@ -264,7 +264,7 @@ test("a frame that is damaged or gone ends it with its record", async () => {
   const { events } = await pastOf({ host: newHost(files) });
   await rejects(events({ from: undefined, to: "now" }), (error) => {
     if (!hasCode(error, "FRAME_CORRUPT")) return false;
-    match(error.message, /^volume "a", record #3, byte 0: not exported: frame 1:\d+: /);
+    match(error.message, /^volume "a", record #4, byte 0: not exported: frame 1:\d+: /);
     return true;
   });
 });
@@ -295,10 +295,10 @@ test("a log whose beginning was let go tells what is left, and says what isn't",
   ok(past.isLetGo(1), "the first segment is gone");
   apply(disk, await events({ from: `#${headLsn - 1}`, to: "now" }));
   sameBytes(await rig.read("a", 0, MIB), disk);
-  for (const from of [undefined, "#3"]) {
+  for (const from of [undefined, "#4"]) {
     await rejects(events({ from, to: "now" }), (error) => {
       if (!hasCode(error, "MOMENT_GONE")) return false;
-      match(error.message, /^moment "a@#[23]": gone: the records before #\d+ were let go$/);
+      match(error.message, /^moment "a@#[34]": gone: the records before #\d+ were let go$/);
       return true;
     });
   }
