@@ -71,6 +71,7 @@ class Rig {
             recordedMicros: 1,
           }),
           durableBatches: () => turns(1),
+          wholeSegments: () => turns(1),
         },
         directory,
         runs: this.files,

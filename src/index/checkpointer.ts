@@ -69,6 +69,8 @@ export interface CheckpointLog {
   cut(): ReplayStart;
   /** Every batch closed so far is on stable storage, also those without records. */
   durableBatches(): Promise<void>;
+  /** The segments below are on stable storage with their footers: no recovery will look at them again. */
+  wholeSegments(below: number): Promise<void>;
 }
 
 export interface CheckpointerOptions {
@@ -254,6 +256,7 @@ export class Checkpointer {
       work.tables = await this.#writeRelocations(work);
       for (const directory of [...changed.keys()])
         if (!left.has(directory)) await this.#writeBranch(work, directory);
+      await log.wholeSegments(cut.segmentNumber);
       await this.#whileChoosing(() => this.#commit(work, list));
       index.repair?.forget(rebuilt);
     } catch (error) {

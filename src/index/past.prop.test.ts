@@ -80,6 +80,7 @@ class Rig {
             recordedMicros: this.nextLsn,
           }),
           durableBatches: () => turns(1),
+          wholeSegments: () => turns(1),
         },
         directory: host.log,
         runs: files,

@@ -119,6 +119,7 @@ class Rig {
         log: {
           cut: () => ({ ...cut, nextLsn: this.changes.length + 1 }),
           durableBatches: () => turns(1),
+          wholeSegments: () => turns(1),
         },
         directory: this.host.log,
         runs: this.files,

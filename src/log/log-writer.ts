@@ -436,6 +436,12 @@ export class LogWriter {
     return this.withRoom(() => this.#promised((waiter) => this.#wait(waiter)));
   }
 
+  /** The segments below are on stable storage with their footers. Rejects when the log stops. */
+  async wholeSegments(below: number): Promise<void> {
+    await this.#sync.whole(below);
+    if (this.#stopCause !== undefined) throw this.#stopped();
+  }
+
   /** Promise form of `whenDurable`, for the control plane. Rejects when the log stops. */
   durable(): Promise<void> {
     return this.withRoom(() => this.#promised((waiter) => this.whenDurable(waiter, -1)));
@@ -957,6 +963,7 @@ export class LogWriter {
         this.#footerCount -= 1;
         segment.footerWritten();
         segment.isDirty = true;
+        this.#sync.syncIfDue();
       },
       (error: unknown) => {
         this.#footerCount -= 1;
@@ -964,6 +971,7 @@ export class LogWriter {
         this.#options.onSpaceMissing();
         segment.isFooterDone = true; // recovery reads its batches instead
         segment.isDirty = true;
+        this.#sync.syncIfDue();
       },
     );
   }

@@ -19,7 +19,7 @@ import { brokenChain, ChainWalk, type LogEnd, type Visitor } from "./chain-walk.
 import { KnownSegments, type LogFiles, segmentCorrupt, withSegment } from "./known-segments.ts";
 import type { LogPosition } from "./log-writer.ts";
 import type { RecordCursor } from "./record.ts";
-import { type LeftTail, RecoveredTail } from "./recovered-tail.ts";
+import { cutTails, type LeftTail, RecoveredTail } from "./recovered-tail.ts";
 import type { ReplayStart } from "./replay-start.ts";
 import { SEGMENT_HEADER_BYTES, segmentName } from "./segment.ts";
 import type { ChainState, DamagedFrame } from "./segment-reader.ts";
@@ -115,7 +115,7 @@ class Recovery {
       replayedRecords: chain.nextLsn - start.nextLsn,
       tornReason: logEnd.tornReason,
       leftovers: leftovers.map(segmentName),
-      tails: isReadOnly === true ? [] : await this.#tails(logEnd),
+      tails: isReadOnly === true ? [] : await this.#tails(logEnd.end),
       visited: this.#visited,
     };
   }
@@ -136,13 +136,14 @@ class Recovery {
   }
 
   /** A torn tail, a footer that repeats it, or what a file held before its blocks were used again. */
-  async #tails(logEnd: LogEnd): Promise<LeftTail[]> {
+  async #tails(logEnd?: number): Promise<LeftTail[]> {
     const tails: LeftTail[] = [];
     for (const [at, number] of this.#visited.entries()) {
       if (this.#walk.byFooter.has(number)) continue;
       const next = this.#visited[at + 1];
       const header = next === undefined ? undefined : this.#known.header(next);
-      const end = header?.previousEnd ?? logEnd.end;
+      const end = header?.previousEnd ?? logEnd;
+      if (end === undefined) break; // the walk is in this one
       const isClean = await withSegment(
         this.#options,
         number,
@@ -173,9 +174,15 @@ class Recovery {
         const pause = afterBatch?.();
         if (pause !== undefined) return pause;
         const at = { segmentNumber, offset, nextLsn, chain, incarnation, recordedMicros };
-        return onStanding?.(at, () => this.#tail.settle(this.#chain));
+        return onStanding?.(at, () => this.#settleBehind());
       },
     };
+  }
+
+  /** For a checkpoint in the middle of the replay: the next recovery won't look at the segments that it goes behind. */
+  async #settleBehind(): Promise<void> {
+    await this.#tail.settle(this.#chain);
+    await cutTails(this.#options.directory, await this.#tails());
   }
 
   /**

@@ -26,6 +26,12 @@ interface DurableWaiter {
   readonly waiter: Waiter;
 }
 
+interface WholeWaiter {
+  /** Waits for all segments below this one. */
+  readonly number: number;
+  readonly resolve: () => void;
+}
+
 export interface SyncQueueOptions {
   readonly directory: Directory;
   /** Everything below this LSN is durable already. */
@@ -41,6 +47,7 @@ export class SyncQueue {
   /** Segments that may still have something to sync, or a footer to come. */
   readonly #segments: OpenSegment[] = [];
   readonly #waiters: DurableWaiter[] = [];
+  readonly #wholeWaiters: WholeWaiter[] = [];
   #isDirectoryDirty = false;
   #isSyncing = false;
   /** The latest datasync; it never rejects. */
@@ -103,6 +110,15 @@ export class SyncQueue {
     this.#waiters.push({ sequence, waiter });
   }
 
+  /** Resolves when all segments below are wholly durable, their footers too, or nothing is synced any more. */
+  whole(number: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wholeWaiters.push({ number, resolve });
+    this.#tellWhole();
+    this.syncIfDue();
+    return promise;
+  }
+
   /** Begins a datasync if somebody waits for one that would help, or enough has gathered. */
   syncIfDue(): void {
     if (this.#isSyncing || this.#isFailed || !this.#isDue()) return;
@@ -132,6 +148,7 @@ export class SyncQueue {
   fail(): void {
     this.#isFailed = true;
     for (const { waiter } of this.#waiters.splice(0)) waiter.complete(NBD_ERROR.EIO);
+    for (const { resolve } of this.#wholeWaiters.splice(0)) resolve();
   }
 
   /** Nothing under way, and all sealed segments complete. */
@@ -155,8 +172,18 @@ export class SyncQueue {
 
   #isDue(): boolean {
     const first = this.#waiters[0];
-    if (first !== undefined) return first.sequence <= this.#settledSequence;
-    return this.isBackgroundDue && this.#settledLsn > this.#durableLsn;
+    if (first !== undefined && first.sequence <= this.#settledSequence) return true;
+    if (this.#isFooterWanted()) return true;
+    return first === undefined && this.isBackgroundDue && this.#settledLsn > this.#durableLsn;
+  }
+
+  /** A footer is written that somebody waits for. */
+  #isFooterWanted(): boolean {
+    if (this.#wholeWaiters.length === 0) return false;
+    const end = Math.max(...this.#wholeWaiters.map(({ number }) => number));
+    return this.#segments.some(
+      ({ isAtRest, isDirty, number }) => isAtRest && isDirty && number < end,
+    );
   }
 
   async #syncFiles(): Promise<void> {
@@ -193,5 +220,14 @@ export class SyncQueue {
       this.#segments.splice(index, 1);
       segment.file.close().catch((error: unknown) => this.#options.onFailed(error));
     }
+    this.#tellWhole();
+  }
+
+  #tellWhole(): void {
+    if (this.#wholeWaiters.length === 0) return;
+    const oldest = this.#segments[0]?.number ?? Number.POSITIVE_INFINITY;
+    for (const waiting of this.#wholeWaiters.splice(0))
+      if (this.#isFailed || oldest >= waiting.number) waiting.resolve();
+      else this.#wholeWaiters.push(waiting);
   }
 }

@@ -349,7 +349,7 @@ export class PoolOpening {
   }
 }
 
-/** A log that stands still between two batches of a replay, for the checkpoint taken there. */
+/** A log that stands still between two batches of a replay, for the checkpoint taken there; `durable` sees to all before it. */
 function standingAt(at: ReplayStart, durable: () => Promise<void>): CheckpointLog {
-  return { cut: () => at, durableBatches: durable };
+  return { cut: () => at, durableBatches: durable, wholeSegments: () => Promise.resolve() };
 }

@@ -7,6 +7,7 @@ import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { test } from "node:test";
 import {
   BLOCK,
+  checkFiles,
   Gate,
   newHost,
   noise,
@@ -158,6 +159,29 @@ test("a checkpoint doesn't make a trim durable before the writes in front of it"
   const isTrimmed = trimmed.every((byte) => byte === 0);
   ok(isWritten || !isTrimmed, "the trim is there and the write in front of it isn't");
   await again.close();
+});
+
+test("a checkpoint waits for the footers of segments that recovery then won't look at", async () => {
+  const rig = await PoolRig.create();
+  await rig.pool.createVolume("a", 64 * MIB);
+  const gate = new Gate();
+  const held = new Gate();
+  rig.host.log.onOperation = ({ kind, name, position }) => {
+    if (kind !== "write" || !name.endsWith(".seg") || position < 65536) return undefined;
+    held.open(undefined);
+    return gate.wait;
+  };
+  await rig.write("a", 0, noise(1, 20 * BLOCK));
+  await rig.write("a", 20 * BLOCK, noise(2, BLOCK));
+  await held.wait;
+  await rig.flush("a");
+  const before = rig.pool.stats().checkpointCount;
+  const checkpoint = rig.pool.checkpoint();
+  await turns(50);
+  equal(rig.pool.stats().checkpointCount, before, "the footer isn't written yet");
+  gate.open(undefined);
+  await checkpoint;
+  deepEqual((await checkFiles(rig.cutPower())).findings, []);
 });
 
 test("a segment that ends below the checkpoint is refused", async () => {
