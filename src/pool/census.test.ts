@@ -4,7 +4,7 @@
 
 import { equal, ok } from "node:assert/strict";
 import { test } from "node:test";
-import { BLOCK, noise, PoolRig } from "../../test/crash/memory-rig.ts";
+import { BLOCK, Gate, noise, PoolRig, turn } from "../../test/crash/memory-rig.ts";
 
 const MIB = 1 << 20;
 
@@ -73,6 +73,28 @@ test("history is what no volume holds any more, and is counted less often than v
   ok((rig.pool.stats().census?.liveBytes ?? 0) <= liveBytes - frames(64));
   await rig.pool.setPolicy({ retention: { everyWriteMicros: 0 } });
   equal(await look(600e6), 0, "without history it is garbage");
+  await rig.close();
+});
+
+test("a census waits for no collection, which counts history itself", async () => {
+  const rig = await PoolRig.create({ segmentBytes: MIB / 4 });
+  await rig.pool.createVolume("a", 4 * MIB);
+  for (let round = 0; round < 3; round++) await rig.write("a", 0, noise(round, 64 * BLOCK));
+  const gate = new Gate<undefined>();
+  let isHeld = false;
+  rig.host.log.onOperation = ({ kind, name }) => {
+    if (isHeld || kind !== "read" || !name.endsWith(".seg")) return undefined;
+    isHeld = true;
+    return gate.wait;
+  };
+  const collected = rig.pool.collect({ isDryRun: true });
+  while (!isHeld) await turn();
+  await rig.pool.refreshCensus();
+  const { census, history } = rig.pool.stats();
+  ok(census !== undefined && history === undefined);
+  gate.open(undefined);
+  await collected;
+  ok((rig.pool.stats().history?.bytes ?? 0) > 2 * 60 * BLOCK);
   await rig.close();
 });
 

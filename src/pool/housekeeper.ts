@@ -69,6 +69,11 @@ export class Housekeeper {
     this.#options = options;
   }
 
+  /** Whether `alone` would have to wait. */
+  get isBusy(): boolean {
+    return this.#running !== undefined;
+  }
+
   get isReclaiming(): boolean {
     return this.#reclaiming !== undefined;
   }

@@ -823,6 +823,7 @@ export class Pool {
       clock: this.#host.clock,
       catalog: () => this.#catalog,
       alone: (work) => this.#housekeeper.alone(work),
+      isBusy: () => this.#housekeeper.isBusy,
       needs: () => [needOfVolumes(this.#catalog), needOfPast(this.#historySources)],
     });
     await this.#space.start();

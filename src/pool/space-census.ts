@@ -23,6 +23,8 @@ export interface SpaceCensusOptions {
   readonly catalog: () => Catalog;
   /** Does the work when no collection is under way, and lets none begin before its end. */
   readonly alone: <T>(work: () => Promise<T>) => Promise<T>;
+  /** Whether `alone` would have to wait. */
+  readonly isBusy: () => boolean;
   /** What the volumes need, and then what is promised of the past. */
   readonly needs: () => readonly Need[];
 }
@@ -85,7 +87,8 @@ export class SpaceCensus {
 
   async #take(): Promise<void> {
     await this.#countVolumes();
-    if (this.#isFresh(this.#history, HISTORY_AGE_MICROS)) return;
+    // Who wants to see statistics isn't kept waiting for a collection, which counts history itself.
+    if (this.#options.isBusy() || this.#isFresh(this.#history, HISTORY_AGE_MICROS)) return;
     try {
       const { bytes, isSampled } = await this.count(this.#options.needs);
       const [, historyBytes = 0] = bytes;
