@@ -25,7 +25,7 @@ const VOLUMES_MAX = 1024;
 const SESSIONS_MAX = 1024;
 const LEASES_MAX = 4096;
 /** In all lists together; more is condemned when these are gone. */
-const CONDEMNED_NAMES_MAX = 65_536;
+export const CONDEMNED_NAMES_MAX = 65_536;
 export const CATALOG_BYTES_MAX: number = 64 << 20;
 const TEXT_LENGTH_MAX = 256;
 /** A moment's name, or a time. */
@@ -239,7 +239,7 @@ function isCondemned(value: unknown): value is CondemnedEntry {
 }
 
 /** What a prune may delete by name: content, never the catalog or the descriptor. */
-function isDeletable(name: string): boolean {
+export function isDeletable(name: string): boolean {
   return isObjectName(name) && /^(?:packs|runs|points|history|index)\//.test(name);
 }
 

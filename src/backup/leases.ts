@@ -47,7 +47,10 @@ export class Lease implements AsyncDisposable {
     const expiresMicros = clock.wallMicros() + LEASE_MICROS;
     const lease = { id: newId(random), generation: 0, expiresMicros, purpose };
     const state = await catalog.update((before) => {
-      const others = before.leases.filter((other) => holds(other, clock.wallMicros()));
+      const nowMicros = clock.wallMicros();
+      const others = before.leases.filter(
+        (other) => other.id !== lease.id && holds(other, nowMicros),
+      );
       const own = { ...lease, generation: before.generation + 1 };
       return { ...before, leases: [...others, own] };
     });

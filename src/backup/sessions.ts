@@ -62,7 +62,7 @@ export async function beginSession(
   const state = await catalog.update((before) => {
     const takenMicros = clock.wallMicros();
     const found = before.sessions.find((session) => isFor(session, wish));
-    isTakenOver = found !== undefined;
+    isTakenOver = found !== undefined && found.id !== id;
     const { purpose, poolId, volumes, host } = wish;
     const session: SessionEntry =
       found === undefined
@@ -104,12 +104,12 @@ export async function commitPoint(
     // An answer that was lost, to a commit that was made.
     if (state.points.some(({ id }) => id === point.id)) return undefined;
     requireOwner(state, session);
-    return {
-      ...state,
-      points: [...state.points, point],
-      sessions: state.sessions.filter(({ id }) => id !== session.id),
-      condemned: state.condemned.length === 0 ? [] : spare(state.condemned, await reach()),
-    };
+    const points = [...state.points, point];
+    const sessions = state.sessions.filter(({ id }) => id !== session.id);
+    if (state.condemned.length === 0) return { ...state, points, sessions };
+    const reached = await reach();
+    const isReached = (name: string): boolean => name === point.manifest || reached.has(name);
+    return { ...state, points, sessions, condemned: spare(state.condemned, { has: isReached }) };
   });
 }
 

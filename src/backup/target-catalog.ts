@@ -29,7 +29,10 @@ export interface TargetHost {
   readonly random: Random;
 }
 
-/** The next state; undefined where there is nothing to change. May be called several times. */
+/**
+ * The next state; undefined where there is nothing to change. May be called several times, and may find that it was
+ * made already: of a program that slept between its put and its look nobody can say which of the two happened.
+ */
 export type CatalogChange = (
   state: CatalogState,
 ) => CatalogState | undefined | Promise<CatalogState | undefined>;

@@ -146,6 +146,10 @@ export const ERRORS = {
     hint: "give the key that the target was made with: --key-file FILE, or --passphrase-file FILE",
   },
   POINT_NOT_FOUND: { kind: "not_found", hint: 'see "varve backups TARGET"' },
+  POINT_PROTECTED: {
+    kind: "conflict",
+    hint: 'take the protection off first: "varve prune TARGET --unprotect POINT"',
+  },
   SESSION_NOT_FOUND: { kind: "not_found", hint: 'see "varve backups TARGET"' },
   SESSION_ENDED: {
     kind: "conflict",

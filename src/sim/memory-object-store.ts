@@ -55,6 +55,8 @@ export class MemoryBucket {
   isGone = false;
   /** Listings lie, as this decides. */
   lies: Prng | undefined;
+  /** Called after each change of an object. */
+  onChange: ((name: string) => void) | undefined;
   #draftCount = 0;
 
   usedBytes(): number {
@@ -82,10 +84,16 @@ export class MemoryBucket {
     }));
   }
 
+  set(name: string, bytes: Uint8Array): void {
+    this.objects.set(name, bytes);
+    this.onChange?.(name);
+  }
+
   remove(name: string): void {
     if (!this.objects.delete(name)) return;
     this.deleted.push(name);
     if (this.deleted.length > DELETED_MAX) this.deleted.shift();
+    this.onChange?.(name);
   }
 }
 
@@ -154,7 +162,7 @@ export class MemoryObjectStore implements ObjectStore {
           "TARGET_FULL",
           `target "memory": put of "${name}" failed: it is full`,
         );
-      bucket.objects.set(name, bytes);
+      bucket.set(name, bytes);
       return true;
     });
   }
