@@ -29,10 +29,10 @@ export interface Suite {
 }
 
 export const SUITES: readonly Suite[] = [
-  { name: "unit", folders: ["src", "scripts"], timeoutSeconds: 300, isShared: true },
+  { name: "unit", folders: ["src", "scripts"], timeoutSeconds: 600, isShared: true },
   { name: "tidy", folders: ["test/tidy"], timeoutSeconds: 60, isShared: true },
   { name: "conformance", folders: ["test/conformance"], timeoutSeconds: 120 },
-  { name: "sim", folders: ["test/sim"], timeoutSeconds: 600 },
+  { name: "sim", folders: ["test/sim"], timeoutSeconds: 900 },
   {
     name: "crash",
     folders: ["test/crash"],
@@ -41,11 +41,11 @@ export const SUITES: readonly Suite[] = [
     needsPackages: true,
   },
   { name: "golden", folders: ["test/golden"], timeoutSeconds: 60 },
-  { name: "cli", folders: ["test/cli"], timeoutSeconds: 300, needsPackages: true },
+  { name: "cli", folders: ["test/cli"], timeoutSeconds: 600, needsPackages: true },
   {
     name: "interop",
     folders: ["test/interop"],
-    timeoutSeconds: 600,
+    timeoutSeconds: 1200,
     isSerial: true,
     needsPackages: true,
   },
