@@ -174,7 +174,7 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: "show or set how much history is kept",
     description: [
       "History is what volumes held before: overwritten and trimmed blocks, and volumes that were removed. What isn't promised any more takes no space once it has been collected.",
-      "Without an option it says what holds. It holds for the whole pool, or for the volume that is named, and stays until it is set again; a new pool keeps everything. A volume has the pool's retention until it gets its own. Times that aren't given stay as they are; instead of a time, all means for ever and none not at all.",
+      "Without an option it says what holds. It holds for the whole pool, or for the volume that is named, and stays until it is set again; a new pool keeps every write of a day, a moment of each hour of a week and one of each day of 30 days. A volume has the pool's retention until it gets its own. Times that aren't given stay as they are; instead of a time, all means for ever and none not at all.",
       "Snapshots, clones and open views keep what they need, whatever the retention.",
       "With --dry-run nothing is changed: it shows since when every write can be reached, now and then, which hourly, daily and other moments would go, what stays all the same, how much history holds, and how much of it would be freed once garbage is collected. History is counted in bytes that only the past needs: what no volume holds any more. With --dry-run alone it says what goes next as time passes. A longer retention brings nothing back that has been let go: history grows from there on.",
     ],
