@@ -9,9 +9,10 @@ import fc from "fast-check";
 import { hasCode } from "../base/errors.ts";
 import type { ImageSource } from "../image/image.ts";
 import { type SmallChange, SmallTarget, smallVolume } from "../sim/small-target.ts";
+import { EXTENT_KIND } from "./extents.ts";
 import { BLOCK_BYTES, GROUP_SLOTS } from "./place.ts";
 import { PointImage } from "./point-image.ts";
-import type { Run } from "./run-writer.ts";
+import { type Run, RunWriter } from "./run-writer.ts";
 import { objectPath } from "./sealed-object.ts";
 import { KeySealer, PLAIN_SEALER } from "./sealing.ts";
 
@@ -203,6 +204,27 @@ test("a missing run loses what it may have said, and never shows older content i
   );
   const at = 6 * BLOCK_BYTES;
   equal(Buffer.compare(bytes.subarray(at, at + BLOCK_BYTES), blockOf(6, 2)), 0);
+});
+
+test("a run that names slots which its pack hasn't got gives an error, not other bytes", async () => {
+  const target = new SmallTarget();
+  const [run] = await target.backup(new Map([[5, blockOf(5, 0)]]), []);
+  const reader = target.reader();
+  const { store, sealer, random } = target;
+  await reader.runs.open(run!.parts[0]!);
+  const writer = new RunWriter({ store, sealer, random, packs: reader.packTable });
+  writer.add(5, 2, EXTENT_KIND.frames, 0);
+  writer.add(9, 1, EXTENT_KIND.frames, 5000);
+  const part = await writer.finishPart();
+  const image = new PointImage(reader, smallVolume(12, [{ parts: [part!] }]));
+  const lost = await image.readLenient(new Uint8Array(12 * BLOCK_BYTES), 0);
+  deepEqual(
+    lost.map(({ start, end }) => [start / BLOCK_BYTES, end / BLOCK_BYTES]),
+    [
+      [5, 7],
+      [9, 10],
+    ],
+  );
 });
 
 test("a target that can't be reached is no damage", async () => {

@@ -125,7 +125,7 @@ export class PointImage {
     for (const { group, from, start, end: pieceEnd } of pieces) {
       const into = target.subarray(start - offset, pieceEnd - offset);
       try {
-        into.set((await group).subarray(from, from + into.length));
+        into.set(await bytesOf(group, from, into.length));
       } catch (error) {
         if (!hasCode(error, "TARGET_CORRUPT")) throw error;
         into.fill(0);
@@ -213,6 +213,17 @@ export class PointImage {
     await use(own.map, own.batch);
     this.#idle.push(own);
   }
+}
+
+/** What a group holds from `from` on. A run may name slots that its pack hasn't got. */
+async function bytesOf(
+  group: Promise<Uint8Array>,
+  from: number,
+  length: number,
+): Promise<Uint8Array> {
+  const content = await group;
+  if (from + length <= content.length) return content.subarray(from, from + length);
+  throw new StorageError("TARGET_CORRUPT", "a run names slots that its pack hasn't got");
 }
 
 function endOf(batch: ExtentBatch, index: number): number {

@@ -4,27 +4,14 @@
 
 import { deepEqual, equal, rejects } from "node:assert/strict";
 import { test } from "node:test";
-import { SmallTarget, smallVolume } from "../sim/small-target.ts";
-import { sealDocument } from "./document.ts";
-import { encodeManifest, type PointManifest } from "./manifest.ts";
+import { putSmallPoint, SmallTarget, smallVolume } from "../sim/small-target.ts";
 import { BLOCK_BYTES } from "./place.ts";
 import { Reachable } from "./reachable.ts";
 import type { Run } from "./run-writer.ts";
 import { objectPath } from "./sealed-object.ts";
 
-async function putPoint(target: SmallTarget, id: string, runs: readonly Run[]): Promise<string> {
-  const { sealer, random, store } = target;
-  const name = `points/${id.repeat(32)}`;
-  const manifest: PointManifest = {
-    id: id.repeat(32),
-    name: "v1",
-    createdMicros: 1,
-    poolId: "0".repeat(32),
-    volumes: [smallVolume(100, runs)],
-  };
-  const body = encodeManifest(manifest);
-  await store.put(name, sealDocument({ kind: "point", name, sealer, random }, body));
-  return name;
+function putPoint(target: SmallTarget, id: string, runs: readonly Run[]): Promise<string> {
+  return putSmallPoint(target, id, smallVolume(100, runs));
 }
 
 const block = (fill: number) => new Uint8Array(BLOCK_BYTES).fill(fill);

@@ -3,8 +3,9 @@
 // A backup target in memory for tests, with just enough of a backup to fill it: blocks that differ from the last time are
 // packed, and a run says where. What a real backup adds (the catalog, sessions, known content) is tested elsewhere.
 
+import { sealDocument } from "../backup/document.ts";
 import { EXTENT_KIND } from "../backup/extents.ts";
-import type { ManifestVolume } from "../backup/manifest.ts";
+import { encodeManifest, type ManifestVolume } from "../backup/manifest.ts";
 import { PackWriter } from "../backup/pack-writer.ts";
 import { BLOCK_BYTES } from "../backup/place.ts";
 import { mergedCount, mergeRuns } from "../backup/run-merge.ts";
@@ -75,6 +76,25 @@ export class SmallTarget {
     const run = await mergeRuns({ reader: reader.runs, writer: newRun(), runs: merged, isOldest });
     return [run, ...all.slice(count)];
   }
+}
+
+/** Puts the manifest of a point with that volume; returns its object's name. `id`: one hexadecimal digit. */
+export async function putSmallPoint(
+  target: SmallTarget,
+  id: string,
+  volume: ManifestVolume,
+): Promise<string> {
+  const { sealer, random, store } = target;
+  const name = `points/${id.repeat(32)}`;
+  const body = encodeManifest({
+    id: id.repeat(32),
+    name: `v${id}`,
+    createdMicros: 1,
+    poolId: "0".repeat(32),
+    volumes: [volume],
+  });
+  await store.put(name, sealDocument({ kind: "point", name, sealer, random }, body));
+  return name;
 }
 
 export function smallVolume(blockCount: number, runs: readonly Run[]): ManifestVolume {
