@@ -30,6 +30,8 @@ import type { Target } from "./target.ts";
 export interface ReachedObjects extends Reached {
   /** Throws TARGET_CORRUPT where the manifest, or something it names, can't be read. */
   add(manifest: string): Promise<void>;
+  /** Reads what has() must know of an object that was listed. */
+  look(name: string): Promise<void>;
 }
 
 export interface GarbageReport {
@@ -131,7 +133,9 @@ export class Garbage {
       for await (const { name, sizeBytes } of this.#target.store.list(folder)) {
         seenCount += 1;
         if (seenCount % 1024 === 0) this.#progress.progress("objects", seenCount, seenCount);
-        if (!isDeletable(name) || this.#isReached.has(name)) continue;
+        if (!isDeletable(name)) continue;
+        await this.#reached.look(name);
+        if (this.#isReached.has(name)) continue;
         if (this.#found.size >= CONDEMNED_NAMES_MAX) this.#isMore = true;
         else this.#found.set(name, sizeBytes);
       }
@@ -158,8 +162,8 @@ export class Garbage {
   async #delete(state: CatalogState): Promise<CatalogState> {
     await this.#reach(state.points);
     const nowMicros = this.#target.clock.wallMicros();
-    const names = state.condemned
-      .filter((entry) => isDue(entry, state, nowMicros))
+    const due = state.condemned.filter((entry) => isDue(entry, state, nowMicros));
+    const names = due
       .flatMap((entry) => entry.names)
       // A point reaches none of them: that was seen to when they were condemned, and at each commit since.
       .filter((name) => isDeletable(name) && !this.#isReached.has(name))

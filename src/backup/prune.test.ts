@@ -94,6 +94,7 @@ class Rig {
     const reached = new Set<string>();
     return {
       has: (name) => reached.has(name),
+      look: async () => {},
       add: async (manifest) => {
         const bytes = await this.target.store.get(manifest);
         if (bytes === undefined) throw damagedDocument(manifest, "it is missing");

@@ -29,6 +29,8 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   detach: () => import("./commands/detach.ts"),
   import: () => import("./commands/import.ts"),
   export: () => import("./commands/export.ts"),
+  backups: () => import("./commands/backups.ts"),
+  prune: () => import("./commands/prune.ts"),
   gc: () => import("./commands/gc.ts"),
   scrub: () => import("./commands/scrub.ts"),
   stats: () => import("./commands/stats.ts"),

@@ -9,6 +9,7 @@
 //   ? test -c /dev/fuse            what the machine must have: the script is skipped when this fails
 //   @ start --ack durable          starts a daemon (pool ./pool, only Unix sockets) and waits for it
 //   @ stop · @ kill                SIGTERM and wait · kill -9 and wait
+//   @ target DIR [key FILE]        makes a backup target with some points (small-target.ts)
 //   $ varve list                   a command, run by sh
 //   NAME  SIZE                     its stdout
 //   ! varve: error: …              its stderr
@@ -21,6 +22,7 @@ import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { makeSmallTarget } from "./small-target.ts";
 
 /** Thrown where the machine lacks what a script needs. */
 export class Unsuitable extends Error {}
@@ -164,6 +166,8 @@ class Session {
         return this.#stop("SIGTERM");
       case "kill":
         return this.#stop("SIGKILL");
+      case "target":
+        return makeSmallTarget(this.#directory, args);
       default:
         throw new Error(`"@ ${verb}" is not known`);
     }

@@ -351,6 +351,7 @@ class World {
     const reached = new Set<string>();
     return {
       has: (name) => reached.has(name),
+      look: async () => {},
       add: async (manifest) => {
         const names = await this.#readNames(store, { kind: "point", name: manifest });
         if (names === undefined) throw damagedDocument(manifest, "it is missing");
