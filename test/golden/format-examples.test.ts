@@ -7,6 +7,8 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { openDocument, sealDocument } from "../../src/backup/document.ts";
+import { PLAIN_SEALER } from "../../src/backup/sealing.ts";
 import { parseBatchHeader, sealBatch } from "../../src/log/batch.ts";
 import {
   newRecordCursor,
@@ -112,6 +114,20 @@ test("the relocated record of record.md is what garbage collection appends", () 
   assert.equal(parseRecord(memory.view, at, at + lengthBytes, cursor), lengthBytes);
   assert.deepEqual([cursor.placeSegment, cursor.placeOffset8 * 8], [9, 12480]);
   assert.deepEqual([cursor.slotCount, cursor.isShared, cursor.storedBytes], [2, true, 3000]);
+});
+
+test("the document of backup.md is what a session puts", () => {
+  const random = {
+    fill: (bytes: Uint8Array) => {
+      for (const index of bytes.keys()) bytes[index] = index;
+    },
+  };
+  const document = { kind: "session", name: "sessions/x/0", sealer: PLAIN_SEALER } as const;
+  const body = Buffer.from("{}");
+  const written = new Uint8Array(Buffer.concat(sealDocument({ ...document, random }, body)));
+  const stored = example("backup.md", "document", written);
+  assert.deepEqual(stored, written);
+  assert.deepEqual([...openDocument(document, stored)], [...body]);
 });
 
 test("the batch of batch.md is what the writer seals", () => {
