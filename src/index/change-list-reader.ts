@@ -135,12 +135,11 @@ export class ChangeListReader {
     const node = { kind: NODE_KIND.CHANGES, branch, position: page };
     const parts: Uint32Array[] = [];
     try {
-      for (let at = 0; at < pages.length; at += LIST_ENTRY_WORDS) {
-        const isWanted =
-          pages[at + PAGE_WORDS.page] === page % CHUNK_PAGES &&
-          (pages[at + PAGE_WORDS.first] as number) <= until;
+      const inChunk = page % CHUNK_PAGES;
+      for (let at = firstOf(pages, inChunk); pages[at] === inChunk; at += LIST_ENTRY_WORDS) {
+        if ((pages[at + PAGE_WORDS.first] as number) > until) continue;
         const offset8 = pages[at + PAGE_WORDS.offset8] as number;
-        if (isWanted) parts.push(await this.#read(list, offset8, node));
+        parts.push(await this.#read(list, offset8, node));
       }
     } catch (error) {
       // Those that were rebuilt are no node, and so can't be read, either.
@@ -203,6 +202,18 @@ export class ChangeListReader {
       memory.reads.release(target);
     }
   }
+}
+
+/** Where the entries of the page begin, or would: they are in order. */
+function firstOf(pages: Uint32Array, inChunk: number): number {
+  let low = 0;
+  let high = pages.length / LIST_ENTRY_WORDS;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((pages[middle * LIST_ENTRY_WORDS] as number) < inChunk) low = middle + 1;
+    else high = middle;
+  }
+  return low * LIST_ENTRY_WORDS;
 }
 
 function entryCheckOf(kind: number): (words: Uint32Array, at: number) => boolean {

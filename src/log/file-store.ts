@@ -39,6 +39,17 @@ export class FileStore {
     }
   }
 
+  async sizeBytes(number: number): Promise<number> {
+    const entry = this.#entryFor(number);
+    entry.readers += 1;
+    try {
+      return await (await entry.opening).sizeBytes();
+    } finally {
+      entry.readers -= 1;
+      if (entry.isGone && entry.readers === 0) await close(entry);
+    }
+  }
+
   /** Reads without waiting, if the file is open already; else -1. Throws DISK_IO. */
   readNow(number: number, target: Uint8Array, position: number): number {
     const file = this.#entries.get(number)?.file;

@@ -499,6 +499,12 @@ export class LogWriter {
     return FRAME_HEADER_BYTES + Math.ceil(view.getUint32(row + 4, true) / 8) * 8;
   }
 
+  /** Rows of the frames in the segment that is being written, as in a footer; undefined: it's another one. Valid in this turn. */
+  rowsOf(segmentNumber: number): { readonly address: number; readonly count: number } | undefined {
+    const { number, tableAddress, frameCount } = this.#segment as OpenSegment;
+    return number === segmentNumber ? { address: tableAddress, count: frameCount } : undefined;
+  }
+
   /** The log will be closed soon: from now on a full disk is waited out only for a while. */
   beginClose(): void {
     const endMicros = this.#options.clock.monotoneMicros() + CLOSING_SPACE_MICROS;

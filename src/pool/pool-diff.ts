@@ -6,9 +6,11 @@
 import type { BlockIndex } from "../index/block-index.ts";
 import { ChangedPages } from "../index/changed-pages.ts";
 import type { CheckpointState } from "../index/kept-checkpoints.ts";
-import type { Past } from "../index/past.ts";
+import { Past } from "../index/past.ts";
 import type { RunStore } from "../index/run-file.ts";
+import { RunReadAhead } from "../index/run-read-ahead.ts";
 import { FrameComparison, type FrameComparisonOptions } from "../volume/frame-comparison.ts";
+import { SharedHashes, type SharedHashesOptions } from "../volume/shared-hashes.ts";
 import type { Catalog } from "./catalog.ts";
 import type { HistoryKeeper } from "./history-keeper.ts";
 import { chunkCountOf } from "./history-needs.ts";
@@ -17,7 +19,9 @@ import type { ReachedHistory } from "./reached-history.ts";
 import type { DiffMoment, DiffRange, DiffSummary, DiffVisitor } from "./types.ts";
 import { diffMoments } from "./volume-diff.ts";
 
-export interface PoolDiffOptions extends FrameComparisonOptions {
+export interface PoolDiffOptions extends Omit<FrameComparisonOptions, "shared"> {
+  /** What segments are read with. */
+  readonly segmentSource: Omit<SharedHashesOptions, "pause">;
   readonly index: BlockIndex;
   readonly runs: RunStore;
   readonly past: Past;
@@ -29,13 +33,22 @@ export interface PoolDiffOptions extends FrameComparisonOptions {
   readonly pinHistory: () => Promise<() => void>;
 }
 
+/** Reads the index for one diff at a time: the pages of both moments and the lists between them, in order. */
+interface DiffReader {
+  readonly past: Past;
+  readonly changed: ChangedPages;
+}
+
+/** Images of both moments, and lists that lead to them and from one to the other: 6 MiB. */
+const RUNS_AT_ONCE = 24;
+
 export class PoolDiff {
   readonly #options: PoolDiffOptions;
-  readonly #changed: ChangedPages;
+  /** Of the last diff that ended: what it knows of runs stays right. */
+  #reader: DiffReader | undefined;
 
   constructor(options: PoolDiffOptions) {
     this.#options = options;
-    this.#changed = new ChangedPages(options);
   }
 
   /** See Pool.diff. */
@@ -51,6 +64,7 @@ export class PoolDiff {
       await visitor.room?.();
     };
     const unpins: (() => void)[] = [];
+    let reader: DiffReader | undefined;
     try {
       // At once: the newest moment may be one of the past in the next turn.
       for (const moment of [from, to]) unpins.push(this.#pin(moment));
@@ -59,12 +73,22 @@ export class PoolDiff {
       const gone = [from, to].find(({ lsn }) => !past.reaches(lsn));
       if (gone !== undefined) throw viewGone(gone, this.#options.reached);
       const { branches } = catalog();
-      const comparison = new FrameComparison({ ...this.#options, pause });
-      const sources = { branches, past, pause, comparison, changed: this.#changed };
+      reader = this.#reader ?? this.#newReader();
+      this.#reader = undefined;
+      const shared = new SharedHashes({ ...this.#options.segmentSource, pause });
+      const comparison = new FrameComparison({ ...this.#options, shared, pause });
+      const sources = { branches, pause, comparison, ...reader };
       return await diffMoments(sources, { from, to, ...range }, visitor);
     } finally {
       for (const unpin of unpins) unpin();
+      this.#reader = reader ?? this.#reader;
     }
+  }
+
+  #newReader(): DiffReader {
+    const runs = new RunReadAhead(this.#options.runs, RUNS_AT_ONCE);
+    const options = { ...this.#options, runs };
+    return { past: new Past(options), changed: new ChangedPages(options) };
   }
 
   #pin(moment: DiffMoment): () => void {

@@ -897,6 +897,10 @@ export class Pool {
       ...{ memory, index, blocks, log, places },
       runs: this.#runs,
       segments: this.#segments,
+      segmentSource: {
+        ...this.#fingerprints,
+        endOf: (header) => this.dedupRestore.endOf(header),
+      },
       past: this.#past,
       state: () => this.#checkpointer.state,
       catalog: () => this.#catalog,

@@ -9,8 +9,6 @@ import { FrameHashes, type FrameHashesOptions } from "./frame-hashes.ts";
 
 export interface FrameComparisonOptions extends FrameHashesOptions {
   readonly blocks: BlockStore;
-  /** Requests come between. */
-  readonly pause: () => Promise<void>;
 }
 
 export const COMPARED = {
@@ -34,9 +32,10 @@ export class FrameComparison {
 
   /** Of `count` pairs, four words each (segment and low of one, of the other), what each comes to: see COMPARED. */
   async compare(pairs: Uint32Array, count: number, results: Uint8Array): Promise<void> {
+    if (count === 0) return;
     const hashes = new Uint32Array(count * 4);
     const known = new Uint8Array(count * 2);
-    await this.#hashes.read({ references: pairs, hashes, known }, count * 2);
+    await this.#hashes.read({ references: pairs, count: count * 2, hashes, known });
     const doubtful: number[] = [];
     for (let pair = 0; pair < count; pair++) {
       const isDifferent =
