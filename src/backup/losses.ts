@@ -5,12 +5,19 @@
 
 import type { Damage, DamageList } from "./damage.ts";
 import { EXTENT_KIND, ExtentBatch } from "./extents.ts";
+import type { HistoryPart } from "./history-writer.ts";
 import { BLOCK_BYTES, GROUP_SLOTS, ordinalOf, slotOf } from "./place.ts";
 import type { Run } from "./run-writer.ts";
 import type { TargetReader } from "./target-reader.ts";
 import { LOST, VolumeMap } from "./volume-map.ts";
 
 const BATCH_EXTENTS = 4096;
+
+/** From this change on the moments of a history can't be had. */
+export interface LostChange {
+  readonly lsn: number;
+  readonly damage: Damage;
+}
 
 /** A half-open run of bytes of a volume, and what took them away. */
 export interface LostRange {
@@ -65,4 +72,40 @@ export async function visitLosses(
     }
   }
   if (open !== undefined) visit(open);
+}
+
+/** The first change of a history's part that has lost a block. Throws TARGET_CORRUPT, TARGET_UNAVAILABLE. */
+export async function firstLostChange(
+  reader: TargetReader,
+  damages: DamageList,
+  part: HistoryPart,
+): Promise<LostChange | undefined> {
+  const { ordinals } = await reader.histories.open(part);
+  if (!ordinals.some((ordinal) => damages.touches(ordinal))) return undefined;
+  let lost: LostChange | undefined;
+  await reader.histories.read(part, {
+    changed: (lsn, _timeMicros, extents) => {
+      for (let index = 0; index < extents.length && lost === undefined; index += 1) {
+        const damage = damageOf(damages, extents, index);
+        if (damage !== undefined) lost = { lsn, damage };
+      }
+      return undefined;
+    },
+    flushed: () => undefined,
+    named: () => undefined,
+  });
+  return lost;
+}
+
+/** Of any of the extent's blocks. */
+function damageOf(damages: DamageList, extents: ExtentBatch, index: number): Damage | undefined {
+  const place = extents.places[index]!;
+  const ordinal = ordinalOf(place);
+  if (extents.kinds[index] !== EXTENT_KIND.frames || !damages.touches(ordinal)) return undefined;
+  const endGroup = Math.ceil((slotOf(place) + extents.blockCounts[index]!) / GROUP_SLOTS);
+  for (let group = Math.floor(slotOf(place) / GROUP_SLOTS); group < endGroup; group += 1) {
+    const damage = damages.at(ordinal, group);
+    if (damage !== undefined) return damage;
+  }
+  return undefined;
 }

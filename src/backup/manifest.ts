@@ -11,6 +11,7 @@ import { StorageError } from "../base/errors.ts";
 import type { ObjectStore } from "../host/object-store.ts";
 import { isCount, isId, isListOf, isNameField, isSize, isText } from "../pool/catalog-fields.ts";
 import { damagedDocument, readDocument } from "./document.ts";
+import type { HistoryPart } from "./history-writer.ts";
 import { BLOCK_BYTES, LBA_END_MAX } from "./place.ts";
 import { RUNS_MAX } from "./run-merge.ts";
 import type { Run, RunPart } from "./run-writer.ts";
@@ -59,17 +60,8 @@ export interface ManifestHistory {
   readonly sizeBytes: number;
   /** At `from`; the newest one first. */
   readonly runs: readonly Run[];
-  /** In the order of their LSNs, without overlap, from the one behind `from` to the point's. */
+  /** In the order of their LSNs, from behind `from` to the point's; a change may go on in the next part. */
   readonly parts: readonly HistoryPart[];
-}
-
-/** One object of a history. */
-export interface HistoryPart {
-  readonly name: string;
-  readonly firstLsn: number;
-  readonly endLsn: number;
-  readonly entryCount: number;
-  readonly sizeBytes: number;
 }
 
 export function encodeManifest(manifest: PointManifest): Uint8Array {
@@ -176,7 +168,7 @@ function areHistoryParts(value: unknown, from: number, to: number): value is His
     if (!isRecord(part) || !isHashName(part.name)) return false;
     const { firstLsn, endLsn, entryCount, sizeBytes } = part;
     const isPlaced = isCount(firstLsn) && isCount(endLsn) && firstLsn >= lsn && endLsn > firstLsn;
-    lsn = endLsn;
+    lsn = endLsn - 1;
     return isPlaced && endLsn <= to + 1 && isCount(entryCount) && isCount(sizeBytes);
   });
 }

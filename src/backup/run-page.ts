@@ -14,8 +14,6 @@ import { ExtentBatch } from "./extents.ts";
 import { VarintReader } from "./varint.ts";
 
 export const RUN_PAGE_BYTES: number = 16 << 10;
-/** Extents that a page can hold at most. */
-export const PAGE_EXTENTS_MAX: number = RUN_PAGE_BYTES / EXTENT_BYTES_MIN;
 
 /** Fills one page after the other. Places are in the ordinals of the part. */
 export class RunPageEncoder {

@@ -280,8 +280,8 @@ test("a flipped bit is noticed wherever it is, and a page's costs only what lies
   ok(head.pageCount >= 2);
   bytes[head.offset(1) + 5]! ^= 4;
   const map = new VolumeMap(rig.reader(), [{ parts }]);
-  equal((await scanned(map, 0, head.endLba(0))).size, head.extentsOf(0));
-  await rejects(scanned(map, 0, head.endLba(1)), { code: "TARGET_CORRUPT" });
+  equal((await scanned(map, 0, head.end(0))).size, head.countOf(0));
+  await rejects(scanned(map, 0, head.end(1)), { code: "TARGET_CORRUPT" });
   bytes[head.offset(1) + 5]! ^= 4;
   for (let at = head.bodyBytes; at < bytes.length; at += 1) {
     bytes[at]! ^= 1;

@@ -5,6 +5,7 @@
 
 import type { ObjectStore } from "../host/object-store.ts";
 import type { Zstd } from "../host/ports.ts";
+import { HistoryReader } from "./history-reader.ts";
 import { PackReader } from "./pack-reader.ts";
 import { PackTable } from "./place.ts";
 import { RunReader } from "./run-reader.ts";
@@ -19,6 +20,7 @@ export class TargetReader {
   readonly packTable: PackTable = new PackTable();
   readonly packs: PackReader;
   readonly runs: RunReader;
+  readonly histories: HistoryReader;
 
   constructor(options: {
     readonly store: ObjectStore;
@@ -33,5 +35,6 @@ export class TargetReader {
     const packs = this.packTable;
     this.packs = new PackReader({ store, sealer, zstd, packs, cacheBytes });
     this.runs = new RunReader({ store, sealer, packs });
+    this.histories = new HistoryReader({ store, sealer, packs });
   }
 }

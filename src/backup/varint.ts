@@ -60,6 +60,18 @@ export class VarintReader {
     return this.#nextLong();
   }
 
+  /** So many bytes as they are, a view; none when there are not enough. */
+  take(count: number): Uint8Array {
+    const end = this.#at + count;
+    if (this.isBroken || end > this.#bytes.length) {
+      this.isBroken = true;
+      return new Uint8Array(0);
+    }
+    const bytes = this.#bytes.subarray(this.#at, end);
+    this.#at = end;
+    return bytes;
+  }
+
   #nextLong(): number {
     let value = 0;
     let scale = 1;

@@ -9,9 +9,12 @@ import { MemoryObjectStore } from "../sim/memory-object-store.ts";
 import { SIM_ZSTD } from "../sim/sim-zstd.ts";
 import { putSmallPoint, type SmallChange, SmallTarget, smallVolume } from "../sim/small-target.ts";
 import { DESCRIPTOR_NAME } from "./descriptor.ts";
+import { EXTENT_KIND, ExtentBatch } from "./extents.ts";
+import { HistoryWriter } from "./history-writer.ts";
 import type { ManifestVolume } from "./manifest.ts";
-import { BLOCK_BYTES } from "./place.ts";
+import { BLOCK_BYTES, placeAt } from "./place.ts";
 import { PointImage } from "./point-image.ts";
+import { Reachable } from "./reachable.ts";
 import type { Run } from "./run-writer.ts";
 import { objectPath } from "./sealed-object.ts";
 import { KeySealer, PLAIN_SEALER } from "./sealing.ts";
@@ -83,7 +86,7 @@ for (const isEncrypted of [false, true])
     for (const level of ["structure", "sample", "data"] as const) {
       const report = await verify(rig, level);
       deepEqual([report.isSound, report.damages, report.losses], [true, [], []]);
-      deepEqual([report.pointCount, report.runPartCount, report.packCount], [3, 3, 3]);
+      deepEqual([report.pointCount, report.partCount, report.packCount], [3, 3, 3]);
     }
     const { groupsRead, bytesRead } = await verify(rig, "data");
     equal(groupsRead, 5 + 2 + 1);
@@ -191,6 +194,50 @@ test("an object that can't be read is damage, a target that is gone ends it", as
   equal(report.losses[0]?.pointName, "v1");
   bucket.isGone = true;
   await rejects(verifyTarget({ reader: reader(), ...options }), { code: "TARGET_UNAVAILABLE" });
+});
+
+test("a history that has lost a block is told from that change on, the point itself stays sound", async () => {
+  const target = new SmallTarget();
+  const block = (fill: number) => new Uint8Array(BLOCK_BYTES).fill(fill);
+  const runs = await target.backup(new Map([[1, block(1)]]), []);
+  await target.backup(new Map([[1, block(2)]]), []);
+  const reader = target.reader();
+  const [own, other] = target.packNames.map((name) => reader.packTable.ordinalOf(name));
+  const { store, sealer, random } = target;
+  const writer = new HistoryWriter({ store, sealer, random, packs: reader.packTable });
+  for (const [lsn, ordinal] of [
+    [5, own!],
+    [6, other!],
+    [7, own!],
+  ] as const) {
+    const extents = new ExtentBatch(1);
+    extents.push(1, 1, EXTENT_KIND.frames, placeAt(ordinal, 0));
+    writer.changed({ lsn, timeMicros: lsn }, extents, false);
+  }
+  const part = (await writer.finishPart())!;
+  const moment = { lsn: 4, branch: 1, timeMicros: 1 };
+  const history = { from: moment, sizeBytes: 10 * BLOCK_BYTES, runs, parts: [part] };
+  const volume = { ...smallVolume(10, runs), moment: { ...moment, lsn: 7 }, history };
+  const manifest = await putSmallPoint(target, "1", volume);
+  const points = [{ id: "1".repeat(32), name: "v1", manifest }];
+  const check = () => verifyTarget({ reader: target.reader(), points, level: "structure" });
+  equal((await check()).isSound, true);
+  const pack = objectPath("pack", target.packNames[1]!);
+  const bytes = target.bucket.objects.get(pack)!;
+  target.bucket.objects.delete(pack);
+  const lost = (await check()).losses;
+  deepEqual(
+    lost.map(({ isHistory, fromLsn, object }) => [isHistory, fromLsn, object]),
+    [[true, 6, pack]],
+  );
+  target.bucket.objects.set(pack, bytes);
+  target.bucket.objects.delete(objectPath("history", part.name));
+  deepEqual(
+    (await check()).losses.map(({ fromLsn, lengthBytes }) => [fromLsn, lengthBytes]),
+    [[5, 0]],
+  );
+  const reachable = new Reachable(target.store, target.sealer);
+  await rejects(reachable.add(manifest), { code: "TARGET_CORRUPT" });
 });
 
 test("it says how far it is, and stops when it is told to", async () => {

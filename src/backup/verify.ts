@@ -12,7 +12,8 @@
 import type { Damage } from "./damage.ts";
 import { DAMAGES_MAX, DamageList } from "./damage.ts";
 import { EXTENT_KIND } from "./extents.ts";
-import { visitLosses } from "./losses.ts";
+import type { HistoryPart } from "./history-writer.ts";
+import { firstLostChange, type LostChange, visitLosses } from "./losses.ts";
 import { type PointManifest, readManifest, runsOf } from "./manifest.ts";
 import { type GroupChoice, PackCheck } from "./pack-check.ts";
 import { ordinalOf, slotOf } from "./place.ts";
@@ -31,7 +32,7 @@ export interface VerifiedPoint {
 }
 
 export interface VerifyProgress {
-  readonly step: "manifests" | "runs" | "packs" | "pages";
+  readonly step: "manifests" | "runs" | "histories" | "packs" | "pages";
   readonly doneCount: number;
   readonly totalCount: number;
   /** Stored bytes of groups that were read. */
@@ -56,8 +57,9 @@ export interface VerifyLoss {
   readonly pointName: string;
   /** undefined: the whole point, for its manifest is bad. */
   readonly volume?: string;
-  /** The point itself is whole, but not the moments before it. */
+  /** Not of the point itself but of the moments before it: bytes of their first state, or all from this change on. */
   readonly isHistory?: boolean;
+  readonly fromLsn?: number;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
   readonly object: string;
@@ -67,7 +69,8 @@ export interface VerifyLoss {
 export interface VerifyReport {
   readonly isSound: boolean;
   readonly pointCount: number;
-  readonly runPartCount: number;
+  /** Of runs and histories. */
+  readonly partCount: number;
   readonly packCount: number;
   readonly groupsRead: number;
   readonly bytesRead: number;
@@ -99,6 +102,9 @@ class Verification {
   readonly #damages: DamageList;
   readonly #points: ReadPoint[] = [];
   readonly #parts: Map<string, RunPart> = new Map();
+  readonly #historyParts: Map<string, HistoryPart> = new Map();
+  /** By the names of parts. */
+  readonly #lostChanges: Map<string, LostChange> = new Map();
   /** Of the packs that the runs name. */
   readonly #ordinals: Set<number> = new Set();
   /** By their ordinals. */
@@ -120,7 +126,9 @@ class Verification {
     await this.#inLanes("manifests", this.#options.points, (point) => this.#readPoint(point));
     // Heads first: they tell of all packs.
     const parts = [...this.#parts.values()];
+    const historyParts = [...this.#historyParts.values()];
     await this.#inLanes("runs", parts, (part) => this.#openPart(part));
+    await this.#inLanes("histories", historyParts, (part) => this.#openHistory(part));
     const ordinals = [...this.#ordinals];
     const packs = new PackCheck(this.#reader, this.#damages, this.#choice());
     await this.#inLanes("packs", ordinals, async (ordinal) => {
@@ -131,7 +139,9 @@ class Verification {
     });
     await this.#inLanes("pages", parts, (part) => this.#checkPages(part));
     if (this.#damages.hasLosses || !this.#areRunsSound) await this.#findLosses();
-    return this.#report(parts.length, ordinals.length);
+    await this.#inLanes("pages", historyParts, (part) => this.#findLostChange(part));
+    this.#tellLostHistories();
+    return this.#report(parts.length + historyParts.length, ordinals.length);
   }
 
   async #readPoint(point: VerifiedPoint): Promise<void> {
@@ -141,6 +151,8 @@ class Verification {
       this.#points.push({ point, manifest });
       for (const { parts } of manifest.volumes.flatMap(runsOf))
         for (const part of parts) this.#parts.set(part.name, part);
+      for (const { history } of manifest.volumes)
+        for (const part of history?.parts ?? []) this.#historyParts.set(part.name, part);
     });
     if (damage === undefined) return;
     const range = { offsetBytes: 0, lengthBytes: 0, ...damage };
@@ -160,6 +172,24 @@ class Verification {
         );
     });
     if (damage !== undefined) this.#areRunsSound = false;
+  }
+
+  /** All of it: histories are small beside the blocks that they name. */
+  async #openHistory(part: HistoryPart): Promise<void> {
+    const damage = await this.#damages.during(objectPath("history", part.name), async () => {
+      const { ordinals } = await this.#reader.histories.open(part);
+      for (const ordinal of ordinals) this.#ordinals.add(ordinal);
+      const nothing = () => undefined;
+      const visitor = { changed: nothing, flushed: nothing, named: nothing };
+      await this.#reader.histories.read(part, visitor);
+    });
+    if (damage !== undefined) this.#lostChanges.set(part.name, { lsn: part.firstLsn, damage });
+  }
+
+  async #findLostChange(part: HistoryPart): Promise<void> {
+    if (this.#lostChanges.has(part.name)) return;
+    const lost = await firstLostChange(this.#reader, this.#damages, part);
+    if (lost !== undefined) this.#lostChanges.set(part.name, lost);
   }
 
   /** Every page, and that what it says of packs can be. */
@@ -191,6 +221,17 @@ class Verification {
         await this.#findLossesOf(place, runs, sizeBytes);
         if (history !== undefined)
           await this.#findLossesOf({ ...place, isHistory: true }, history.runs, history.sizeBytes);
+      }
+  }
+
+  #tellLostHistories(): void {
+    for (const { point, manifest } of this.#points)
+      for (const { name, history } of manifest.volumes) {
+        const lost = history?.parts.map((part) => this.#lostChanges.get(part.name)).find(Boolean);
+        if (lost === undefined) continue;
+        const place = { pointId: point.id, pointName: point.name, volume: name, isHistory: true };
+        const range = { fromLsn: lost.lsn, offsetBytes: 0, lengthBytes: 0 };
+        this.#lose({ ...place, ...range, ...lost.damage });
       }
   }
 
@@ -238,11 +279,11 @@ class Verification {
     await Promise.all(Array.from({ length: LANES }, lane));
   }
 
-  #report(runPartCount: number, packCount: number): VerifyReport {
+  #report(partCount: number, packCount: number): VerifyReport {
     return {
       isSound: this.#damages.count === 0,
       pointCount: this.#options.points.length,
-      runPartCount,
+      partCount,
       packCount,
       groupsRead: this.#groupsRead,
       bytesRead: this.#bytesRead,

@@ -119,8 +119,8 @@ class RunCursor {
     try {
       const open = await this.#reader.open(part);
       const page = open.head.pageBehind(lba);
-      firstLba = open.head.firstLba(page);
-      endLba = open.head.endLba(page);
+      firstLba = open.head.first(page);
+      endLba = open.head.end(page);
       this.#page = await this.#reader.page(open, page);
     } catch (error) {
       if (!this.#isLenient || !hasCode(error, "TARGET_CORRUPT")) throw error;
