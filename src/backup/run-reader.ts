@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reads runs: decoded pages stay for a while, for all runs of a point together; a page is 16 KiB, a few thousand extents.
+// Reads runs. Decoded pages stay for a while, for all runs of a point together: a page is 16 KiB, a few thousand extents,
+// and a volume that is read at random comes back to the same ones.
 
 import { RecentMap } from "../base/recent-map.ts";
 import { EXTENT_BYTES_MIN } from "./extent-codec.ts";
