@@ -29,7 +29,8 @@ export function ordinalOf(place: number): number {
 }
 
 export function slotOf(place: number): number {
-  return place % PACK_SLOTS_MAX;
+  // The remainder of numbers beyond 32 bits takes ten times as long.
+  return place - ordinalOf(place) * PACK_SLOTS_MAX;
 }
 
 /** The packs that a program knows of. Ordinals are given in order and never taken back. */

@@ -13,7 +13,7 @@ import {
 import { ExtentBatch } from "./extents.ts";
 import { VarintReader } from "./varint.ts";
 
-export const RUN_PAGE_BYTES: number = 16 << 10;
+export const RUN_PAGE_BYTES: number = 8 << 10;
 
 /** Fills one page after the other. Places are in the ordinals of the part. */
 export class RunPageEncoder {

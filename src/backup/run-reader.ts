@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reads runs. Decoded pages stay for a while, for all runs of a point together: a page is 16 KiB, a few thousand extents,
+// Reads runs. Decoded pages stay for a while, for all runs of a point together: a page is 8 KiB, a few thousand extents,
 // and a volume that is read at random comes back to the same ones.
 
 import { RecentMap } from "../base/recent-map.ts";
@@ -11,8 +11,8 @@ import { LBA_END_MAX } from "./place.ts";
 import { decodeRunPage, RUN_PAGE_BYTES } from "./run-page.ts";
 import type { RunPart } from "./run-writer.ts";
 
-/** Decoded, a page has at most 200 KiB. */
-const PAGES_MAX = 128;
+/** Decoded, a page has at most 100 KiB. */
+const PAGES_MAX = 256;
 
 const LIMITS = {
   bytesMax: RUN_PAGE_BYTES,

@@ -242,6 +242,25 @@ test("a changed block among a hundred costs less than three bytes", async () => 
   ok(runBytes(run) / extents.length < 3, `${runBytes(run) / extents.length}`);
 });
 
+test("a merged run costs little more, although it goes to and fro between packs", async () => {
+  const rig = new Rig();
+  const prng = new Prng(4);
+  const runs: Run[] = [];
+  for (let pack = 0; pack < PACKS; pack += 1) {
+    const extents: PlainExtent[] = [];
+    let lba = 0;
+    for (let slot = 0; slot < 8000; slot += 1) {
+      lba += 1 + prng.below(200);
+      extents.push({ lba, blockCount: 1, kind: EXTENT_KIND.frames, place: placeAt(pack, slot) });
+    }
+    runs.push(await rig.run(extents));
+  }
+  const options = { reader: rig.reader(), writer: rig.writer(), runs, isOldest: true };
+  const merged = await mergeRuns(options);
+  const extentCount = merged.parts.reduce((sum, part) => sum + part.extentCount, 0);
+  ok(runBytes(merged) / extentCount < 3.2, `${runBytes(merged) / extentCount}`);
+});
+
 test("runs stay few, and are seldom written again", () => {
   const runOf = (sizeBytes: number): Run => ({
     parts: [{ name: "", firstLba: 0, endLba: 1, extentCount: 1, sizeBytes }],

@@ -31,7 +31,8 @@ export function foldSign(value: number): number {
 }
 
 export function unfoldSign(folded: number): number {
-  return folded % 2 === 0 ? folded / 2 : -(folded + 1) / 2;
+  const half = Math.floor(folded / 2);
+  return half * 2 === folded ? half : -half - 1;
 }
 
 export class VarintReader {

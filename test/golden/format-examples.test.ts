@@ -8,6 +8,12 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { openDocument, sealDocument } from "../../src/backup/document.ts";
+import { EXTENT_KIND } from "../../src/backup/extents.ts";
+import { PackReader } from "../../src/backup/pack-reader.ts";
+import { PackWriter } from "../../src/backup/pack-writer.ts";
+import { PackTable } from "../../src/backup/place.ts";
+import { RunReader } from "../../src/backup/run-reader.ts";
+import { RunWriter } from "../../src/backup/run-writer.ts";
 import { PLAIN_SEALER } from "../../src/backup/sealing.ts";
 import { parseBatchHeader, sealBatch } from "../../src/log/batch.ts";
 import {
@@ -20,6 +26,8 @@ import {
 } from "../../src/log/record.ts";
 import { formatReference } from "../../src/log/reference.ts";
 import { BlockMemory, shapeOf } from "../../src/reduce/block-memory.ts";
+import { MemoryBucket, MemoryObjectStore } from "../../src/sim/memory-object-store.ts";
+import { SIM_ZSTD } from "../../src/sim/sim-zstd.ts";
 
 const FOLDER = join(import.meta.dirname, "../../docs/format");
 const memory = new BlockMemory(shapeOf(24 << 20));
@@ -116,18 +124,65 @@ test("the relocated record of record.md is what garbage collection appends", () 
   assert.deepEqual([cursor.slotCount, cursor.isShared, cursor.storedBytes], [2, true, 3000]);
 });
 
+/** 0, 1, 2 … */
+const random = {
+  fill: (bytes: Uint8Array) => {
+    for (const index of bytes.keys()) bytes[index] = index;
+  },
+};
+
 test("the document of backup.md is what a session puts", () => {
-  const random = {
-    fill: (bytes: Uint8Array) => {
-      for (const index of bytes.keys()) bytes[index] = index;
-    },
-  };
   const document = { kind: "session", name: "sessions/x/0", sealer: PLAIN_SEALER } as const;
   const body = Buffer.from("{}");
   const written = new Uint8Array(Buffer.concat(sealDocument({ ...document, random }, body)));
   const stored = example("backup.md", "document", written);
   assert.deepEqual(stored, written);
   assert.deepEqual([...openDocument(document, stored)], [...body]);
+});
+
+test("the pack of backup.md is what a backup puts, and its block is read", async () => {
+  const bucket = new MemoryBucket();
+  const store = new MemoryObjectStore(bucket);
+  const block = new Uint8Array(4096).fill(0x41);
+  // Written by hand, as another version of the library may write it otherwise.
+  const frame = Uint8Array.from(Buffer.from("28b52ffd60000f03800041", "hex"));
+  const zstd = { ...SIM_ZSTD, compress: () => Promise.resolve(frame) };
+  const packs = new PackTable();
+  const shared = { store, sealer: PLAIN_SEALER, random, packs };
+  const writer = new PackWriter({ ...shared, zstd, onFinished: () => {} });
+  const id = new Uint8Array(24);
+  PLAIN_SEALER.contentId(block, id, 0);
+  writer.add(block, id, 0);
+  await writer.flush();
+  const [[path, written]] = [...bucket.objects] as [[string, Uint8Array]];
+  const stored = example("backup.md", "pack", written);
+  assert.deepEqual(stored, written);
+  bucket.objects.set(path, stored);
+  const reader = new PackReader({ ...shared, zstd: SIM_ZSTD, cacheBytes: 0 });
+  assert.deepEqual(new Uint8Array(await reader.groups(0, 0, 1)[0]!), block);
+});
+
+test("the run of backup.md is what a backup puts, and its extents are read", async () => {
+  const bucket = new MemoryBucket();
+  const store = new MemoryObjectStore(bucket);
+  const packs = new PackTable();
+  packs.ordinalOf("11".repeat(32));
+  const shared = { store, sealer: PLAIN_SEALER, random, packs };
+  const writer = new RunWriter(shared);
+  writer.add(8, 2, EXTENT_KIND.frames, 5);
+  writer.add(100, 1, EXTENT_KIND.frames, 7);
+  writer.add(101, 900, EXTENT_KIND.zero, 0);
+  const part = (await writer.finishPart())!;
+  const [[path, written]] = [...bucket.objects] as [[string, Uint8Array]];
+  const stored = example("backup.md", "run", written);
+  assert.deepEqual(stored, written);
+  bucket.objects.set(path, stored);
+  const reader = new RunReader(shared);
+  const { lbas, blockCounts, kinds, places } = await reader.page(await reader.open(part), 0);
+  assert.deepEqual([...lbas], [8, 100, 101]);
+  assert.deepEqual([...blockCounts], [2, 1, 900]);
+  assert.deepEqual([...kinds], [0, 0, 1]);
+  assert.deepEqual([...places], [5, 7, 0]);
 });
 
 test("the batch of batch.md is what the writer seals", () => {
