@@ -15,6 +15,7 @@ import {
   historyFloor,
   keep,
   LOG_LEVELS,
+  markedExtents,
   moment,
   name,
   object,
@@ -256,6 +257,15 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
       ...MISSING,
       ...FULL,
     ],
+  },
+  markVolume: {
+    method: "POST",
+    path: "/v1/volumes/{volume}/mark",
+    summary: "Let parts of a volume count as changed, in each difference over this moment",
+    answer: "Lsn",
+    status: 200,
+    body: { extents: markedExtents },
+    errors: ["VOLUME_NOT_FOUND", "RANGE_INVALID", ...FULL],
   },
   resolveMoment: {
     method: "GET",

@@ -307,6 +307,13 @@ const changes = object({
   knownFromLsn: { ...count, description: "of what came before nothing is known" },
 });
 
+/** In a body. */
+export const markedExtents: Schema = {
+  ...list(object({ offsetBytes: count, lengthBytes: { type: "integer", minimum: 1 } })),
+  minItems: 1,
+  maxItems: 256,
+};
+
 const diffMoment = object({
   volume: { ...name, description: "its name then" },
   stableName: { ...string, description: 'what always means it: "db@#123"' },

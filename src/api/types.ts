@@ -476,6 +476,13 @@ export interface OperationTypes {
   };
   /** as: the volume of that name that was removed last comes back under this one. */
   undoVolume: { input: { volume: string; as?: string; force?: boolean }; output: VolumeJson };
+  markVolume: {
+    input: {
+      volume: string;
+      extents: readonly { readonly offsetBytes: number; readonly lengthBytes: number }[];
+    };
+    output: LsnJson;
+  };
   resolveMoment: { input: { volume: string; moment: string }; output: MomentJson };
   /** From and to are moments; without, the last day. */
   getHistory: {

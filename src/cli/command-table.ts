@@ -361,7 +361,32 @@ export const COMMANDS: readonly CommandRow[] = [
     ],
     exits: ["notFound", "conflict", "unavailable"],
     json: "{from: {volume, stableName, lsn, at, sizeBytes}, to, offsetBytes, lengthBytes, extents: [{offsetBytes, lengthBytes, kind}], extentCount, dataBytes, zeroBytes, holeBytes, untoldBytes}; a line for each extent. With --cbt-map {file, granularityBytes, sizeBytes, steps: [{from, to, extentCount, dataBytes, …}]}",
-    seeAlso: ["varve-when(1)", "varve-history(1)", "varve-export(1)"],
+    seeAlso: ["varve-mark(1)", "varve-when(1)", "varve-history(1)", "varve-export(1)"],
+  },
+  {
+    name: "mark",
+    summary: "let parts of a volume count as changed",
+    description: [
+      "From now on these parts are in the difference of any moment before this one and any moment after it, whatever is written to them: so the next incremental backup reads them again. That is what blksnap's markdirtyblock does. Nothing else changes. Parts are told in blocks of 4 KiB.",
+      "Some hundred marks of a volume are remembered, as long as a moment before them is; beyond that, neighbours become one, with what lies between.",
+    ],
+    arguments: [VOLUME],
+    options: [
+      {
+        name: "extent",
+        value: "OFFSET:LENGTH",
+        help: "The part: 1M:64K, or bytes; up to 256 of them",
+        isRequired: true,
+        isRepeatable: true,
+      },
+    ],
+    examples: [
+      { command: "varve mark db --extent 1M:64K", effect: "the next backup reads it again" },
+      { command: "varve mark db --extent 0:1M --extent 1G:8K", effect: "two parts at once" },
+    ],
+    exits: ["notFound", "unavailable"],
+    json: "{volume, extents: [{offsetBytes, lengthBytes}], durableLsn}",
+    seeAlso: ["varve-diff(1)"],
   },
   {
     name: "bisect",

@@ -16,6 +16,7 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   snapshots: () => import("./commands/snapshots.ts"),
   history: () => import("./commands/history.ts"),
   diff: () => import("./commands/diff.ts"),
+  mark: () => import("./commands/mark.ts"),
   when: () => import("./commands/when.ts"),
   bisect: () => import("./commands/bisect.ts"),
   resolve: () => import("./commands/resolve.ts"),

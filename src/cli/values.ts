@@ -94,6 +94,21 @@ export function countOf(option: string, text: string): number {
   );
 }
 
+/** "1M:64K" in bytes. Throws USAGE. */
+export function extentOf(text: string): {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+} {
+  const [offset = "", length = "", ...rest] = text.split(":");
+  const offsetBytes = parseSize(offset);
+  const lengthBytes = parseSize(length);
+  const isExtent = offsetBytes !== undefined && lengthBytes !== undefined && rest.length === 0;
+  if (isExtent && lengthBytes > 0) return { offsetBytes, lengthBytes };
+  throw new StorageError("USAGE", `option "--extent": "${text}" refused: it isn't OFFSET:LENGTH`, {
+    hint: "write it like 1M:64K, or in bytes",
+  });
+}
+
 /** "1 segment", "2 segments". */
 export function counted(count: number, what: string): string {
   return `${count} ${what}${count === 1 ? "" : "s"}`;

@@ -324,6 +324,10 @@ export function createOperations(options: OperationsOptions): Operations {
       return clients.keepOut(volume, async () => toVolume(await pool.removeVolume(volume.name)));
     },
     listClients: async () => ({ clients: [...clients.list()].map(toClient) }),
+    markVolume: async ({ volume, extents }) => {
+      await pool.mark(find(volume).name, extents);
+      return { durableLsn: pool.stats().durableLsn };
+    },
     flush: async () => {
       await pool.flush();
       return { durableLsn: pool.stats().durableLsn };

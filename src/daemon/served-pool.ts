@@ -8,6 +8,7 @@ import type { StorageError } from "../base/errors.ts";
 import type { Moment } from "../base/moment.ts";
 import type { BlockDevice, Slab } from "../nbd/block-device.ts";
 import type {
+  DiffRange,
   Housekeeping,
   PoolEvent,
   PoolPolicy,
@@ -80,6 +81,8 @@ export interface ServedPool extends Housekeeping, ServedMoments, ServedBranches,
     volume: string | undefined,
     retention: Retention | undefined,
   ): Promise<RetentionPreview>;
+  /** Throws VOLUME_NOT_FOUND, RANGE_INVALID. */
+  mark(name: string, extents: readonly DiffRange[]): Promise<void>;
   /** Throws VOLUME_NOT_FOUND. */
   device(name: string): BlockDevice;
   readonly policy: PoolPolicy;

@@ -127,6 +127,8 @@ test("every operation's real answer keeps the contract", async () => {
     renameVolume: () => call("renameVolume", { volume: "db", to: "db2" }),
     cloneVolume: () => call("cloneVolume", { volume: "db2", moment: "-10m", to: "db3" }),
     rewindVolume: () => call("rewindVolume", { volume: "db2", moment: "-10m", force: true }),
+    markVolume: () =>
+      call("markVolume", { volume: "db2", extents: [{ offsetBytes: 0, lengthBytes: 4096 }] }),
     undoVolume: () => call("undoVolume", { volume: "db2" }),
     getHistory: () => call("getHistory", { volume: "db2", from: "1h", stepMs: "60000" }),
     getChanges: () =>

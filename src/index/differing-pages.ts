@@ -13,6 +13,7 @@ import { hasCode, type StorageError } from "../base/errors.ts";
 import { LOW_HOLE, LOW_ZERO } from "../log/reference.ts";
 import type { WayPart } from "./branch-ways.ts";
 import type { ChangedPages } from "./changed-pages.ts";
+import type { MarkedBlocks } from "./marked-blocks.ts";
 import {
   CHUNK_PAGES,
   CHUNK_WORDS,
@@ -36,6 +37,8 @@ export interface DifferingPagesOptions {
   /** Pages [firstPage, endPage) are looked at. */
   readonly firstPage: number;
   readonly endPage: number;
+  /** Their pages are looked at in any case. */
+  readonly marked: MarkedBlocks;
   /** Requests come between. */
   readonly pause: () => Promise<void>;
 }
@@ -94,26 +97,34 @@ export class DifferingPages {
       const page = chunk * CHUNK_PAGES + marked;
       this.#next = page + 1;
       if (page >= endPage) return false;
-      if (!this.#mayDiffer(marked)) continue;
+      const mayDiffer = this.#mayDiffer(marked);
+      const isMarked = this.#options.marked.touches(page, page + 1);
+      if (!mayDiffer && !isMarked) continue;
       await this.#pause();
-      await this.#read(page, marked);
-      if (this.from !== this.to || this.from === undefined) return true;
+      await this.#read(page, marked, mayDiffer);
+      if (isMarked || this.from !== this.to || this.from === undefined) return true;
     }
     return false;
   }
 
   /** Looks at a chunk; false: nothing differs there. */
   async #begin(chunk: number): Promise<boolean> {
-    const { changed, ways, past, from, to } = this.#options;
+    const { changed, ways, past, from, to, marked } = this.#options;
     this.problem = undefined;
-    if (!(await this.#isChunkMarked(chunk))) return false;
+    const firstPage = chunk * CHUNK_PAGES;
+    const isMarked = marked.touches(firstPage, firstPage + CHUNK_PAGES);
+    if (!isMarked && !(await this.#isChunkMarked(chunk))) return false;
     this.#fromChunk = await this.#orUndefined(past.chunk(from, chunk));
     this.#toChunk = await this.#orUndefined(past.chunk(to, chunk));
-    if (isConstant(this.#fromChunk) && isConstant(this.#toChunk)) return false;
+    if (!isMarked && isConstant(this.#fromChunk) && isConstant(this.#toChunk)) return false;
     this.#marks.fill(this.#isListed ? 0 : 1);
     if (this.#isListed && ways !== undefined) {
       const marking = changed.pages(ways, chunk, this.#marks).then(() => true);
       if ((await this.#orUndefined(marking)) === undefined) this.#marks.fill(1);
+    }
+    if (isMarked) {
+      for (let page = 0; page < CHUNK_PAGES; page++)
+        if (marked.touches(firstPage + page, firstPage + page + 1)) this.#marks[page] = 1;
     }
     this.#chunk = chunk;
     return true;
@@ -144,12 +155,13 @@ export class DifferingPages {
     return run !== otherRun || one[at + WORD_OFFSET] !== other[at + WORD_OFFSET];
   }
 
-  async #read(page: number, inChunk: number): Promise<void> {
+  /** Of a page that is the same at both moments, one is enough. */
+  async #read(page: number, inChunk: number, mayDiffer: boolean): Promise<void> {
     const { from, to } = this.#options;
     this.problem = undefined;
     this.page = page;
-    this.from = await this.#references(from, page, this.#fromChunk, inChunk);
     this.to = await this.#references(to, page, this.#toChunk, inChunk);
+    this.from = mayDiffer ? await this.#references(from, page, this.#fromChunk, inChunk) : this.to;
   }
 
   async #references(

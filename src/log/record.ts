@@ -37,6 +37,7 @@ export const RECORD_KIND = {
   RETENTION_SET: 26,
   POOL_SET: 27,
   MOMENT_SET: 28,
+  VOLUME_MARKED: 30,
   RELOCATED: 32,
   SEGMENT_DROPPED: 33,
   GAP: 40,
@@ -68,12 +69,15 @@ const JSON_KINDS: ReadonlySet<number> = new Set([
   RECORD_KIND.RETENTION_SET,
   RECORD_KIND.POOL_SET,
   RECORD_KIND.MOMENT_SET,
+  RECORD_KIND.VOLUME_MARKED,
   RECORD_KIND.SEGMENT_DROPPED,
   RECORD_KIND.OPENED,
   RECORD_KIND.CLOCK_STEPPED,
 ]);
 
 const RECORD_FLAG_MUST_UNDERSTAND = 1;
+/** Kinds that a reader who doesn't know them may pass over: content and promises are right without. */
+const OPTIONAL_KINDS: ReadonlySet<number> = new Set([RECORD_KIND.VOLUME_MARKED]);
 /** Zeroed with this option stays allocated (NBD NO_HOLE). */
 export const ZERO_OPTION_KEEP_ALLOCATED = 1;
 
@@ -149,7 +153,7 @@ export function putRecordHeader(
     "a record is a multiple of 8 bytes, below 64 KiB",
   );
   view.setUint8(at, kind);
-  view.setUint8(at + 1, RECORD_FLAG_MUST_UNDERSTAND);
+  view.setUint8(at + 1, OPTIONAL_KINDS.has(kind) ? 0 : RECORD_FLAG_MUST_UNDERSTAND);
   view.setUint16(at + 2, lengthBytes, true);
   view.setUint32(at + 4, timeOffsetMicros, true);
 }

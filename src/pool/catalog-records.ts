@@ -4,6 +4,7 @@
 // each (catalog.ts). docs/format/record.md is the specification.
 
 import type { RECORD_KIND } from "../log/record.ts";
+import type { ExtentToMark } from "./catalog-marks.ts";
 import type { MomentName } from "./catalog-moments.ts";
 import type { PoolPolicy, Retention, VolumeSettings } from "./types.ts";
 
@@ -35,6 +36,15 @@ export type VolumeRecord =
   | {
       readonly kind: typeof RECORD_KIND.VOLUME_SET;
       readonly body: { readonly id: number; readonly name?: string } & VolumeSettings;
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.VOLUME_MARKED;
+      readonly body: {
+        readonly id: number;
+        readonly extents: readonly ExtentToMark[];
+        /** Marks of records up to this one are forgotten: no moment before them is left. */
+        readonly keptLsn?: number;
+      };
     }
   | {
       readonly kind: typeof RECORD_KIND.BRANCHED;

@@ -18,6 +18,7 @@ import {
   isSize,
   type RecordPlace,
 } from "./catalog-fields.ts";
+import { MarkedExtents } from "./catalog-marks.ts";
 import { NamedMoments } from "./catalog-moments.ts";
 import {
   KEEPS_ALL,
@@ -49,6 +50,7 @@ export class Catalog {
   readonly volumes: Map<number, Volume> = new Map();
   readonly branches: Map<number, Branch> = new Map();
   readonly moments: NamedMoments = new NamedMoments();
+  readonly marks: MarkedExtents = new MarkedExtents();
   readonly #live: Map<string, Volume> = new Map();
   nextVolume = 1;
   nextBranch = 1;
@@ -150,6 +152,10 @@ export class Catalog {
         return this.#branchesForgotten(body);
       case RECORD_KIND.MOMENT_NAMED:
         return isBelow(body.lsn, at.lsn) && this.moments.named(body, this.#isLiveAt);
+      case RECORD_KIND.VOLUME_MARKED: {
+        const volume = this.#liveVolumeOf(body.id, at);
+        return volume !== undefined && this.marks.marked(body, volume.branch, at.lsn);
+      }
       case RECORD_KIND.MOMENT_FORGOTTEN:
         return this.moments.forgotten(body);
       case RECORD_KIND.MOMENT_SET:
@@ -179,6 +185,7 @@ export class Catalog {
       })),
       branches: [...this.branches.values()],
       moments: this.moments.toJson(),
+      marks: this.marks.toJson(),
     };
   }
 
@@ -208,7 +215,7 @@ export class Catalog {
   // ---- from a checkpoint
 
   #takeJson(json: Fields): boolean {
-    const { nextVolume, nextBranch, volumes, branches, moments = [] } = json;
+    const { nextVolume, nextBranch, volumes, branches, moments = [], marks = [] } = json;
     const { retention: wanted = KEEPS_ALL, ...rest } = json;
     const retention = retentionFrom(wanted);
     const limits = limitsFrom(rest, LIMITS_DEFAULT);
@@ -222,6 +229,7 @@ export class Catalog {
       return false;
     if (!Array.isArray(volumes) || !volumes.every((volume) => this.#takeVolume(volume)))
       return false;
+    if (!this.marks.take(marks, (branch) => this.branches.has(branch))) return false;
     return this.moments.take(moments, this.#isLiveAt);
   }
 
@@ -353,7 +361,10 @@ export class Catalog {
       const then = stateAt(this.volumes.get(volume) as Volume, lsn);
       if (volumes.has(volume) || then === undefined || branches.has(then.branch)) return false;
     }
-    for (const branch of branches) this.branches.delete(branch);
+    for (const branch of branches) {
+      this.branches.delete(branch);
+      this.marks.forgetBranch(branch);
+    }
     for (const volume of volumes) this.volumes.delete(volume);
     for (const volume of this.volumes.values()) forgetStates(volume, branches);
     return true;

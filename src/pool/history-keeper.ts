@@ -84,6 +84,18 @@ export class HistoryKeeper implements HistoryPolicy {
     return isPromised(this.promiseOf(volume), lsn) || isNamed();
   }
 
+  /** The oldest of the volume's moments that is kept, or from which another branch begins; undefined: none is. */
+  oldestOf(volume: Volume): number | undefined {
+    const { branches, moments } = this.#options.catalog();
+    const isOwn = (branch: number): boolean => branches.get(branch)?.volume === volume.id;
+    const { fromLsn, kept } = this.promiseOf(volume);
+    const lsns = moments.of(volume.id).map(({ lsn }) => lsn);
+    for (const nextLsn of fromLsn === undefined ? kept : [fromLsn, ...kept]) lsns.push(nextLsn - 1);
+    for (const { branch, lsn } of this.#readers) if (isOwn(branch)) lsns.push(lsn);
+    for (const { parent, parentLsn } of branches.values()) if (isOwn(parent)) lsns.push(parentLsn);
+    return lsns.length === 0 ? undefined : Math.min(...lsns);
+  }
+
   readers(): readonly KeptMoment[] {
     return [...this.#readers];
   }

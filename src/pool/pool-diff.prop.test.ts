@@ -59,10 +59,44 @@ interface ModelBranch {
   readonly parentLsn: number;
 }
 
+/** Blocks that count as changed, by a record. */
+interface Mark {
+  readonly branch: number;
+  readonly lsn: number;
+  readonly lba: number;
+  readonly end: number;
+}
+
 /** Every change of every branch. */
 class Model {
   readonly #changes: Change[] = [];
   readonly #branches: Map<number, ModelBranch> = new Map();
+
+  readonly marks: Mark[] = [];
+
+  /** What was marked on the way from one moment to the other, down to where they part. */
+  marksBetween(from: DiffMoment, to: DiffMoment): readonly Mark[] {
+    const [one, other] = [this.#line(from), this.#line(to)];
+    const branch = [...one.keys()].find((branch) => other.has(branch));
+    if (branch === undefined) return [];
+    const both = [one, other].map((line) => line.get(branch) as number);
+    return this.marks.filter(({ branch: on, lsn }) => {
+      if (on === branch) return lsn > Math.min(...both) && lsn <= Math.max(...both);
+      return on > branch && lsn <= Math.max(one.get(on) ?? 0, other.get(on) ?? 0);
+    });
+  }
+
+  /** The branches that lead to a moment, newest first, each with its last record that counts. */
+  #line({ branch, lsn }: Pick<DiffMoment, "branch" | "lsn">): Map<number, number> {
+    const line = new Map<number, number>();
+    let [at, last] = [branch, lsn];
+    while (at !== 0) {
+      line.set(at, last);
+      const { parent, parentLsn } = this.#branches.get(at) as ModelBranch;
+      [at, last] = [parent, parentLsn];
+    }
+    return line;
+  }
 
   begin(branch: number, origin: ModelBranch): void {
     this.#branches.set(branch, origin);
@@ -110,12 +144,14 @@ function expected(
   const before = model.at(from.branch, from.lsn);
   const after = model.at(to.branch, to.lsn);
   const endBytes = Math.min(to.sizeBytes, range.offsetBytes + range.lengthBytes);
+  const marks = model.marksBetween(from, to);
   const extents: { kind: string; from: number; to: number }[] = [];
   const end = Math.ceil(endBytes / BLOCK);
   for (let block = Math.floor(range.offsetBytes / BLOCK); block < end; block++) {
     const one = before[block] as number;
     const other = after[block] as number;
-    if (one === other || (one < 2 && other < 2)) continue;
+    const isMarked = marks.some(({ lba, end: last }) => block >= lba && block < last);
+    if (!isMarked && (one === other || (one < 2 && other < 2))) continue;
     const kind = other === KINDS.hole ? "hole" : other === KINDS.zero ? "zero" : "data";
     const last = extents[extents.length - 1];
     const begin = Math.max(range.offsetBytes, block * BLOCK);
@@ -302,6 +338,27 @@ class Rig {
     this.note(name);
   }
 
+  async mark(): Promise<void> {
+    const { prng, model } = this;
+    const { pool } = this.pool;
+    const name = prng.pick(this.names);
+    const { branch, sizeBytes } = await this.now(name);
+    const blocks = Math.floor(sizeBytes / BLOCK);
+    const extents = Array.from({ length: 1 + prng.below(2) }, () => {
+      const lba = this.drawPlace(blocks);
+      const count = Math.min(blocks - lba, prng.pick([1 + prng.below(20), 900]));
+      return { lba, end: lba + count };
+    });
+    const lsn = pool.log.nextLsn;
+    const bytesOf = ({ lba, end }: { lba: number; end: number }) => ({
+      offsetBytes: lba * BLOCK + 512,
+      lengthBytes: (end - lba) * BLOCK - 1024,
+    });
+    await pool.mark(name, extents.map(bytesOf));
+    for (const extent of extents) model.marks.push({ branch, lsn, ...extent });
+    this.note(name);
+  }
+
   async restart(): Promise<void> {
     const files = this.prng.chance(0.5) ? await this.pool.close() : this.pool.kill();
     this.pool = await PoolRig.open(files, this.settings);
@@ -373,7 +430,8 @@ class Rig {
     const { prng } = this;
     const { pool } = this.pool;
     const chance = prng.below(100);
-    if (chance < 55) await this.change();
+    if (chance < 52) await this.change();
+    else if (chance < 55) await this.mark();
     else if (chance < 63) await this.name();
     else if (chance < 68) await this.branch();
     else if (chance < 70) await this.undo();

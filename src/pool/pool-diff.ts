@@ -72,13 +72,14 @@ export class PoolDiff {
       // A checkpoint that was being written may have let go of what they need.
       const gone = [from, to].find(({ lsn }) => !past.reaches(lsn));
       if (gone !== undefined) throw viewGone(gone, this.#options.reached);
-      const { branches } = catalog();
+      const { branches, marks } = catalog();
+      const marksOf = (branch: number) => marks.of(branch);
       reader = this.#reader ?? this.#newReader();
       this.#reader = undefined;
       const shared = new SharedHashes({ ...this.#options.segmentSource, pause });
       const comparison = new FrameComparison({ ...this.#options, shared, pause });
       const sources = { branches, pause, comparison, ...reader };
-      return await diffMoments(sources, { from, to, ...range }, visitor);
+      return await diffMoments(sources, { from, to, marksOf, ...range }, visitor);
     } finally {
       for (const unpin of unpins) unpin();
       this.#reader = reader ?? this.#reader;

@@ -47,6 +47,7 @@ import { FingerprintLists, type FingerprintListsOptions } from "../volume/finger
 import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
 import type { Catalog } from "./catalog.ts";
+import { checkMarks, type ExtentToMark } from "./catalog-marks.ts";
 import { RETENTION_DEFAULT, wholeRetention } from "./catalog-policy.ts";
 import type { CatalogRecord, VolumeRecord } from "./catalog-records.ts";
 import { newestState, summaryOf, type Volume } from "./catalog-volume.ts";
@@ -410,6 +411,18 @@ export class Pool {
     visitor: DiffVisitor,
   ): Promise<DiffSummary> {
     return this.#diff.diff(from, to, range, visitor);
+  }
+
+  /** These parts of the live volume count as changed from now on. Throws VOLUME_NOT_FOUND, RANGE_INVALID. */
+  async mark(name: string, extents: readonly ExtentToMark[]): Promise<void> {
+    await this.#record(() => {
+      const volume = this.#catalog.volumeNamed(name);
+      checkMarks(volume, extents);
+      const keptLsn = Math.max(0, this.#history.oldestOf(volume) ?? this.log.nextLsn - 1);
+      return { kind: RECORD_KIND.VOLUME_MARKED, body: { id: volume.id, extents, keptLsn } };
+    });
+    const markedBytes = extents.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+    this.#tell("info", "volume.marked", { volume: name, extentCount: extents.length, markedBytes });
   }
 
   /** The last record of a moment, whether or not it is there any more. */
@@ -906,7 +919,7 @@ export class Pool {
       catalog: () => this.#catalog,
       reached: this.#reached,
       keeper: this.#history,
-      pinHistory: async () => this.#checkpointer.pinHistory(),
+      pinHistory: () => this.#checkpointer.pinHistory(),
       pause: () => this.nextTurn(),
     });
   }
@@ -1117,6 +1130,7 @@ export class Pool {
       case RECORD_KIND.BRANCHES_FORGOTTEN:
         for (const volume of body.volumes) this.#devices.delete(volume);
         return;
+      case RECORD_KIND.VOLUME_MARKED:
       case RECORD_KIND.RETENTION_SET:
       case RECORD_KIND.MOMENT_FORGOTTEN:
       case RECORD_KIND.MOMENT_SET:

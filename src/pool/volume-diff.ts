@@ -9,14 +9,16 @@
 // So a block that was written and written back is no change, and no change is missed: what damage keeps from being told
 // counts as one, and is counted. docs/decisions/0011-diff.md says why it is so.
 
-import { type BranchLine, waysBetween } from "../index/branch-ways.ts";
+import { type BranchLine, type WayPart, waysBetween } from "../index/branch-ways.ts";
 import type { ChangedPages } from "../index/changed-pages.ts";
 import { DifferingPages, type References } from "../index/differing-pages.ts";
+import { MarkedBlocks } from "../index/marked-blocks.ts";
 import { PAGE_BLOCKS } from "../index/page-directory.ts";
 import type { Past } from "../index/past.ts";
 import { LOW_HOLE, LOW_ZERO, REFERENCE_STATE, stateOf } from "../log/reference.ts";
 import { BLOCK_BYTES } from "../reduce/block-memory.ts";
 import type { FrameComparison } from "../volume/frame-comparison.ts";
+import type { MarkedExtent } from "./catalog-marks.ts";
 import { DiffExtents, KIND } from "./diff-extents.ts";
 import type { DiffMoment, DiffRange, DiffSummary, DiffVisitor } from "./types.ts";
 
@@ -31,6 +33,8 @@ export interface VolumeDiffOptions {
 export interface DiffAsked extends DiffRange {
   readonly from: DiffMoment;
   readonly to: DiffMoment;
+  /** What was marked on a branch. */
+  readonly marksOf: (branch: number) => readonly MarkedExtent[];
 }
 
 /** Blocks whose content is compared at once, at most: they take 45 bytes each. */
@@ -39,16 +43,20 @@ const ENTRIES_MAX: number = 1 << 18;
 /** Everything that is read is pinned by the caller. */
 export async function diffMoments(
   options: VolumeDiffOptions,
-  { from, to, offsetBytes, lengthBytes }: DiffAsked,
+  { from, to, offsetBytes, lengthBytes, marksOf }: DiffAsked,
   visitor: DiffVisitor,
 ): Promise<DiffSummary> {
   const { branches, past, changed, comparison, pause } = options;
   const endBytes = Math.max(offsetBytes, Math.min(to.sizeBytes, offsetBytes + lengthBytes));
   const first = Math.floor(offsetBytes / BLOCK_BYTES);
   const end = Math.ceil(endBytes / BLOCK_BYTES);
+  const ways = waysBetween(branches, from, to);
+  const marks = (ways ?? []).flatMap((part) =>
+    marksOf(part.branch).filter((one) => isOn(part, one)),
+  );
+  const marked = new MarkedBlocks(marks, { lba: first, end });
   const pages = new DifferingPages({
-    ...{ past, changed, from, to, pause },
-    ways: waysBetween(branches, from, to),
+    ...{ past, changed, ways, from, to, marked, pause },
     firstPage: Math.floor(first / PAGE_BLOCKS),
     endPage: Math.ceil(end / PAGE_BLOCKS),
   });
@@ -68,7 +76,8 @@ export async function diffMoments(
       first: Math.max(0, first - block),
       end: Math.min(PAGE_BLOCKS, end - block),
     };
-    comparePage(extents, inPage, pages);
+    if (marked.isNone) comparePage(extents, inPage, pages);
+    else compareMarked(extents, inPage, pages, marked);
     if (extents.isFull) await extents.flush();
   }
   await extents.finish();
@@ -85,11 +94,42 @@ export async function diffMoments(
   };
 }
 
-/** Compares blocks [first, end) of a page that begins at `block`. */
+/** Whether a way leads over a record that made the mark. */
+function isOn({ afterLsn, lsn }: WayPart, mark: MarkedExtent): boolean {
+  return mark.lsn > afterLsn && mark.fromLsn <= lsn;
+}
+
+/** Blocks of a page some of which count as changed whatever they hold. */
+function compareMarked(
+  extents: DiffExtents,
+  { block, first, end }: InPage,
+  pages: Pages,
+  marked: MarkedBlocks,
+): void {
+  for (let at = first; at < end; at++) {
+    const { to } = pages;
+    if (to !== undefined && marked.has(block + at))
+      extents.add(block + at, 1, kindOf(to[at * 2 + 1] as number));
+    else comparePage(extents, { block, first: at, end: at + 1 }, pages);
+  }
+}
+
+/** Blocks [first, end) of a page that begins at `block`. */
+interface InPage {
+  readonly block: number;
+  readonly first: number;
+  readonly end: number;
+}
+
+interface Pages {
+  readonly from: References;
+  readonly to: References;
+}
+
 function comparePage(
   extents: DiffExtents,
-  { block, first, end }: { readonly block: number; readonly first: number; readonly end: number },
-  { from, to }: { readonly from: References; readonly to: References },
+  { block, first, end }: InPage,
+  { from, to }: Pages,
 ): void {
   if (to === undefined) {
     extents.add(block + first, end - first, KIND.DATA, true);

@@ -240,6 +240,11 @@ export class SmallPool implements ServedPool {
     return this.#snapshot(target);
   }
 
+  async mark(name: string): Promise<void> {
+    await this.beforeChange();
+    this.device(name);
+  }
+
   clone(_volume: string, _moment: Moment, newName: string): Promise<VolumeSummary> {
     return this.createVolume(newName, 1 << 20);
   }

@@ -3,11 +3,10 @@
 // `varve when`: the moments at which a range of a volume changed, newest first. Each is printed as it is typed elsewhere,
 // db@#123: the disk right after that change; #122 is the one before it.
 
-import { StorageError } from "../../base/errors.ts";
 import { formatMoment, parsePastMoment } from "../../base/moment.ts";
-import { formatSize, parseSize } from "../../base/units.ts";
+import { formatSize } from "../../base/units.ts";
 import { type CommandContext, required } from "../command.ts";
-import { countOf, shortTime } from "../values.ts";
+import { countOf, extentOf, shortTime } from "../values.ts";
 
 const LIMIT_STANDARD = 20;
 
@@ -41,16 +40,4 @@ export async function run(context: CommandContext): Promise<undefined> {
   else output.note("it hasn't changed, as far as is known");
   if (isMore) output.note(`there are older ones; see more with "--limit ${limit * 10}"`);
   else output.note(`changes are known from #${knownFromLsn} on`);
-}
-
-/** "1M:64K" in bytes. Throws USAGE. */
-function extentOf(text: string): { readonly offsetBytes: number; readonly lengthBytes: number } {
-  const [offset = "", length = "", ...rest] = text.split(":");
-  const offsetBytes = parseSize(offset);
-  const lengthBytes = parseSize(length);
-  const isExtent = offsetBytes !== undefined && lengthBytes !== undefined && rest.length === 0;
-  if (isExtent && lengthBytes > 0) return { offsetBytes, lengthBytes };
-  throw new StorageError("USAGE", `option "--extent": "${text}" refused: it isn't OFFSET:LENGTH`, {
-    hint: "write it like 1M:64K, or in bytes",
-  });
 }
