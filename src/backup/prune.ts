@@ -6,7 +6,7 @@
 // Old generations of the catalog go last: the newest ones stay, for who reads while others commit, and for a look at what
 // was before.
 
-import { StorageError } from "../base/errors.ts";
+import { hasCode, StorageError } from "../base/errors.ts";
 import type { CatalogState, PointEntry } from "./catalog-state.ts";
 import {
   Garbage,
@@ -16,6 +16,7 @@ import {
 } from "./garbage.ts";
 import { type Decision, decide, type KeepRules, newestFirst } from "./keep-rules.ts";
 import { findPoint } from "./points.ts";
+import { type RepackOptions, type RepackReport, repack, surveyPacks } from "./repack.ts";
 import type { Target } from "./target.ts";
 
 export interface PruneWish {
@@ -34,6 +35,10 @@ export interface PruneReport {
   readonly decisions: readonly Decision[];
   readonly keptCount: number;
   readonly removedCount: number;
+  /** Undefined: it wasn't asked for. */
+  readonly repack: RepackReport | undefined;
+  /** Why no pack was rewritten. */
+  readonly repackProblem: StorageError | undefined;
   readonly garbage: GarbageReport;
   /** At the end: who is there, and what waits. */
   readonly state: CatalogState;
@@ -48,6 +53,8 @@ export async function prune(
     readonly wish: PruneWish;
     readonly reached: ReachedObjects;
     readonly progress: GarbageProgress;
+    /** How packs are rewritten; undefined: not at all. */
+    readonly repack?: RepackOptions | undefined;
     readonly isDryRun: boolean;
   },
 ): Promise<PruneReport> {
@@ -57,15 +64,36 @@ export async function prune(
   let selection = select(await catalog.read(), wish);
   if (isDryRun) {
     const state = { ...(await catalog.read()), points: selection.points };
-    return reportOf(selection, await garbage.survey(state), state);
+    const repacked = await attempt(options.repack, (how) =>
+      surveyPacks(target, { ...how, points: selection.points }),
+    );
+    return reportOf(selection, { ...repacked, garbage: await garbage.survey(state), state });
   }
   await catalog.update((state) => {
     selection = select(state, wish);
-    return selection.isChanged ? { ...state, points: selection.points } : undefined;
+    // A prune that is at work is told when it commits; one that died would be waited for.
+    const sessions = state.sessions.filter(({ purpose }) => purpose !== "prune");
+    const isChanged = selection.isChanged || sessions.length < state.sessions.length;
+    return isChanged ? { ...state, points: selection.points, sessions } : undefined;
   });
+  const repacked = await attempt(options.repack, (how) => repack(target, how));
   const report = await garbage.collect();
   await trimGenerations(target, GENERATIONS_KEPT);
-  return reportOf(selection, report, await catalog.read());
+  return reportOf(selection, { ...repacked, garbage: report, state: await catalog.read() });
+}
+
+/** What can't be read is the garbage collection's to say: where it is in a point's way, that refuses to go on. */
+async function attempt(
+  how: RepackOptions | undefined,
+  run: (how: RepackOptions) => Promise<RepackReport>,
+): Promise<Pick<PruneReport, "repack" | "repackProblem">> {
+  if (how === undefined) return { repack: undefined, repackProblem: undefined };
+  try {
+    return { repack: await run(how), repackProblem: undefined };
+  } catch (error) {
+    if (!hasCode(error, "TARGET_CORRUPT")) throw error;
+    return { repack: undefined, repackProblem: error };
+  }
 }
 
 interface Selection {
@@ -118,8 +146,10 @@ export async function trimGenerations({ catalog }: Target, keptCount: number): P
   );
 }
 
-function reportOf(selection: Selection, garbage: GarbageReport, state: CatalogState): PruneReport {
-  const { decisions, points } = selection;
+function reportOf(
+  { decisions, points }: Selection,
+  rest: Omit<PruneReport, "decisions" | "keptCount" | "removedCount">,
+): PruneReport {
   const removedCount = decisions.filter(({ isKept }) => !isKept).length;
-  return { decisions, keptCount: points.length, removedCount, garbage, state };
+  return { decisions, keptCount: points.length, removedCount, ...rest };
 }

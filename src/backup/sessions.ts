@@ -132,7 +132,7 @@ export async function endSession(catalog: TargetCatalog, id: string): Promise<Se
 }
 
 /** Whether it is still this writer's. */
-function requireOwner(state: CatalogState, session: SessionEntry): void {
+export function requireOwner(state: CatalogState, session: SessionEntry): void {
   const found = state.sessions.find(({ id }) => id === session.id);
   if (found?.owner !== session.owner) throw sessionEnded(session.id);
 }

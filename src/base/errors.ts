@@ -153,7 +153,7 @@ export const ERRORS = {
   SESSION_NOT_FOUND: { kind: "not_found", hint: 'see "varve backups TARGET"' },
   SESSION_ENDED: {
     kind: "conflict",
-    hint: "another backup of the same volumes took over, or it was ended by hand; start it again",
+    hint: "another program took it over, or it was ended by hand; start it again",
   },
   LISTEN_FAILED: {
     kind: "conflict",

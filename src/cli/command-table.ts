@@ -715,6 +715,7 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: "let go of old backups, and give back their space",
     description: [
       "Rules say which points stay; each looks at the points of every set of volumes by itself, by the times of their moments (UTC). --keep-daily 7 keeps the newest point of each of the last seven days that have one. A point that several rules keep stays as long as one does; one that no rule keeps goes, unless it is protected. Without rules no point goes, and only what no point needs is deleted. With --dry-run it says which rule keeps what, and changes nothing.",
+      "Blocks are stored in packs, up to 64 MiB of them together. Packs of which much isn't needed any more are rewritten without it, as --max-unused says; that takes space before it gives any back.",
       "Backups, restores and other prunes may run meanwhile. What one of them might need waits for it: a backup that was interrupted holds it until the next backup of the same volumes goes on with it, or --end-session ends it. A prune that is interrupted is finished by the next one. If a point can't be read, nothing is deleted.",
     ],
     arguments: [TARGET],
@@ -730,6 +731,12 @@ export const COMMANDS: readonly CommandRow[] = [
       { name: "keep-weekly", value: "COUNT", help: "Keep one of each week, from Monday, so many" },
       { name: "keep-monthly", value: "COUNT", help: "Keep one of each month, so many" },
       { name: "keep-yearly", value: "COUNT", help: "Keep one of each year, so many" },
+      {
+        name: "max-unused",
+        value: "SHARE",
+        help: "Rewrite packs until at most this share of their blocks is unused; 100%: none",
+        standard: "5%",
+      },
       { name: "volume", value: "NAME", help: "Look only at points with this volume" },
       {
         name: "remove",
@@ -770,7 +777,7 @@ export const COMMANDS: readonly CommandRow[] = [
       { command: "varve prune /mnt/backup", effect: "only what no point needs goes" },
     ],
     exits: ["notFound", "conflict", "unavailable", "corrupt"],
-    json: "{isDryRun, points: [{id, name, at, …, isKept, keptBy: [text]}], keptCount, removedCount, garbageCount, garbageBytes, deletedCount, deletedBytes, waitingCount, waitingBytes, leftoverCount}; points are those that the rules looked at",
+    json: "{isDryRun, points: [{id, name, at, …, isKept, keptBy: [text]}], keptCount, removedCount, garbageCount, garbageBytes, deletedCount, deletedBytes, waitingCount, waitingBytes, leftoverCount, repack?: {slotCount, unusedCount, packCount, movedBytes, damagedCount}, repackProblem?}; points are those that the rules looked at",
     seeAlso: ["varve-backups(1)"],
     isPoolless: true,
   },

@@ -9,10 +9,13 @@ import { type Decision, type KeepRules, keepsAnything, timeOf } from "../../back
 import { holds } from "../../backup/leases.ts";
 import { type PruneReport, type PruneWish, prune } from "../../backup/prune.ts";
 import { TargetObjects } from "../../backup/reached-objects.ts";
+import type { RepackOptions } from "../../backup/repack.ts";
 import { endSession } from "../../backup/sessions.ts";
 import type { Target } from "../../backup/target.ts";
 import { StorageError } from "../../base/errors.ts";
 import { formatSize, formatTime, parseDurationMicros } from "../../base/units.ts";
+import { hostName } from "../../host/node/host-name.ts";
+import { createParallelZstd } from "../../host/node/zstd.ts";
 import { openTargetOf } from "../backup-target.ts";
 import { type CommandContext, required } from "../command.ts";
 import type { Output } from "../output.ts";
@@ -20,6 +23,7 @@ import { counted, countOf, shortTime } from "../values.ts";
 import { pointJson, volumesText } from "./backups.ts";
 
 const COUNTS = ["last", "hourly", "daily", "weekly", "monthly", "yearly"] as const;
+const MAX_UNUSED = "5%";
 /** Of a rule; nobody means more. */
 const COUNT_MAX = 1_000_000;
 const ID_DIGITS = 8;
@@ -46,7 +50,9 @@ export async function run(context: CommandContext): Promise<undefined> {
   }
   const { store, sealer } = target;
   const reached = new TargetObjects(store, sealer);
-  const report = await prune(target, { wish, reached, isDryRun, progress: statusOf(target) });
+  const progress = statusOf(target);
+  const repack = repackOf(context, progress);
+  const report = await prune(target, { wish, reached, isDryRun, progress, repack });
   if (context.isJson) output.json(jsonOf(report, isDryRun));
   else print(report, { output, isDryRun, target, path });
 }
@@ -82,11 +88,39 @@ function withinOf(text: string): number {
   });
 }
 
+/** undefined: no pack is rewritten. Throws USAGE. */
+function repackOf(
+  context: CommandContext,
+  status: ReturnType<typeof statusOf>,
+): RepackOptions | undefined {
+  const text = context.option("max-unused") ?? MAX_UNUSED;
+  const percent = /^(\d{1,3}(?:\.\d{1,3})?)%?$/.exec(text)?.[1];
+  if (percent === undefined || Number(percent) > 100) {
+    throw new StorageError("USAGE", `option "--max-unused": "${text}" refused: it isn't a share`, {
+      hint: "write it like 5% or 0%; 100% never rewrites anything",
+    });
+  }
+  if (Number(percent) === 100) return undefined;
+  return {
+    zstd: createParallelZstd(),
+    unusedShareMax: Number(percent) / 100,
+    host: hostName(),
+    progress: (doneCount, totalCount) => status.progress("packs", doneCount, totalCount),
+  };
+}
+
 const STATUS_EVERY_MICROS = 200_000;
-const PHASES = { points: "points read", objects: "objects seen", deletion: "objects deleted" };
+const PHASES = {
+  packs: "packs rewritten",
+  points: "points read",
+  objects: "objects seen",
+  deletion: "objects deleted",
+};
 
 /** On a terminal, a line that is written over and at last taken away. */
-function statusOf({ clock }: Target): Parameters<typeof prune>[1]["progress"] {
+function statusOf({ clock }: Target): {
+  progress: (phase: keyof typeof PHASES, doneCount: number, totalCount: number) => void;
+} {
   let shownMicros = Number.NEGATIVE_INFINITY;
   return {
     progress: (phase, doneCount, totalCount) => {
@@ -111,12 +145,26 @@ function print(
   }
   output.facts([
     ["points", `${keptCount} kept, ${removedCount} ${isDryRun ? "would be " : ""}removed`],
+    repackFact(report, isDryRun),
     isDryRun ? ["would free", garbageText(garbage)] : ["freed", freedText(garbage)],
     garbage.waitingCount === 0
       ? undefined
       : ["waiting", countedBytes(garbage.waitingCount, garbage.waitingBytes)],
   ]);
   if (!isDryRun) printWaiting(report, { output, target, path });
+}
+
+function repackFact(
+  { repack, repackProblem }: PruneReport,
+  isDryRun: boolean,
+): readonly [string, string] | undefined {
+  if (repackProblem !== undefined) return ["rewritten", `nothing: ${repackProblem.message}`];
+  if (repack === undefined || repack.packCount + repack.damagedCount === 0) return undefined;
+  const { packCount, movedBytes, damagedCount, unusedCount, slotCount } = repack;
+  const share = `${Math.round((100 * unusedCount) / slotCount)} % of all packs was unused`;
+  const damaged = damagedCount === 0 ? "" : `; ${counted(damagedCount, "pack")} can't be read`;
+  const moved = `${counted(packCount, "pack")} with ${formatSize(movedBytes)} of blocks in use`;
+  return [isDryRun ? "would rewrite" : "rewritten", `${moved}: ${share}${damaged}`];
 }
 
 function rowOf({ point, isKept, reasons }: Decision): string[] {
@@ -165,7 +213,7 @@ function printWaiting(
 }
 
 function jsonOf(report: PruneReport, isDryRun: boolean): object {
-  const { decisions, keptCount, removedCount, garbage } = report;
+  const { decisions, keptCount, removedCount, garbage, repack, repackProblem } = report;
   return {
     isDryRun,
     points: decisions.map(({ point, isKept, reasons }) => ({
@@ -176,5 +224,7 @@ function jsonOf(report: PruneReport, isDryRun: boolean): object {
     keptCount,
     removedCount,
     ...garbage,
+    ...(repack === undefined ? {} : { repack }),
+    ...(repackProblem === undefined ? {} : { repackProblem }),
   };
 }
