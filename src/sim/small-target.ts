@@ -22,15 +22,17 @@ import { SIM_ZSTD } from "./sim-zstd.ts";
 export type SmallChange = Uint8Array | "zero" | "hole";
 
 export class SmallTarget {
-  readonly bucket: MemoryBucket = new MemoryBucket();
-  readonly store: MemoryObjectStore = new MemoryObjectStore(this.bucket);
+  readonly bucket: MemoryBucket;
+  readonly store: MemoryObjectStore;
   readonly sealer: Sealer;
   readonly random: Random = new SimRandom(new Prng(11));
   /** Names of packs that were finished, in their order. */
   readonly packNames: string[] = [];
 
-  constructor(sealer: Sealer = PLAIN_SEALER) {
+  constructor(sealer: Sealer = PLAIN_SEALER, bucket: MemoryBucket = new MemoryBucket()) {
     this.sealer = sealer;
+    this.bucket = bucket;
+    this.store = new MemoryObjectStore(bucket);
   }
 
   reader(cacheBytes?: number): TargetReader {
