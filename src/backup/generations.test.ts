@@ -171,6 +171,64 @@ test("a damaged newest generation is said, not passed over", async () => {
   await rejects(chainOf(bucket).newest(), (error) => hasCode(error, "TARGET_CORRUPT"));
 });
 
+test("what was before a damaged newest generation can be read, and gone on from", async () => {
+  const { bucket, chain } = await begun();
+  await growTo(chain, 5);
+  const name = "catalog/0000000000000005";
+  for (const damage of ["flipped", "cut", "empty", "foreign"]) {
+    const bytes = bucket.objects.get(name)!;
+    if (damage === "flipped") bytes[40] = bytes[40]! ^ 1;
+    else
+      bucket.objects.set(
+        name,
+        damage === "foreign" ? Buffer.from("x") : bytes.slice(0, damage === "cut" ? 50 : 0),
+      );
+    const reader = chainOf(bucket);
+    const { generation, damage: problem } = await reader.newestReadable();
+    equal(text(generation), "body 4");
+    ok(hasCode(problem, "TARGET_CORRUPT"));
+    ok(problem.hint.includes("--repair"));
+    await reader.undoDamaged();
+    equal(text(await chainOf(bucket).newest()), "body 4");
+    equal((await chainOf(bucket).newest()).number, 5);
+    await reader.undoDamaged();
+    equal((await growTo(chainOf(bucket), 6)).number, 6);
+    bucket.objects.delete("catalog/0000000000000006");
+  }
+});
+
+test("two damaged generations in a row are too many to guess", async () => {
+  const { bucket, chain } = await begun();
+  await growTo(chain, 5);
+  for (const number of [4, 5])
+    bucket.objects.set(`catalog/000000000000000${number}`, Buffer.from("x"));
+  await rejects(chainOf(bucket).newestReadable(), (error) => hasCode(error, "TARGET_CORRUPT"));
+});
+
+test("old generations go in ascending order, each durably before the next", async () => {
+  const { bucket, chain } = await begun();
+  await growTo(chain, 20);
+  const deleted: string[] = [];
+  let underWay = 0;
+  const trimming = chainOf(bucket, {
+    begin: async ({ kind, name }) => {
+      if (kind !== "delete") return undefined;
+      underWay += 1;
+      equal(underWay, 1);
+      ok(bucket.objects.has("catalog/trimmed"));
+      deleted.push(name);
+      return undefined;
+    },
+    end: async ({ kind }) => {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (kind === "delete") underWay -= 1;
+    },
+  });
+  await trimming.trim(1, 10);
+  equal(deleted.length, 9);
+  equal(deleted.join(), deleted.toSorted().join());
+});
+
 test("a chain that can't be found is unavailable, not empty", async () => {
   const { bucket, chain } = await begun();
   await growTo(chain, 5);

@@ -17,7 +17,7 @@
 // parent; it counts while nothing was trimmed. Committers look after their put, readers after their get.
 
 import { must } from "../base/assert.ts";
-import { StorageError } from "../base/errors.ts";
+import { hasCode, StorageError } from "../base/errors.ts";
 import type { ObjectStore } from "../host/object-store.ts";
 import type { Random } from "../host/ports.ts";
 import {
@@ -75,6 +75,43 @@ export class Generations {
 
   /** The newest generation. Throws TARGET_CORRUPT, TARGET_UNAVAILABLE. */
   async newest(): Promise<Generation> {
+    try {
+      return await this.#search();
+    } catch (error) {
+      throw hasCode(error, "TARGET_CORRUPT") ? damagedNewest(error) : error;
+    }
+  }
+
+  /**
+   * The newest generation that can be read, for who only reads; `damage` is what is wrong with the newest. Each is the
+   * whole catalog: all that one more commit had changed is missing.
+   */
+  async newestReadable(): Promise<{
+    readonly generation: Generation;
+    readonly damage?: StorageError;
+  }> {
+    try {
+      return { generation: await this.newest() };
+    } catch (error) {
+      const before = hasCode(error, "TARGET_CORRUPT") ? await this.#beforeDamage() : undefined;
+      if (before === undefined) throw error;
+      return { generation: before, damage: error as StorageError };
+    }
+  }
+
+  /**
+   * Puts what was before in the place of a newest generation that can't be read: the last commit is undone. Nothing else
+   * is lost by that, whichever commit it was: what it deleted had been condemned before, and what it added is garbage.
+   */
+  async undoDamaged(): Promise<void> {
+    const { generation, damage } = await this.newestReadable();
+    if (damage === undefined) return;
+    const number = generation.number + 1;
+    const { parts } = this.#seal({ number, parentId: generation.id, body: generation.body });
+    await this.#store.put(nameOf(number), parts);
+  }
+
+  async #search(): Promise<Generation> {
     for (let search = 1; search <= SEARCHES_MAX; search += 1) {
       const start = await this.#start(search);
       if (start === undefined) continue;
@@ -114,12 +151,31 @@ export class Generations {
     for (let number = oldest; number < end; number += 1) await this.#store.delete(nameOf(number));
   }
 
-  async #put(generation: Omit<Generation, "id">): Promise<Generation | undefined> {
+  /** The one below a newest generation that can't be read. Undefined: that can't be read either. */
+  async #beforeDamage(): Promise<Generation | undefined> {
+    const start = await this.#start(1);
+    const newest = start === undefined ? 1 : await this.#climb(start);
+    if (newest === 1) return undefined;
+    try {
+      return await this.#read(newest - 1);
+    } catch (error) {
+      if (hasCode(error, "TARGET_CORRUPT")) return undefined;
+      throw error;
+    }
+  }
+
+  #seal(generation: Omit<Generation, "id">): { id: string; parts: Uint8Array[] } {
     const { number, parentId, body } = generation;
-    const name = nameOf(number);
+    const document = { kind: "catalog", name: nameOf(number) } as const;
     const whole = Buffer.concat([Buffer.from(`${parentId}\n`), body]);
-    const parts = sealDocument({ ...this.#options, kind: "catalog", name }, whole);
-    const id = must(documentId(parts[0]), "what was sealed is a document");
+    const parts = sealDocument({ ...this.#options, ...document }, whole);
+    return { id: must(documentId(parts[0]), "what was sealed is a document"), parts };
+  }
+
+  async #put(generation: Omit<Generation, "id">): Promise<Generation | undefined> {
+    const { number } = generation;
+    const name = nameOf(number);
+    const { id, parts } = this.#seal(generation);
     let isOurs = false;
     try {
       isOurs = await this.#store.putIfAbsent(name, parts);
@@ -218,6 +274,14 @@ export class Generations {
     if (!isHex(parentId, NONCE_BYTES)) throw damagedDocument(name, "it names no parent");
     return { number, id: found.id, parentId, body: found.body.subarray(PARENT_BYTES) };
   }
+}
+
+function damagedNewest(error: StorageError): StorageError {
+  return new StorageError("TARGET_CORRUPT", error.message, {
+    hint: 'points are found without it; "varve prune TARGET --repair" takes the last change of the catalog back',
+    data: error.data,
+    cause: error,
+  });
 }
 
 function nameOf(number: number): string {

@@ -65,6 +65,21 @@ export class TargetCatalog {
   }
 
   /**
+   * The newest state that can be read, for who only reads. `damage`: it isn't the newest, which is damaged; what one
+   * commit had changed is missing. Throws TARGET_CORRUPT, TARGET_UNAVAILABLE.
+   */
+  async readSound(): Promise<{ readonly state: CatalogState; readonly damage?: StorageError }> {
+    const { generation, damage } = await this.#generations.newestReadable();
+    const state = this.#stateOf(generation);
+    return damage === undefined ? { state } : { state, damage };
+  }
+
+  /** Takes the last commit back, if the newest generation is damaged. */
+  repair(): Promise<void> {
+    return this.#generations.undoDamaged();
+  }
+
+  /**
    * Commits the change; gives the state that holds it, or where there was nothing to change, the one that was found.
    * What the change throws ends it. Whether it took place is unknown after TARGET_UNAVAILABLE and TARGET_FULL.
    */

@@ -761,6 +761,10 @@ export const COMMANDS: readonly CommandRow[] = [
         value: "ID",
         help: "End the session of a backup that won't come back",
       },
+      {
+        name: "repair",
+        help: "Take the last change of the catalog back, if that can't be read any more",
+      },
       { name: "dry-run", help: "Only say what would stay, by which rule, and what would go" },
       ...KEY_OPTIONS,
     ],

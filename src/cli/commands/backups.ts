@@ -19,7 +19,9 @@ export async function run(context: CommandContext): Promise<undefined> {
   const path = required(context, "TARGET");
   const volume = context.option("volume");
   const { catalog, descriptor, sealer } = await openTargetOf(context, path);
-  const state = await catalog.read();
+  const { state, damage } = await catalog.readSound();
+  if (damage !== undefined)
+    output.note(`${damage.message}; this is what was before the last change`);
   const points = newestFirst(state.points)
     .reverse()
     .filter(({ volumes }) => volume === undefined || volumes.some(({ name }) => name === volume));

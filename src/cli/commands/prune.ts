@@ -40,9 +40,13 @@ export async function run(context: CommandContext): Promise<undefined> {
     protect: context.options("protect"),
     unprotect: context.options("unprotect"),
   };
-  if (ended !== undefined && isDryRun)
-    throw new StorageError("USAGE", 'option "--end-session": refused: a dry run changes nothing');
+  for (const option of ["end-session", "repair"]) {
+    const isGiven = context.flag(option) || context.option(option) !== undefined;
+    if (isDryRun && isGiven)
+      throw new StorageError("USAGE", `option "--${option}": refused: a dry run changes nothing`);
+  }
   const target = await openTargetOf(context, path);
+  if (context.flag("repair")) await target.catalog.repair();
   if (ended !== undefined) {
     const { id, purpose, volumes } = await endSession(target.catalog, ended);
     const what = volumes.length === 0 ? purpose : `${purpose} of ${volumesText({ volumes })}`;
