@@ -17,12 +17,13 @@ import type {
   OpenExport,
   Visitor,
 } from "../nbd/block-device.ts";
-import type { VolumeSummary } from "../pool/types.ts";
+import type { ResolvedMoment, VolumeSummary } from "../pool/types.ts";
 import { attachExport } from "./attached-export.ts";
 import type { ClientRegistry } from "./clients.ts";
 import type { EventLog } from "./event-log.ts";
 import { PastExports, tellMoments } from "./past-exports.ts";
 import type { ServedPast, ServedPool } from "./served-pool.ts";
+import { SinceContexts } from "./since-contexts.ts";
 import { SharedViews } from "./views.ts";
 
 /** Names in a message that lists what there is. */
@@ -41,12 +42,16 @@ export class VolumeCatalog implements ExportCatalog {
   readonly #options: CatalogOptions;
   readonly #views: SharedViews;
   readonly #past: PastExports;
+  readonly #contexts: SinceContexts;
 
   constructor(options: CatalogOptions) {
     this.#options = options;
-    const { pool, past, events } = options;
-    this.#views = new SharedViews(past, events);
-    this.#past = new PastExports({ pool, past, views: this.#views, book: options });
+    const { pool, past, events, clock } = options;
+    const views = new SharedViews(past, events);
+    const contexts = new SinceContexts({ pool, past, views, events, clock });
+    this.#views = views;
+    this.#contexts = contexts;
+    this.#past = new PastExports({ pool, past, views, contexts, book: options });
   }
 
   /** Moments that clients have open. */
@@ -72,12 +77,16 @@ export class VolumeCatalog implements ExportCatalog {
       if (volume.id !== id) throw notThere(stableName);
       return volume;
     };
+    const disk = { volumeId: id, volume: stableName, to: () => this.#newest(id) };
     return {
       stableName,
+      diskId: `volume ${id}`,
       isRelative: false,
       // The empty name has no access list: the volume's own decides.
       otherNames: name === stableName ? [] : [stableName],
       describe: () => this.#describe(still()),
+      contexts: () => this.#contexts.entries(disk),
+      findContext: (context) => this.#contexts.find(disk, context),
       open: async (visitor) => this.#open(still(), name, visitor),
     };
   }
@@ -90,7 +99,6 @@ export class VolumeCatalog implements ExportCatalog {
       canMultiConnect: device.canMultiConnect,
       canonicalName: volume.name,
       description: describeVolume(volume),
-      extraContexts: device.extraContexts,
     };
   }
 
@@ -98,6 +106,14 @@ export class VolumeCatalog implements ExportCatalog {
     const device = this.#options.pool.device(volume.name);
     const told = { canonicalName: volume.name, description: describeVolume(volume) };
     return attachExport(this.#options, { visitor, asked, volume, device, ...told });
+  }
+
+  /** What the live disk holds now, whatever it is called by now. */
+  #newest(volumeId: number): Promise<ResolvedMoment> {
+    const { pool, past } = this.#options;
+    const volume = pool.volumes().find(({ id }) => id === volumeId);
+    if (volume !== undefined) return past.resolve(volume.name, { kind: "now" });
+    return Promise.reject(new StorageError("VOLUME_NOT_FOUND", "volume: removed meanwhile"));
   }
 
   #volume(name: string): VolumeSummary {

@@ -12,7 +12,6 @@ export class CountedDevice implements BlockDevice {
   readonly sizeBytes: number;
   readonly isReadOnly: boolean;
   readonly canMultiConnect: boolean;
-  readonly extraContexts: readonly string[];
   readonly #device: BlockDevice;
   requestCount = 0;
   readBytes = 0;
@@ -23,7 +22,6 @@ export class CountedDevice implements BlockDevice {
     this.sizeBytes = device.sizeBytes;
     this.isReadOnly = device.isReadOnly;
     this.canMultiConnect = device.canMultiConnect && !isRelative;
-    this.extraContexts = device.extraContexts;
   }
 
   readNow(offsetBytes: number, lengthBytes: number, address: number): boolean {
@@ -74,8 +72,8 @@ export class CountedDevice implements BlockDevice {
     this.#device.cache(request);
   }
 
-  blockStatus(request: BlockRequest, context: string, sink: ExtentSink): void {
+  blockStatus(request: BlockRequest, sink: ExtentSink): void {
     this.requestCount += 1;
-    this.#device.blockStatus(request, context, sink);
+    this.#device.blockStatus(request, sink);
   }
 }

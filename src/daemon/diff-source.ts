@@ -6,25 +6,8 @@
 import type { DiffAsked, DiffMomentJson, DiffSource } from "../api/diff.ts";
 import { parseVolumeMoment } from "../base/moment.ts";
 import { formatTime } from "../base/units.ts";
-import type {
-  DiffMoment,
-  DiffRange,
-  DiffSummary,
-  DiffVisitor,
-  ResolvedMoment,
-} from "../pool/types.ts";
-import type { ServedMoments } from "./served-pool.ts";
-
-/** A pool that knows what differs. */
-export interface ServedDiff extends Pick<ServedMoments, "resolve"> {
-  /** Throws MOMENT_GONE. */
-  diff(
-    from: DiffMoment,
-    to: DiffMoment,
-    range: DiffRange,
-    visitor: DiffVisitor,
-  ): Promise<DiffSummary>;
-}
+import type { DiffRange, ResolvedMoment } from "../pool/types.ts";
+import type { ServedDiff } from "./served-pool.ts";
 
 export function createDiffSource(pool: ServedDiff): DiffSource {
   const resolve = (text: string): Promise<ResolvedMoment> => {

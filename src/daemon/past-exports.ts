@@ -15,7 +15,9 @@ import type { ExportDescription, ExportEntry, FoundExport } from "../nbd/block-d
 import type { ResolvedMoment, SnapshotSummary, VolumeSummary } from "../pool/types.ts";
 import { type AttendanceBook, attachExport } from "./attached-export.ts";
 import type { ServedPast, ServedPool } from "./served-pool.ts";
+import type { SinceContexts } from "./since-contexts.ts";
 import type { SharedViews } from "./views.ts";
+import { namesOf } from "./volume-names.ts";
 
 /** Snapshots in a list of exports, the newest of all: clients ask about each. */
 export const LISTED_SNAPSHOTS_MAX = 1000;
@@ -27,6 +29,7 @@ export interface PastExportsOptions {
   readonly past: ServedPast;
   readonly views: SharedViews;
   readonly book: AttendanceBook;
+  readonly contexts: SinceContexts;
 }
 
 /** What a list of exports says of the past. */
@@ -45,16 +48,20 @@ export class PastExports {
 
   /** Throws MOMENT_INVALID, and what the pool throws when there is no such moment. */
   async find(name: string): Promise<FoundExport> {
-    const { past, views, book } = this.#options;
+    const { past, views, book, contexts } = this.#options;
     const { volume, moment } = parse(name);
     const resolved = await past.resolve(volume, moment);
-    const names = this.#namesOf(resolved);
+    const names = namesOf(this.#options.pool, resolved);
+    const disk = { volumeId: resolved.volumeId, volume, to: async () => resolved };
     const told = describe(resolved, moment.kind === "name" ? name : resolved.stableName);
     return {
       stableName: resolved.stableName,
+      diskId: `branch ${resolved.branch} at ${resolved.lsn}`,
       isRelative: resolved.isRelative,
       otherNames: names.filter((other) => other !== volume),
       describe: () => told,
+      contexts: () => contexts.entries(disk),
+      findContext: (context) => contexts.find(disk, context),
       open: async (visitor) => {
         const { device, close } = await views.open(resolved);
         const live = { id: resolved.volumeId, name: resolved.volume };
@@ -77,13 +84,6 @@ export class PastExports {
       else unlistedCounts.set(volume, (unlistedCounts.get(volume) ?? 0) + 1);
     }
     return { entries: [...entries.values()], unlistedCounts };
-  }
-
-  #namesOf({ volumeId, volume: nameThen }: ResolvedMoment): string[] {
-    const nameNow = this.#options.pool
-      .volumes({ includesRemoved: true })
-      .find(({ id }) => id === volumeId)?.name;
-    return nameNow === undefined || nameNow === nameThen ? [nameThen] : [nameThen, nameNow];
   }
 }
 
@@ -110,7 +110,6 @@ function describe(moment: ResolvedMoment, canonicalName: string): ExportDescript
     canMultiConnect: !isRelative,
     canonicalName,
     description: `as of ${formatTime(timeMicros)} (${formatSize(sizeBytes)}, read-only)`,
-    extraContexts: [],
   };
 }
 

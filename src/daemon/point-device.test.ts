@@ -76,12 +76,15 @@ class Rig {
   async status(device: PointDevice, offset: number, length: number): Promise<number[][]> {
     const extents: number[][] = [];
     const { request, done } = this.request(offset, 0);
-    device.blockStatus({ ...request, lengthBytes: length }, "base:allocation", {
-      add: (extentBytes, flags) => {
-        extents.push([extentBytes / BLOCK_BYTES, flags]);
-        return true;
+    device.blockStatus(
+      { ...request, lengthBytes: length },
+      {
+        add: (extentBytes, flags) => {
+          extents.push([extentBytes / BLOCK_BYTES, flags]);
+          return true;
+        },
       },
-    });
+    );
     equal(await done, 0);
     return extents;
   }

@@ -36,7 +36,6 @@ export class PointDevice implements BlockDevice {
   readonly sizeBytes: number;
   readonly isReadOnly: boolean;
   readonly canMultiConnect = true;
-  readonly extraContexts: readonly string[] = [];
   readonly #image: OverlaidBase;
   readonly #overlaid: OverlaidImage | undefined;
   readonly #slab: Slab;
@@ -93,7 +92,7 @@ export class PointDevice implements BlockDevice {
     request.complete(0);
   }
 
-  blockStatus(request: BlockRequest, _context: string, sink: ExtentSink): void {
+  blockStatus(request: BlockRequest, sink: ExtentSink): void {
     const start = request.offsetBytes;
     const end = Math.min(start + request.lengthBytes, start + STATUS_BYTES_MAX);
     this.#look(request, async () => {

@@ -8,7 +8,10 @@ import type { StorageError } from "../base/errors.ts";
 import type { Moment } from "../base/moment.ts";
 import type { BlockDevice, Slab } from "../nbd/block-device.ts";
 import type {
+  DiffMoment,
   DiffRange,
+  DiffSummary,
+  DiffVisitor,
   Housekeeping,
   PoolEvent,
   PoolPolicy,
@@ -33,8 +36,19 @@ export interface PastView {
   close(): void;
 }
 
+/** A pool that knows what differs. */
+export interface ServedDiff extends Pick<ServedMoments, "resolve"> {
+  /** Throws MOMENT_GONE. */
+  diff(
+    from: DiffMoment,
+    to: DiffMoment,
+    range: DiffRange,
+    visitor: DiffVisitor,
+  ): Promise<DiffSummary>;
+}
+
 /** What the daemon needs of a pool's past. */
-export interface ServedPast extends Pick<ServedMoments, "resolve" | "snapshots"> {
+export interface ServedPast extends Pick<ServedMoments, "snapshots">, ServedDiff {
   openView(moment: ResolvedMoment): Promise<PastView>;
 }
 

@@ -41,19 +41,24 @@ export interface ExtentSink {
 /** base:allocation (NBD protocol, "base" namespace). */
 export const ALLOCATION = { HOLE: 1, ZERO: 2 } as const;
 
+/** Answers block status for one metadata context. */
+export interface StatusSource {
+  /** Extents in the request's range go to `sink`, then complete(). They may end before the range does. */
+  blockStatus(request: BlockRequest, sink: ExtentSink): void;
+}
+
 /** What write zeroes may do. */
 export interface ZeroOptions {
   /** NO_HOLE: the range must stay allocated. */
   readonly isHoleForbidden: boolean;
 }
 
-export interface BlockDevice {
+/** As a source of block status it answers base:allocation. */
+export interface BlockDevice extends StatusSource {
   readonly sizeBytes: number;
   readonly isReadOnly: boolean;
   /** A flush on one connection covers completed writes of all. */
   readonly canMultiConnect: boolean;
-  /** Metadata contexts beyond base:allocation that this device answers, by full name. */
-  readonly extraContexts: readonly string[];
 
   /** Reads what is in memory; true is success, there is no complete(). False says nothing about why. */
   readNow(offsetBytes: number, lengthBytes: number, address: number): boolean;
@@ -67,8 +72,28 @@ export interface BlockDevice {
   writeZeroes(request: BlockRequest, options: ZeroOptions): void;
   /** Loads the range into the cache, as far as it is worth it. */
   cache(request: BlockRequest): void;
-  /** Extents of `context` in the request's range go to `sink`, then complete(). */
-  blockStatus(request: BlockRequest, context: string, sink: ExtentSink): void;
+}
+
+/** A metadata context beyond base:allocation, opened for one connection. */
+export interface OpenContext extends StatusSource {
+  /** Nobody waits for answers any more: what is still asked is completed soon, in whatever way. */
+  cancel(): void;
+  /** Once, when nothing that was asked is under way. */
+  close(): void;
+}
+
+/** What the name of a metadata context means on one export. It holds nothing. */
+export interface FoundContext {
+  /** What it tells of could be read there: each of these exports has to let the client in too. */
+  readonly exportNames: readonly string[];
+  open(): Promise<OpenContext>;
+}
+
+/** A metadata context as a list shows it. */
+export interface ContextEntry {
+  readonly name: string;
+  /** As in FoundContext. */
+  readonly exportNames: readonly string[];
 }
 
 /** Memory that sockets, files and the block kernel all reach. Pages are allocated once and pooled. */
@@ -132,18 +157,23 @@ export interface ExportDescription {
    */
   readonly canonicalName: string;
   readonly description: string;
-  readonly extraContexts: readonly string[];
 }
 
 /** What a name means. It holds nothing: whoever doesn't open it just drops it. */
 export interface FoundExport {
   readonly stableName: string;
+  /** The same for one disk, however it is called and whenever it is looked up; another disk has another one. */
+  readonly diskId: string;
   /** The name means another disk each time it is asked for ("db@-10m"). */
   readonly isRelative: boolean;
   /** Other names that access lists may know this disk by: each of them has to let the client in too. */
   readonly otherNames: readonly string[];
   /** What an open would give, without opening. Throws as open() does. */
   describe(): ExportDescription;
+  /** Metadata contexts beyond base:allocation that a list shows; there may be more of them. */
+  contexts(): readonly ContextEntry[];
+  /** undefined: it has none of that kind. Throws StorageError where there could be one, but it can't be had. */
+  findContext(name: string): Promise<FoundContext | undefined>;
   open(visitor: Visitor): Promise<OpenExport>;
 }
 

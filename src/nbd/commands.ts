@@ -28,7 +28,7 @@ import type { DoorMemory } from "./door-memory.ts";
 import type { InFlight } from "./in-flight.ts";
 import { DIRECT_RECEIVE_BYTES_MIN, type IncomingPayload } from "./incoming-payload.ts";
 import { beginGatheredRead, StreamedRead } from "./large-read.ts";
-import { type Agreement, CONTEXT_COUNT_MAX, type MetaContext } from "./negotiation.ts";
+import { type Agreement, CONTEXT_COUNT_MAX } from "./negotiation.ts";
 import type { Output } from "./output.ts";
 import {
   NOTHING_WRONG,
@@ -41,7 +41,7 @@ import {
 } from "./refusals.ts";
 import type { Replies } from "./replies.ts";
 import { ANSWER, type Answer, partBytesMax, type Request } from "./request.ts";
-import { StatusReply } from "./status-reply.ts";
+import { type StatusContext, StatusReply } from "./status-reply.ts";
 
 /** Reads up to this are answered inside an output piece; larger ones are sent from their own. */
 const INLINE_READ_BYTES_MAX: number = 32 << 10;
@@ -80,7 +80,7 @@ export class Commands {
   readonly #replies: Replies;
   readonly #inFlight: InFlight;
   readonly #payload: IncomingPayload;
-  readonly #contexts: readonly MetaContext[];
+  readonly #contexts: readonly StatusContext[];
   readonly #isExtended: boolean;
   readonly #isStructured: boolean;
   readonly #requestMagic: number;
@@ -91,15 +91,20 @@ export class Commands {
   #length = 0;
   #head = 0;
 
-  constructor(options: { inFlight: InFlight; payload: IncomingPayload; agreement: Agreement }) {
-    const { inFlight, payload, agreement } = options;
+  constructor(options: {
+    inFlight: InFlight;
+    payload: IncomingPayload;
+    agreement: Pick<Agreement, "headers">;
+    contexts: readonly StatusContext[];
+  }) {
+    const { inFlight, payload, agreement, contexts } = options;
     this.#device = inFlight.device;
     this.#memory = inFlight.memory;
     this.#output = inFlight.output;
     this.#replies = inFlight.replies;
     this.#inFlight = inFlight;
     this.#payload = payload;
-    this.#contexts = agreement.contexts;
+    this.#contexts = contexts;
     this.#isExtended = inFlight.isExtended;
     this.#isStructured = agreement.headers !== HEADERS.SIMPLE;
     this.#requestMagic = this.#isExtended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC;
@@ -264,7 +269,7 @@ export class Commands {
     return next;
   }
 
-  #blockStatus(contexts: readonly MetaContext[], next: number): number {
+  #blockStatus(contexts: readonly StatusContext[], next: number): number {
     const allowed = F.FUA | F.REQ_ONE | (this.#isExtended ? F.PAYLOAD_LEN : 0);
     const refusal = this.#refusalOf(allowed, READING);
     if (refusal !== undefined) return this.#refuse(refusal, next);
@@ -294,9 +299,9 @@ export class Commands {
   }
 
   /** The ids of a block-status payload; undefined if they aren't distinct ids of this connection. */
-  #contextsIn(payload: number, length: number): readonly MetaContext[] | undefined {
+  #contextsIn(payload: number, length: number): readonly StatusContext[] | undefined {
     const count = (length - 8) / 4;
-    const contexts: MetaContext[] = [];
+    const contexts: StatusContext[] = [];
     for (let index = 0; index < count; index++) {
       const id = this.#memory.view.getUint32(payload + 8 + index * 4);
       const context = this.#contexts.find((candidate) => candidate.id === id);

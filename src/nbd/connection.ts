@@ -20,9 +20,11 @@ import type {
   FoundExport,
   OpenExport,
 } from "./block-device.ts";
+import { ExportContexts } from "./export-contexts.ts";
 import { FoundExports } from "./found-exports.ts";
 import type { HookEvent } from "./hooks.ts";
 import {
+  CONTEXT_COUNT_MAX,
   Negotiation,
   type Question,
   type Refusal,
@@ -60,6 +62,7 @@ export class Connection implements SocketHandler {
   readonly #context: ConnectionContext;
   readonly #negotiation: Negotiation;
   readonly #found: FoundExports;
+  readonly #contexts: ExportContexts;
   #socket: Socket;
   #phase: Phase = "handshake";
   #client: ClientIdentity & { ip?: string };
@@ -83,6 +86,11 @@ export class Connection implements SocketHandler {
   constructor(socket: Socket, context: ConnectionContext) {
     this.#context = context;
     this.#found = new FoundExports(context.catalog);
+    this.#contexts = new ExportContexts({
+      isAllowed: (name) => context.access.isAllowed(name, this.#client) && !this.#needsTls(name),
+      refused: (name, reason) =>
+        this.#log("warn", "nbd.context-refused", { context: name, reason }),
+    });
     this.#socket = socket;
     const { peer, peerAddress } = socket;
     this.#client = { address: peer, ...(peerAddress === undefined ? {} : { ip: peerAddress }) };
@@ -169,6 +177,7 @@ export class Connection implements SocketHandler {
     }
     this.#phase = "closed";
     this.#cancelTimer?.();
+    this.#contexts.cancel();
     if (this.#session !== undefined) this.#session.closed();
     else if (!this.#isAsking) this.#goneNow();
   }
@@ -246,12 +255,32 @@ export class Connection implements SocketHandler {
       const description = found.describe();
       return () => this.#negotiation.described(description);
     }
+    if (question.kind !== "open") {
+      return await this.#askContexts(question, found);
+    }
+    if (this.#contexts.isOfAnother(exportName, found)) {
+      const message = `export "${exportName}": not opened: it is another disk than when its metadata contexts were selected`;
+      throw new StorageError("BUSY", message, { hint: "connect again" });
+    }
     await this.#context.runHook("before-attach", found.stableName, this.#client);
     const hangUp = (reason: string): void => this.abort(reason);
     this.#export = await found.open({ identity: this.#client, hangUp });
     this.#exportName = exportName;
     const description = describe(this.#export);
     return () => this.#negotiation.described(description);
+  }
+
+  async #askContexts(
+    { kind, exportName, queries }: Extract<Question, { readonly queries: unknown }>,
+    found: FoundExport,
+  ): Promise<() => void> {
+    const names =
+      kind === "list-contexts"
+        ? await this.#contexts.list(found, queries)
+        : await this.#contexts.select(exportName, found, queries);
+    const message = `more than ${CONTEXT_COUNT_MAX} metadata contexts`;
+    if (names === undefined) return () => this.#negotiation.refused({ kind: "too-big", message });
+    return () => this.#negotiation.contextsFound(names);
   }
 
   /** What the client is told. A guess at the name it meant may be one that an access list hides from it. */
@@ -282,9 +311,12 @@ export class Connection implements SocketHandler {
 
   /** The negotiation has looked at the name that was asked for; these are the others. */
   #lacksTls({ otherNames }: FoundExport): boolean {
+    return otherNames.some((name) => this.#needsTls(name));
+  }
+
+  #needsTls(name: string): boolean {
     const { access, tlsMode } = this.#context;
-    if (tlsMode === "off" || this.#negotiation.isTls) return false;
-    return otherNames.some((name) => access.needsTls(name));
+    return tlsMode !== "off" && !this.#negotiation.isTls && access.needsTls(name);
   }
 
   async #findUid(): Promise<void> {
@@ -325,6 +357,7 @@ export class Connection implements SocketHandler {
       ...(pskIdentity === undefined ? {} : { pskIdentity }),
     };
     this.#found.forget();
+    this.#contexts.close();
     this.#negotiation.tlsStarted();
     secure.start(this);
     this.#drive();
@@ -338,11 +371,18 @@ export class Connection implements SocketHandler {
     this.#cancelTimer = undefined;
     this.#phase = "session";
     const { agreement } = step;
+    const names = agreement.contexts.map(({ name }) => name);
+    this.#contexts.keep(names);
+    const contexts = agreement.contexts.map(({ id, name }) => ({
+      id,
+      source: this.#contexts.get(name) ?? opened.device,
+    }));
     const session = new Session(
       { send: (parts) => this.#sendForSession(parts) },
       {
         device: opened.device,
         agreement,
+        contexts,
         share: this.#context.share,
         shell: {
           pause: () => this.#socket.pause(),
@@ -357,6 +397,7 @@ export class Connection implements SocketHandler {
       export: agreement.exportName,
       stableName: opened.stableName,
       tls: this.#negotiation.isTls,
+      ...(names.length === 0 ? {} : { contexts: names }),
     });
     this.#hookAfter("after-attach");
     this.#session = session;
@@ -393,6 +434,7 @@ export class Connection implements SocketHandler {
   #goneNow(): void {
     if (this.#isGone) return;
     this.#isGone = true;
+    this.#contexts.close();
     const opened = this.#export;
     if (opened !== undefined) {
       opened.close();
@@ -427,7 +469,6 @@ function describe(opened: OpenExport): ExportDescription {
     sizeBytes: device.sizeBytes,
     isReadOnly: device.isReadOnly,
     canMultiConnect: device.canMultiConnect,
-    extraContexts: device.extraContexts,
     canonicalName,
     description,
   };

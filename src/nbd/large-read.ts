@@ -11,7 +11,6 @@
 // for each other's memory.
 
 import { ALLOCATION, type ExtentSink, MAX_SLAB_PIECE_BYTES } from "./block-device.ts";
-import { BASE_ALLOCATION } from "./constants.ts";
 import type { MemoryWaiter } from "./door-memory.ts";
 import type { InFlight } from "./in-flight.ts";
 import { ANSWER, partBytesMax, type Request, type RequestOwner } from "./request.ts";
@@ -112,7 +111,7 @@ export class StreamedRead implements RequestOwner, ExtentSink, MemoryWaiter {
     status.lengthBytes = this.#subject.lengthBytes;
     status.owner = this;
     this.#status = status;
-    this.#inFlight.device.blockStatus(status, BASE_ALLOCATION, this);
+    this.#inFlight.device.blockStatus(status, this);
   }
 
   add(extentBytes: number, flags: number): boolean {

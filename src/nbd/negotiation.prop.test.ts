@@ -6,7 +6,7 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { OPTION } from "./constants.ts";
-import { INPUT_BYTES_MAX, Negotiation, type TlsMode } from "./negotiation.ts";
+import { CONTEXT_COUNT_MAX, INPUT_BYTES_MAX, Negotiation, type TlsMode } from "./negotiation.ts";
 
 const DISK = {
   sizeBytes: 1 << 20,
@@ -14,7 +14,6 @@ const DISK = {
   canMultiConnect: true,
   canonicalName: "db",
   description: "",
-  extraContexts: [],
 };
 
 interface Outcome {
@@ -38,6 +37,8 @@ function run(tls: TlsMode, pieces: readonly Uint8Array[]): Outcome {
       else if (step.kind !== "ask") end = step.kind === "end" ? step.reason : step.kind;
       else if (step.question.kind === "list")
         negotiation.listed([{ name: "db", description: "d" }]);
+      else if (step.question.exportName === "db" && "queries" in step.question)
+        negotiation.contextsFound(step.question.queries.slice(0, CONTEXT_COUNT_MAX));
       else if (step.question.exportName === "db") negotiation.described(DISK);
       else negotiation.refused({ kind: "unknown", message: "none" });
     }

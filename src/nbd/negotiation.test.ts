@@ -22,8 +22,8 @@ const DISK: ExportDescription = {
   canMultiConnect: true,
   canonicalName: "db@#7",
   description: "a disk",
-  extraContexts: ["qemu:dirty-bitmap:since:v1", "qemu:allocation-depth"],
 };
+const CONTEXTS = ["base:allocation", "qemu:dirty-bitmap:since:v1", "qemu:allocation-depth"];
 
 class Dialogue {
   readonly negotiation: Negotiation;
@@ -51,8 +51,16 @@ class Dialogue {
       }
       const disk = this.disks.get(step.question.exportName);
       if (disk === undefined) this.negotiation.refused({ kind: "unknown", message: "none" });
-      else this.negotiation.described(disk);
+      else if (!("queries" in step.question)) this.negotiation.described(disk);
+      else if (step.question.queries.length > 16)
+        this.negotiation.refused({ kind: "too-big", message: "too many" });
+      else this.negotiation.contextsFound(this.#contextsOf(step.question));
     }
+  }
+
+  #contextsOf({ kind, queries }: { kind: string; queries: readonly string[] }): string[] {
+    if (kind === "list-contexts" && queries.length === 0) return CONTEXTS;
+    return CONTEXTS.filter((name) => queries.includes(name));
   }
 
   #output(): string {
@@ -251,19 +259,29 @@ test("LIST_META_CONTEXT without queries lists all contexts", () => {
   dialogue.send(contexts(OPTION.LIST_META_CONTEXT, "db"));
   deepEqual(
     dialogue.replies().map((reply) => Buffer.from(reply.data, "hex").toString("latin1").slice(4)),
-    ["base:allocation", ...DISK.extraContexts, ""],
+    [...CONTEXTS, ""],
   );
 });
 
-test("LIST_META_CONTEXT takes a query that ends in a colon as a wildcard", () => {
+test("LIST_META_CONTEXT answers with ids of 0, and selects nothing", () => {
   const dialogue = new Dialogue();
   dialogue.send(option(OPTION.STRUCTURED_REPLY));
   dialogue.replies();
-  dialogue.send(contexts(OPTION.LIST_META_CONTEXT, "db", "base:", "qemu:dirty-bitmap:", "x:y"));
-  deepEqual(
-    dialogue.replies().map((reply) => Buffer.from(reply.data, "hex").toString("latin1").slice(4)),
-    ["base:allocation", "qemu:dirty-bitmap:since:v1", ""],
-  );
+  dialogue.send(contexts(OPTION.LIST_META_CONTEXT, "db", "qemu:allocation-depth"));
+  equal(dialogue.replies()[0]?.data, u32(0) + hex("qemu:allocation-depth"));
+  const step = dialogue.send(go("db"));
+  deepEqual(step.kind === "transmit" && step.agreement.contexts, []);
+});
+
+test("more contexts than one connection may have are TOO_BIG, and none is selected", () => {
+  const dialogue = new Dialogue();
+  dialogue.send(option(OPTION.STRUCTURED_REPLY));
+  dialogue.replies();
+  const queries = Array.from({ length: 17 }, (_, index) => `x:${index}`);
+  dialogue.send(contexts(OPTION.SET_META_CONTEXT, "db", ...queries));
+  deepEqual(dialogue.types(), [OPTION_REPLY.ERR_TOO_BIG]);
+  const step = dialogue.send(go("db"));
+  deepEqual(step.kind === "transmit" && step.agreement.contexts, []);
 });
 
 test("SET_META_CONTEXT selects exact names, each with an id of its own", () => {

@@ -16,7 +16,6 @@ import { assert } from "../base/assert.ts";
 import type { ExportDescription, ExportEntry } from "./block-device.ts";
 import { HEADERS, type Headers } from "./codec.ts";
 import {
-  BASE_ALLOCATION,
   HANDSHAKE_FLAG,
   OPTION,
   OPTION_MAGIC,
@@ -26,7 +25,6 @@ import {
   WIRE,
 } from "./constants.ts";
 import {
-  type ContextQuery,
   decodeText,
   encodeContextReply,
   encodeExportReply,
@@ -77,7 +75,13 @@ export interface Agreement {
 export type Question =
   | { readonly kind: "list" }
   | { readonly kind: "describe"; readonly exportName: string }
-  | { readonly kind: "open"; readonly exportName: string };
+  | { readonly kind: "open"; readonly exportName: string }
+  | {
+      /** "select" opens the contexts that are meant, instead of those that were selected before. */
+      readonly kind: "list-contexts" | "select-contexts";
+      readonly exportName: string;
+      readonly queries: readonly string[];
+    };
 
 export type Step =
   | { readonly kind: "read" }
@@ -88,7 +92,7 @@ export type Step =
 
 /** Why the catalog said no, as the client is told. */
 export interface Refusal {
-  readonly kind: "unknown" | "policy" | "tls" | "shutdown" | "failed";
+  readonly kind: "unknown" | "policy" | "tls" | "too-big" | "shutdown" | "failed";
   readonly message: string;
 }
 
@@ -158,6 +162,11 @@ export class Negotiation {
   /** The answer to a "describe" or "open" question. */
   described(description: ExportDescription): void {
     this.#answered()?.described?.(description);
+  }
+
+  /** The answer to a question about contexts: at most CONTEXT_COUNT_MAX where they are selected. */
+  contextsFound(names: readonly string[]): void {
+    this.#answered()?.contextsFound?.(names);
   }
 
   /** The catalog said no. */
@@ -377,35 +386,22 @@ export class Negotiation {
     if (this.#isHiddenWithoutTls(query.exportName)) {
       return this.#error(option, OPTION_REPLY.ERR_POLICY, "this export requires TLS");
     }
-    const described = (description: ExportDescription): void =>
-      this.#describeContexts(option, query, description);
+    const contextsFound = (names: readonly string[]): void =>
+      this.#tellContexts(option, query.exportName, names);
     return this.#ask(
-      { kind: "describe", exportName: query.exportName },
-      { described, refused: (no) => this.#refuse(option, no) },
+      { kind: isSet ? "select-contexts" : "list-contexts", ...query },
+      { contextsFound, refused: (no) => this.#refuse(option, no) },
     );
   }
 
-  #describeContexts(option: number, query: ContextQuery, description: ExportDescription): void {
-    const offered = [BASE_ALLOCATION, ...description.extraContexts];
-    if (option === OPTION.LIST_META_CONTEXT) {
-      const isWanted = (name: string): boolean =>
-        query.queries.length === 0 || query.queries.some((text) => isListedBy(name, text));
-      for (const name of offered.filter(isWanted)) {
-        this.#output.push(encodeContextReply(option, 0, name));
-      }
-      this.#ack(option);
-      return;
-    }
-    const wanted = offered.filter((name) => query.queries.includes(name));
-    if (wanted.length > CONTEXT_COUNT_MAX) {
-      const message = `more than ${CONTEXT_COUNT_MAX} metadata contexts`;
-      this.#error(option, OPTION_REPLY.ERR_TOO_BIG, message);
-      return;
-    }
-    this.#contextsExport = query.exportName;
-    this.#contexts = wanted.map((name, index) => ({ id: index + 1, name }));
-    for (const { id, name } of this.#contexts) {
-      this.#output.push(encodeContextReply(option, id, name));
+  #tellContexts(option: number, exportName: string, names: readonly string[]): void {
+    const isSet = option === OPTION.SET_META_CONTEXT;
+    assert(!isSet || names.length <= CONTEXT_COUNT_MAX, "selected contexts are bounded");
+    for (const [index, name] of names.entries())
+      this.#output.push(encodeContextReply(option, isSet ? index + 1 : 0, name));
+    if (isSet) {
+      this.#contextsExport = exportName;
+      this.#contexts = names.map((name, index) => ({ id: index + 1, name }));
     }
     this.#ack(option);
   }
@@ -530,6 +526,7 @@ export class Negotiation {
 interface Continuation {
   readonly listed?: (entries: readonly ExportEntry[]) => void;
   readonly described?: (description: ExportDescription) => void;
+  readonly contextsFound?: (names: readonly string[]) => void;
   readonly refused: (refusal: Refusal) => void;
 }
 
@@ -537,6 +534,7 @@ const REFUSAL_REPLY: Readonly<Record<Refusal["kind"], number>> = {
   unknown: OPTION_REPLY.ERR_UNKNOWN,
   policy: OPTION_REPLY.ERR_POLICY,
   tls: OPTION_REPLY.ERR_TLS_REQD,
+  "too-big": OPTION_REPLY.ERR_TOO_BIG,
   shutdown: OPTION_REPLY.ERR_SHUTDOWN,
   // The protocol has no "failed": the reply that makes a client give up and show the message.
   failed: OPTION_REPLY.ERR_PLATFORM,
@@ -544,9 +542,4 @@ const REFUSAL_REPLY: Readonly<Record<Refusal["kind"], number>> = {
 
 function isAllowedBeforeTls(option: number): boolean {
   return option === OPTION.STARTTLS || option === OPTION.ABORT;
-}
-
-/** A query that ends in a colon is a wildcard for what begins with it. */
-function isListedBy(contextName: string, query: string): boolean {
-  return query === contextName || (query.endsWith(":") && contextName.startsWith(query));
 }

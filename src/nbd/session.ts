@@ -21,6 +21,7 @@ import { InFlight, type InFlightOwner } from "./in-flight.ts";
 import { IncomingPayload } from "./incoming-payload.ts";
 import type { Agreement } from "./negotiation.ts";
 import type { RequestPool } from "./request.ts";
+import type { StatusContext } from "./status-reply.ts";
 
 /** While connections keep more than this aside together, sockets are read in small bites. */
 const KEPT_BYTES_MAX: number = 16 << 20;
@@ -82,12 +83,13 @@ export class Session implements InFlightOwner, MemoryWaiter {
     socket: Pick<Socket, "send">,
     options: {
       device: BlockDevice;
-      agreement: Agreement;
+      agreement: Pick<Agreement, "headers">;
+      contexts: readonly StatusContext[];
       share: SessionShare;
       shell: SessionShell;
     },
   ) {
-    const { device, agreement, share, shell } = options;
+    const { device, agreement, contexts, share, shell } = options;
     const { memory, requests } = share;
     const { headers } = agreement;
     const inFlight = new InFlight({ device, memory, requests, headers, socket, owner: this });
@@ -96,7 +98,7 @@ export class Session implements InFlightOwner, MemoryWaiter {
     this.#memory = memory;
     this.#inFlight = inFlight;
     this.#payload = new IncomingPayload(inFlight);
-    this.#commands = new Commands({ inFlight, payload: this.#payload, agreement });
+    this.#commands = new Commands({ inFlight, payload: this.#payload, agreement, contexts });
     this.#headTarget = memory.window.subarray(0, this.#commands.headBytes);
   }
 

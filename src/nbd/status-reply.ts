@@ -8,11 +8,10 @@
 //
 //   piece   [ room for the head | context id, (count) | length flags | length flags | … ]
 
-import { type ExtentSink, MAX_SLAB_PIECE_BYTES } from "./block-device.ts";
+import { type ExtentSink, MAX_SLAB_PIECE_BYTES, type StatusSource } from "./block-device.ts";
 import { writeChunkHeader, writeU64 } from "./codec.ts";
 import { EXTENTS_MAX, REPLY_TYPE, WIRE } from "./constants.ts";
 import type { InFlight } from "./in-flight.ts";
-import type { MetaContext } from "./negotiation.ts";
 import { ANSWER, type Request, type RequestOwner } from "./request.ts";
 
 const FIRST_PIECE_BYTES = 4096;
@@ -20,10 +19,16 @@ const GROWTH = 4;
 /** Head and context in front of the descriptors; a multiple of 16. */
 const FRONT_BYTES = 64;
 
+/** A context that was agreed on. */
+export interface StatusContext {
+  readonly id: number;
+  readonly source: StatusSource;
+}
+
 export class StatusReply implements RequestOwner, ExtentSink {
   readonly #inFlight: InFlight;
   readonly #subject: Request;
-  readonly #contexts: readonly MetaContext[];
+  readonly #contexts: readonly StatusContext[];
   /** A piece for each context, taken together beforehand; -1 once it is on its way out. */
   readonly #pieces: number[];
   readonly #isOne: boolean;
@@ -42,7 +47,7 @@ export class StatusReply implements RequestOwner, ExtentSink {
   static begin(
     inFlight: InFlight,
     subject: Request,
-    options: { contexts: readonly MetaContext[]; isOne: boolean },
+    options: { contexts: readonly StatusContext[]; isOne: boolean },
   ): boolean {
     const pieces: number[] = [];
     while (pieces.length < options.contexts.length) {
@@ -60,7 +65,7 @@ export class StatusReply implements RequestOwner, ExtentSink {
   private constructor(
     inFlight: InFlight,
     subject: Request,
-    options: { contexts: readonly MetaContext[]; isOne: boolean; pieces: number[] },
+    options: { contexts: readonly StatusContext[]; isOne: boolean; pieces: number[] },
   ) {
     this.#inFlight = inFlight;
     this.#subject = subject;
@@ -110,8 +115,8 @@ export class StatusReply implements RequestOwner, ExtentSink {
     this.#lastBytes = 0;
     this.#lastFlags = 0;
     this.#describedBytes = 0;
-    const context = this.#contexts[this.#index] as MetaContext;
-    this.#inFlight.device.blockStatus(request, context.name, this);
+    const context = this.#contexts[this.#index] as StatusContext;
+    context.source.blockStatus(request, this);
   }
 
   /** Writes the descriptor that is complete; false when no other may follow it. */
@@ -158,7 +163,7 @@ export class StatusReply implements RequestOwner, ExtentSink {
   #send(): void {
     const { memory, isExtended } = this.#inFlight;
     const piece = this.#pieces[this.#index] as number;
-    const context = this.#contexts[this.#index] as MetaContext;
+    const context = this.#contexts[this.#index] as StatusContext;
     const idBytes = isExtended ? 8 : 4;
     const payload = piece + FRONT_BYTES - idBytes;
     memory.view.setUint32(payload, context.id);

@@ -18,6 +18,7 @@ import {
   type ExtentSink,
   type FoundExport,
   MAX_SLAB_PIECE_BYTES,
+  type OpenContext,
   type Slab,
   type Visitor,
   type ZeroOptions,
@@ -61,7 +62,7 @@ export interface MemoryDeviceOptions {
   readonly slab: Slab;
   readonly isReadOnly?: boolean;
   readonly canMultiConnect?: boolean;
-  /** Contexts beyond base:allocation; each answers flag 1 for blocks that were ever written. */
+  /** Contexts beyond base:allocation that an export of it has; each answers flag 1 for blocks that were ever written. */
   readonly extraContexts?: readonly string[];
   /** Completes requests in later turns of this clock, in reverse order, and takes nothing "now". */
   readonly lateBy?: Clock;
@@ -157,27 +158,14 @@ export class MemoryDevice implements BlockDevice {
     this.#do("cache", request, () => {});
   }
 
-  blockStatus(request: BlockRequest, context: string, sink: ExtentSink): void {
-    const isAllocation = context === "base:allocation";
-    this.#do("blockStatus", request, () => {
-      const end = request.offsetBytes + request.lengthBytes;
-      for (let offset = request.offsetBytes; offset < end; ) {
-        const index = Math.floor(offset / BLOCK_BYTES);
-        const isThere = this.#blocks[index] !== undefined;
-        // Skip over equal blocks, and at once over all that was never written.
-        let next = index + 1;
-        if (index >= this.#blocks.length) next = Math.ceil(this.sizeBytes / BLOCK_BYTES);
-        else
-          while (next < this.#blocks.length && (this.#blocks[next] !== undefined) === isThere)
-            next++;
-        // Whole runs, also where the last one goes on behind the range: the door cuts it.
-        const stop = Math.min(this.sizeBytes, next * BLOCK_BYTES);
-        const hole = isAllocation ? ALLOCATION.HOLE | ALLOCATION.ZERO : 0;
-        const flags = isThere ? (isAllocation ? 0 : 1) : hole;
-        if (!sink.add(stop - offset, flags)) return;
-        offset = stop;
-      }
-    });
+  blockStatus(request: BlockRequest, sink: ExtentSink): void {
+    const hole = ALLOCATION.HOLE | ALLOCATION.ZERO;
+    this.#do("blockStatus", request, () => this.#tell(request, sink, { there: 0, hole }));
+  }
+
+  /** What its extra contexts answer. */
+  writtenStatus(request: BlockRequest, sink: ExtentSink): void {
+    this.#do("writtenStatus", request, () => this.#tell(request, sink, { there: 1, hole: 0 }));
   }
 
   /** Writes without a request. */
@@ -225,6 +213,27 @@ export class MemoryDevice implements BlockDevice {
     else {
       this.#waiting.push(run);
       if (this.#waiting.length === 1) this.#late.afterInput(() => this.releaseHeld());
+    }
+  }
+
+  #tell(
+    request: BlockRequest,
+    sink: ExtentSink,
+    flags: { readonly there: number; readonly hole: number },
+  ): void {
+    const end = request.offsetBytes + request.lengthBytes;
+    for (let offset = request.offsetBytes; offset < end; ) {
+      const index = Math.floor(offset / BLOCK_BYTES);
+      const isThere = this.#blocks[index] !== undefined;
+      // Skip over equal blocks, and at once over all that was never written.
+      let next = index + 1;
+      if (index >= this.#blocks.length) next = Math.ceil(this.sizeBytes / BLOCK_BYTES);
+      else
+        while (next < this.#blocks.length && (this.#blocks[next] !== undefined) === isThere) next++;
+      // Whole runs, also where the last one goes on behind the range: the door cuts it.
+      const stop = Math.min(this.sizeBytes, next * BLOCK_BYTES);
+      if (!sink.add(stop - offset, isThere ? flags.there : flags.hole)) return;
+      offset = stop;
     }
   }
 
@@ -301,6 +310,18 @@ export class MemoryCatalog implements ExportCatalog {
   /** Called when an export is open and the door doesn't know it yet. */
   whenOpened: (visitor: Visitor) => void = () => {};
   findCount = 0;
+  /** Contexts that were opened, by name, and how many were closed and cancelled. */
+  readonly openedContexts: string[] = [];
+  closedContextCount = 0;
+  cancelledContextCount = 0;
+  /** Contexts of all disks that no list shows. */
+  readonly hiddenContexts: Set<string> = new Set();
+  /** Contexts that can't be had, with the reason. */
+  readonly contextRefusals: Map<string, StorageError> = new Map();
+  /** What tells as much as a context, where it isn't the export alone. */
+  readonly contextExports: Map<string, readonly string[]> = new Map();
+  /** Names that mean another disk each time. */
+  readonly fleeting: Set<string> = new Set();
   /** What else access lists may know an export by. */
   readonly otherNames: Map<string, readonly string[]> = new Map();
 
@@ -321,13 +342,29 @@ export class MemoryCatalog implements ExportCatalog {
       ? `${name.split("@")[0]}@#${this.findCount}`
       : name || (this.otherNames.get(name)?.[0] ?? "");
     const description = `disk ${name}`;
-    const { sizeBytes, isReadOnly, canMultiConnect, extraContexts } = device;
-    const facts = { sizeBytes, isReadOnly, canMultiConnect, extraContexts };
+    const { sizeBytes, isReadOnly, canMultiConnect } = device;
+    const facts = { sizeBytes, isReadOnly, canMultiConnect };
+    const exportNamesOf = (context: string): readonly string[] =>
+      this.contextExports.get(context) ?? [];
     return {
       stableName,
+      diskId: this.fleeting.has(name) ? `${this.findCount}` : stableName,
       isRelative,
       otherNames: this.otherNames.get(name) ?? [],
       describe: () => ({ ...facts, canonicalName: stableName, description }),
+      contexts: () =>
+        device.extraContexts.map((context) => ({
+          name: context,
+          exportNames: exportNamesOf(context),
+        })),
+      findContext: async (context) => {
+        const refusal = this.contextRefusals.get(context);
+        if (refusal !== undefined) throw refusal;
+        const isThere = device.extraContexts.includes(context) || this.hiddenContexts.has(context);
+        if (!isThere) return undefined;
+        const open = async (): Promise<OpenContext> => this.#openContext(device, context);
+        return { exportNames: exportNamesOf(context), open };
+      },
       open: async (visitor) => {
         this.openCount += 1;
         const { identity: client, hangUp } = visitor;
@@ -337,6 +374,19 @@ export class MemoryCatalog implements ExportCatalog {
           this.closeCount += 1;
         };
         return { device, stableName, canonicalName: stableName, description, close };
+      },
+    };
+  }
+
+  #openContext(device: MemoryDevice, name: string): OpenContext {
+    this.openedContexts.push(name);
+    return {
+      blockStatus: (request, sink) => device.writtenStatus(request, sink),
+      cancel: () => {
+        this.cancelledContextCount += 1;
+      },
+      close: () => {
+        this.closedContextCount += 1;
       },
     };
   }

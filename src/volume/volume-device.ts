@@ -9,7 +9,7 @@
 // Requests take effect in the order of the calls: a write that can't be ordered at once goes to the queue of
 // changes (change-queue.ts), and then everything after it does, until the queue is empty again.
 
-import { AssertionError, assert } from "../base/assert.ts";
+import { AssertionError } from "../base/assert.ts";
 import { StorageError, spell } from "../base/errors.ts";
 import { type BlockIndex, NOT_LOADED } from "../index/block-index.ts";
 import {
@@ -119,7 +119,6 @@ export class VolumeDevice implements ChangeTarget {
   #isMostlyKnown = false;
   areTwinsCold = false;
   readonly canMultiConnect = true;
-  readonly extraContexts: readonly string[] = [];
   readonly counters: DeviceCounters = {
     readCount: 0,
     readBytes: 0,
@@ -533,8 +532,8 @@ export class VolumeDevice implements ChangeTarget {
     request.complete(0);
   }
 
-  blockStatus(request: DeviceRequest, context: string, sink: DeviceExtentSink): void {
-    assert(context === "base:allocation", "only offered contexts are asked for");
+  /** Of base:allocation. */
+  blockStatus(request: DeviceRequest, sink: DeviceExtentSink): void {
     this.#run(request, this.#status(request, sink));
   }
 

@@ -270,7 +270,6 @@ export class SmallPool implements ServedPool {
       sizeBytes,
       isReadOnly,
       canMultiConnect: true,
-      extraContexts: [],
       readNow: () => true,
       read: done,
       writeNow: (request) => {

@@ -213,7 +213,7 @@ export class PoolRig {
       },
     };
     const errno = await this.#ask({ offsetBytes, lengthBytes }, (request) =>
-      device.blockStatus(request, "base:allocation", sink),
+      device.blockStatus(request, sink),
     );
     if (errno !== 0) throw new StorageError("INTERNAL", `block status: failed: error ${errno}`);
     return extents;
