@@ -95,6 +95,16 @@ test("a target without a descriptor isn't one, and one whose maker died is made 
   await rejects(openTarget(at(bucket)), has("NOT_A_TARGET"));
 });
 
+test("a place that holds other things isn't made a target", async () => {
+  const bucket = new MemoryBucket();
+  bucket.objects.set("letters/2026", new Uint8Array(3));
+  await rejects(
+    openOrMakeTarget(at(bucket)),
+    /not made: it holds other things \("letters\/2026"\)/,
+  );
+  equal(bucket.objects.size, 1);
+});
+
 test("an encrypted target opens with its key, and says at once when it is another", async () => {
   const bucket = new MemoryBucket();
   await openOrMakeTarget({ ...at(bucket), key });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What no point needs any more goes in two steps, so that a writer, a reader or another prune at work never misses
-// anything, wherever any of them dies:
+// anything (I17, I19), wherever any of them dies:
 //
 //   1. condemn   objects that are listed and that no point of a generation reaches are named in the next one, k
 //   2. delete    once no session and no lease is left that began before k: objects first, then their names in the catalog

@@ -10,7 +10,7 @@
 // deleted, in ascending order, or they would pile up. That alone would be unsafe: a program that slept for a week with
 // generation 42 in hand could put 43 anew, long after 43 was deleted, and believe that it had committed. Hence the rule:
 //
-//     a generation counts only if the one that it names as its parent is still there
+//     a generation counts only if the one that it names as its parent is still there (I18)
 //
 // 42 is always deleted before 43. So if 42 is there after 43 was put, 43 had never been deleted, and the put was the true
 // one. (The parent is recognised by its id, which is random: a sleeper could have put 42 anew, too.) Generation 1 has no

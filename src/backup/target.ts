@@ -37,11 +37,15 @@ export async function openTarget(options: TargetOptions): Promise<Target> {
   throw new StorageError("TARGET_NOT_FOUND", `target "${options.store.label}": not found: ${why}`);
 }
 
-/** Opens the target, and makes it where there is none: encrypted, if there is a key. Throws as openTarget, and TARGET_FULL. */
+/**
+ * Opens the target, and makes it where there is none and nothing else either: encrypted, if there is a key. Throws as
+ * openTarget, and TARGET_FULL.
+ */
 export async function openOrMakeTarget(options: TargetOptions): Promise<Target> {
   const { store, key, clock, random } = options;
   const found = await readDescriptor(store);
   if (found !== undefined) return openWith(found, options);
+  await refuseForeign(store);
   const id = new Uint8Array(ID_BYTES);
   random.fill(id);
   const repositoryId = Buffer.from(id).toString("hex");
@@ -49,6 +53,16 @@ export async function openOrMakeTarget(options: TargetOptions): Promise<Target> 
   const made = { repositoryId, createdMicros: clock.wallMicros(), encryption } as const;
   await store.putIfAbsent(DESCRIPTOR_NAME, [encodeDescriptor(made)]);
   return openTarget(options);
+}
+
+/** A target is made of an empty place: what is there already belongs to somebody, and would be in his way. */
+async function refuseForeign(store: ObjectStore): Promise<void> {
+  for await (const { name } of store.list("")) {
+    // Somebody else may have been quicker.
+    if ((await store.sizeOf(DESCRIPTOR_NAME)) !== undefined) return;
+    const what = `target "${store.label}": not made: it holds other things ("${name}")`;
+    throw new StorageError("NOT_A_TARGET", what);
+  }
 }
 
 async function openWith(descriptor: Descriptor, options: TargetOptions): Promise<Target> {

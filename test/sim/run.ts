@@ -9,8 +9,9 @@
 //   --trouble=none|faults|sync|full   the disk works, fails now and then, forgets after a failed datasync,
 //                                   is too small (default: all in turn)
 //   --ack=written|memory|durable --cycles=20 --overlaps=yes|no --keep-going
-//   --store=pool|collecting|window|archive|reference|history
-//                                   history: any moment is opened and compared (default: pool, then history)
+//   --store=pool|collecting|window|archive|reference|history|target
+//                                   history: any moment is opened and compared (default: pool, then history);
+//                                   target: a backup target, with all who use it
 //   --scenario=NAME              one of the named scenarios (--scenario=list shows them)
 
 import { parseArgs } from "node:util";
@@ -28,6 +29,7 @@ import { collectingDriver, poolDriver } from "./pool-driver.ts";
 import { pump } from "./pump.ts";
 import { referenceDriver } from "./reference-store.ts";
 import { SCENARIOS } from "./scenarios.ts";
+import { runWorld } from "./target-world.ts";
 
 /** Longer than a life between two crashes, shorter than all of them. */
 const WINDOW_MICROS = 500_000;
@@ -47,7 +49,8 @@ const { values } = parseArgs({
   },
 });
 
-process.exitCode = values.scenario === undefined ? await runLives() : await runScenario();
+if (values.scenario !== undefined) process.exitCode = await runScenario();
+else process.exitCode = values.store === "target" ? await runWorlds() : await runLives();
 
 async function runLives(): Promise<number> {
   const first = values.seed === undefined ? Date.now() % 1e9 : Number(values.seed);
@@ -82,6 +85,25 @@ async function runLives(): Promise<number> {
       `${perSecond} crashes/s, ${elapsed().toFixed(1)} s`,
   );
   return failureCount === 0 ? 0 : 1;
+}
+
+async function runWorlds(): Promise<number> {
+  const first = values.seed === undefined ? Date.now() % 1e9 : Number(values.seed);
+  const count =
+    values.count === undefined && values.seconds === undefined ? 1 : Number(values.count);
+  const seconds = values.seconds === undefined ? Number.POSITIVE_INFINITY : Number(values.seconds);
+  const started = performance.now();
+  let crashCount = 0;
+  let seed = first;
+  for (; !(seed >= first + count) && performance.now() - started < seconds * 1000; seed++) {
+    const result = await runWorld(seed);
+    crashCount += result.crashCount;
+    if (result.violation === undefined) continue;
+    console.log(`seed ${seed}: digest ${result.digest}: ${result.violation}`);
+    return 1;
+  }
+  console.log(`${seed - first} targets from ${first}: none failed, ${crashCount} crashes`);
+  return 0;
 }
 
 /** What a seed is lived with: what is asked for, or the pool, and then the pool with its past. */
