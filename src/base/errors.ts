@@ -151,6 +151,10 @@ export const ERRORS = {
     hint: 'take the protection off first: "varve prune TARGET --unprotect POINT"',
   },
   SESSION_NOT_FOUND: { kind: "not_found", hint: 'see "varve backups TARGET"' },
+  BACKUP_RUNNING: {
+    kind: "conflict",
+    hint: "wait until it has ended, or end it (Ctrl-C there); what it has sent is used by the next one",
+  },
   SESSION_ENDED: {
     kind: "conflict",
     hint: "another program took it over, or it was ended by hand; start it again",

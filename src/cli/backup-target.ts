@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The backup target that a command names, opened with the key that it is given: a file of 32 random bytes, or one with a
-// passphrase. Neither is ever an argument or in the environment, where other programs could see it.
+// The backup target that a command names, opened with the key that it is given. A new one is encrypted only when that is
+// asked for in so many words: a key that is lost takes all backups with it, so nobody should get one by the way.
 
-import { openTarget, type Target } from "../backup/target.ts";
+import { openOrMakeTarget, openTarget, type Target } from "../backup/target.ts";
 import { parseKeyFile, type TargetKey } from "../backup/target-key.ts";
-import { StorageError } from "../base/errors.ts";
+import { hasCode, StorageError } from "../base/errors.ts";
 import { createClock } from "../host/node/clock.ts";
-import { openDirectoryStore } from "../host/node/directory-object-store.ts";
+import { makeDirectoryStore, openDirectoryStore } from "../host/node/directory-object-store.ts";
 import { createRandom } from "../host/node/random.ts";
 import { readText } from "../host/node/text-file.ts";
 import type { CommandContext } from "./command.ts";
@@ -21,6 +21,40 @@ const PASSPHRASE_LENGTH_MIN = 8;
 export async function openTargetOf(context: CommandContext, path: string): Promise<Target> {
   const key = await keyOf(context);
   return openTarget({ store: await openDirectoryStore(path), key, ...host() });
+}
+
+/** The same, and makes it where there is none. */
+export async function openOrMakeTargetOf(context: CommandContext, path: string): Promise<Target> {
+  const key = await keyOf(context);
+  const isEncrypted = context.flag("encrypt");
+  if (isEncrypted && key === undefined) {
+    throw new StorageError("USAGE", 'option "--encrypt": refused: there is no key', {
+      hint: "make one with: head -c 32 /dev/urandom > backup.key; then add --key-file backup.key",
+    });
+  }
+  const found = await openIfThere(path, key);
+  if (found !== undefined) return found;
+  if (key !== undefined && !isEncrypted) {
+    const what = `target "${path}": not made: a key is given, and not that it is to be encrypted`;
+    throw new StorageError("USAGE", what, { hint: "add --encrypt, or leave the key out" });
+  }
+  const target = await openOrMakeTarget({ store: await makeDirectoryStore(path), key, ...host() });
+  if (isEncrypted) {
+    const file = context.option("key-file") ?? context.option("passphrase-file");
+    context.output.note(
+      `target "${path}": made, and encrypted: WITHOUT "${file}" NOBODY CAN EVER READ IT AGAIN. Keep a copy of it in another place, now.`,
+    );
+  }
+  return target;
+}
+
+async function openIfThere(path: string, key: TargetKey | undefined): Promise<Target | undefined> {
+  try {
+    return await openTarget({ store: await openDirectoryStore(path), key, ...host() });
+  } catch (error) {
+    if (hasCode(error, "TARGET_NOT_FOUND")) return undefined;
+    throw error;
+  }
 }
 
 function host() {

@@ -5,7 +5,9 @@
 // example or its man page is stale.
 
 import { SETTING_NAMES, SETTINGS } from "../api/settings.ts";
+import { BACKUP_COMMANDS } from "./backup-commands.ts";
 import type { ArgumentRow, CommandRow, OptionRow } from "./command.ts";
+import { PROGRESS } from "./shared-rows.ts";
 
 const VOLUME: ArgumentRow = { name: "VOLUME", help: "Name of a volume", completes: "volume" };
 
@@ -23,30 +25,11 @@ const JSON_OPTION: OptionRow = {
 
 const HELP_OPTION: OptionRow = { name: "help", letter: "h", help: "Show this help" };
 
-const PROGRESS: OptionRow = {
-  name: "progress",
-  value: "STYLE",
-  help: "How to show progress on stderr; json is a line per second",
-  standard: "bar on a terminal, else a line per minute",
-  choices: ["bar", "lines", "json", "none"],
-};
-
 const SNAPSHOT: ArgumentRow = {
   name: "VOLUME@NAME",
   help: "A volume, and the name of a moment of it",
   completes: "volume",
 };
-
-const TARGET: ArgumentRow = {
-  name: "TARGET",
-  help: "Directory of the backups",
-  completes: "file",
-};
-
-const KEY_OPTIONS: readonly OptionRow[] = [
-  { name: "key-file", value: "FILE", help: "The target's key: 32 random bytes, or 64 hex digits" },
-  { name: "passphrase-file", value: "FILE", help: "A file with the target's passphrase" },
-];
 
 const VERBOSE: OptionRow = { name: "verbose", letter: "v", help: "Show every counter" };
 
@@ -686,105 +669,7 @@ export const COMMANDS: readonly CommandRow[] = [
     json: "{volume, image, format, sizeBytes, writtenBytes, damaged?: [{startBytes, endBytes}]}; on stderr when the image goes to stdout",
     seeAlso: ["varve-import(1)"],
   },
-  {
-    name: "backups",
-    summary: "list the points of a backup target",
-    description: [
-      "One line per point, oldest moment first: what it is called, when its moment was, which volumes are in it, and how much its backup added to the target. Points of one name are told apart by their ids, of which eight digits are enough wherever a point is named.",
-      "Who is at work in the target is said, too: backups that are open, or were interrupted and can be resumed, and readers. Neither a daemon nor a pool is needed.",
-    ],
-    arguments: [TARGET],
-    options: [
-      { name: "volume", value: "NAME", help: "Only points with this volume" },
-      ...KEY_OPTIONS,
-    ],
-    examples: [
-      { command: "varve backups /mnt/backup", effect: "what can be restored" },
-      {
-        command: "varve backups /mnt/backup --volume db --json",
-        effect: "of one volume, for programs",
-      },
-    ],
-    exits: ["notFound", "conflict", "unavailable", "corrupt"],
-    json: "{repositoryId, isEncrypted, points: [{id, name, at, createdAt, poolId, volumes: [{name, volumeId, sizeBytes, lsn, branch, at}], newBytes, isProtected}], sessions: [{id, purpose, poolId, volumes, beganAt, host}], readers: [{id, purpose, expiresAt}]}",
-    seeAlso: ["varve-prune(1)"],
-    isPoolless: true,
-  },
-  {
-    name: "prune",
-    summary: "let go of old backups, and give back their space",
-    description: [
-      "Rules say which points stay; each looks at the points of every set of volumes by itself, by the times of their moments (UTC). --keep-daily 7 keeps the newest point of each of the last seven days that have one. A point that several rules keep stays as long as one does; one that no rule keeps goes, unless it is protected. Without rules no point goes, and only what no point needs is deleted. With --dry-run it says which rule keeps what, and changes nothing.",
-      "Blocks are stored in packs, up to 64 MiB of them together. Packs of which much isn't needed any more are rewritten without it, as --max-unused says; that takes space before it gives any back.",
-      "Backups, restores and other prunes may run meanwhile. What one of them might need waits for it: a backup that was interrupted holds it until the next backup of the same volumes goes on with it, or --end-session ends it. A prune that is interrupted is finished by the next one. If a point can't be read, nothing is deleted.",
-    ],
-    arguments: [TARGET],
-    options: [
-      { name: "keep-last", value: "COUNT", help: "Keep the newest points" },
-      {
-        name: "keep-within",
-        value: "TIME",
-        help: "Keep all that are so much older than the newest at most: 36h, 7d",
-      },
-      { name: "keep-hourly", value: "COUNT", help: "Keep one of each hour that has one, so many" },
-      { name: "keep-daily", value: "COUNT", help: "Keep one of each day, so many" },
-      { name: "keep-weekly", value: "COUNT", help: "Keep one of each week, from Monday, so many" },
-      { name: "keep-monthly", value: "COUNT", help: "Keep one of each month, so many" },
-      { name: "keep-yearly", value: "COUNT", help: "Keep one of each year, so many" },
-      {
-        name: "max-unused",
-        value: "SHARE",
-        help: "Rewrite packs until at most this share of their blocks is unused; 100%: none",
-        standard: "5%",
-      },
-      { name: "volume", value: "NAME", help: "Look only at points with this volume" },
-      {
-        name: "remove",
-        value: "POINT",
-        help: "Remove this point, by name or id; may be repeated",
-        isRepeatable: true,
-      },
-      {
-        name: "protect",
-        value: "POINT",
-        help: "Let no rule remove this point; may be repeated",
-        isRepeatable: true,
-      },
-      {
-        name: "unprotect",
-        value: "POINT",
-        help: "Take the protection off; may be repeated",
-        isRepeatable: true,
-      },
-      {
-        name: "end-session",
-        value: "ID",
-        help: "End the session of a backup that won't come back",
-      },
-      {
-        name: "repair",
-        help: "Take the last change of the catalog back, if that can't be read any more",
-      },
-      { name: "dry-run", help: "Only say what would stay, by which rule, and what would go" },
-      ...KEY_OPTIONS,
-    ],
-    examples: [
-      {
-        command: "varve prune /mnt/backup --keep-daily 7 --keep-weekly 5 --dry-run",
-        effect: "what these rules would do",
-      },
-      {
-        command: "varve prune /mnt/backup --keep-daily 7 --keep-weekly 5",
-        effect: "the same, done",
-      },
-      { command: "varve prune /mnt/backup --remove before-upgrade", effect: "one point goes" },
-      { command: "varve prune /mnt/backup", effect: "only what no point needs goes" },
-    ],
-    exits: ["notFound", "conflict", "unavailable", "corrupt"],
-    json: "{isDryRun, points: [{id, name, at, …, isKept, keptBy: [text]}], keptCount, removedCount, garbageCount, garbageBytes, deletedCount, deletedBytes, waitingCount, waitingBytes, leftoverCount, repack?: {slotCount, unusedCount, packCount, movedBytes, damagedCount}, repackProblem?}; points are those that the rules looked at",
-    seeAlso: ["varve-backups(1)"],
-    isPoolless: true,
-  },
+  ...BACKUP_COMMANDS,
   {
     name: "gc",
     summary: "give back space that nothing needs any more",

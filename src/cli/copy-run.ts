@@ -16,7 +16,7 @@ export async function runCopy(
   label: string,
   { source, sink }: { readonly source: ImageSource | StreamSource; readonly sink: ImageSink },
 ): Promise<CopyResult> {
-  const meter = meterOf(context, label);
+  const meter = meterOf(context, label, context.isJson ? "json" : undefined);
   const abort = new AbortController();
   const ignoreSignals = onStopSignal((signal) => {
     abort.abort(

@@ -46,16 +46,15 @@ export class DaemonClient {
   }
 
   /** What differs between two moments, a line at a time: first which they are, last the sums (src/api/diff.ts). */
-  async *diff({
-    from,
-    to,
-  }: Pick<DiffAsked, "from" | "to">): AsyncGenerator<
-    DiffHeadJson | DiffExtentsJson | DiffEndJson,
-    void,
-    undefined
-  > {
-    const query = `from=${encodeURIComponent(from)}&to=${encodeURIComponent(to)}`;
-    yield* this.#lines<DiffHeadJson | DiffExtentsJson | DiffEndJson>(`${DIFF_PATH}?${query}`);
+  async *diff(
+    asked: DiffAsked,
+  ): AsyncGenerator<DiffHeadJson | DiffExtentsJson | DiffEndJson, void, undefined> {
+    const query = Object.entries(asked).map(
+      ([name, value]) => `${name}=${encodeURIComponent(String(value))}`,
+    );
+    yield* this.#lines<DiffHeadJson | DiffExtentsJson | DiffEndJson>(
+      `${DIFF_PATH}?${query.join("&")}`,
+    );
   }
 
   async *#lines<T extends object>(path: string): AsyncGenerator<T, void, undefined> {

@@ -32,6 +32,8 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   export: () => import("./commands/export.ts"),
   backups: () => import("./commands/backups.ts"),
   prune: () => import("./commands/prune.ts"),
+  backup: () => import("./commands/backup.ts"),
+  restore: () => import("./commands/restore.ts"),
   gc: () => import("./commands/gc.ts"),
   scrub: () => import("./commands/scrub.ts"),
   stats: () => import("./commands/stats.ts"),

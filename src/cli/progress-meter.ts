@@ -9,11 +9,16 @@ import { ProgressMeter, type ProgressStyle } from "./progress.ts";
 
 const STYLES: readonly ProgressStyle[] = ["bar", "lines", "json", "none"];
 
-export function meterOf(context: CommandContext, label: string): ProgressMeter {
+/** `style` is for when neither says anything. */
+export function meterOf(
+  context: CommandContext,
+  label: string,
+  style: ProgressStyle = process.stderr.isTTY === true ? "bar" : "lines",
+): ProgressMeter {
   const wanted = STYLES.find((style) => style === context.option("progress"));
   return new ProgressMeter({
     label,
-    style: wanted ?? (process.stderr.isTTY === true ? "bar" : "lines"),
+    style: wanted ?? style,
     clock: createClock(),
     write: (text) => void process.stderr.write(text),
     columns: () => process.stderr.columns ?? 80,

@@ -21,7 +21,11 @@ export interface ProgressSnapshot {
   readonly elapsedMs: number;
   /** Of the last seconds; undefined until there is something to measure. */
   readonly bytesPerSecond: number | undefined;
+  /** What else a program may want to know; people aren't shown it. */
+  readonly details?: ProgressDetails | undefined;
 }
+
+export type ProgressDetails = Readonly<Record<string, string | number>>;
 
 const DRAW_EVERY_MS: Readonly<Record<ProgressStyle, number>> = {
   bar: 100,
@@ -83,9 +87,10 @@ export function renderLine(snapshot: ProgressSnapshot): string {
 
 /** The same for a program: one JSON document on one line, all numbers exact. */
 export function renderJson(snapshot: ProgressSnapshot, isDone: boolean): string {
-  const { label, doneBytes, totalBytes, elapsedMs, bytesPerSecond } = snapshot;
+  const { label, doneBytes, totalBytes, elapsedMs, bytesPerSecond, details } = snapshot;
   return JSON.stringify({
     progress: label,
+    ...details,
     doneBytes,
     totalBytes: totalBytes ?? null,
     elapsedMs: Math.round(elapsedMs),
@@ -97,8 +102,12 @@ export function renderJson(snapshot: ProgressSnapshot, isDone: boolean): string 
 
 /** What was done in all, when it is: "10 GiB in 20 s (512 MiB/s)". */
 export function renderSummary(doneBytes: number, elapsedMs: number): string {
-  const rate = elapsedMs < 1 ? "" : ` (${formatSize((doneBytes / elapsedMs) * 1000)}/s)`;
-  return `${formatSize(doneBytes)} in ${formatDuration(elapsedMs)}${rate}`;
+  return `${formatSize(doneBytes)} in ${formatDuration(elapsedMs)}${renderRate(doneBytes, elapsedMs)}`;
+}
+
+/** " (512 MiB/s)"; nothing where there was no time to measure. */
+export function renderRate(doneBytes: number, elapsedMs: number): string {
+  return elapsedMs < 1 ? "" : ` (${formatSize((doneBytes / elapsedMs) * 1000)}/s)`;
 }
 
 /** 100 only when all is done: rounding down keeps the last percent honest. */
@@ -151,6 +160,7 @@ export class ProgressMeter {
   readonly #samples: { readonly atMs: number; readonly doneBytes: number }[] = [];
   #doneBytes = 0;
   #totalBytes: number | undefined;
+  #details: ProgressDetails | undefined;
   #drawnMs: number;
   #isBarVisible = false;
   #isEnded = false;
@@ -168,10 +178,11 @@ export class ProgressMeter {
   }
 
   /** Tells how far it is; draws if it is time to. Made to be called often. */
-  update(doneBytes: number, totalBytes: number | undefined): void {
+  update(doneBytes: number, totalBytes: number | undefined, details?: ProgressDetails): void {
     if (this.#isEnded) return;
     this.#doneBytes = doneBytes;
     this.#totalBytes = totalBytes;
+    this.#details = details;
     const nowMs = this.#options.clock.monotoneMicros() / 1000;
     this.#sample(nowMs);
     if (nowMs - this.#drawnMs < DRAW_EVERY_MS[this.#options.style]) return;
@@ -216,6 +227,7 @@ export class ProgressMeter {
       label: this.#options.label,
       doneBytes: this.#doneBytes,
       totalBytes: this.#totalBytes,
+      details: this.#details,
       elapsedMs,
       bytesPerSecond:
         spanMs < RATE_SAMPLE_MS

@@ -14,14 +14,14 @@ import type { Extent, ImageSink, ImageSource } from "../image/image.ts";
 import { NbdClient } from "../nbd/client.ts";
 import type { DaemonClient } from "./daemon-client.ts";
 
-const ALLOCATION_CONTEXT = "base:allocation";
+export const ALLOCATION_CONTEXT = "base:allocation";
 /** base:allocation: reads as zeros. */
-const ZERO_FLAG = 2;
+export const ZERO_FLAG = 2;
 /** What one status or zero request covers: servers without extended headers know 32 bits. */
-const RANGE_BYTES_MAX: number = 1 << 30;
+export const RANGE_BYTES_MAX: number = 1 << 30;
 const GRANULE_BYTES = 4096;
 /** Where the volume's map can't be read, so much is taken for data. */
-const UNMAPPED_BYTES: number = 1 << 20;
+export const UNMAPPED_BYTES: number = 1 << 20;
 
 /** Opens a volume, or VOLUME@MOMENT read-only, over the daemon's Unix socket. */
 export async function openVolume(daemon: DaemonClient, disk: string): Promise<NbdClient> {
@@ -172,7 +172,7 @@ export class VolumeSource implements ImageSource {
 }
 
 /** The server answers, but can't give these bytes. */
-function isUnreadable(error: unknown): boolean {
+export function isUnreadable(error: unknown): boolean {
   return hasCode(error, "PEER_FAILED") && error.data.errno === NBD_ERROR.EIO;
 }
 

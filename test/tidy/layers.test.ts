@@ -69,6 +69,8 @@ const FILE_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/cli/commands/serve.ts": ["daemon"],
   // Images are copied as any client would: through the NBD door.
   "src/cli/volume-image.ts": ["nbd"],
+  "src/cli/backup-source.ts": ["nbd"],
+  "src/cli/differing-sink.ts": ["nbd"],
   // What nbd-server logs is what went over the wire: the protocol's own numbers.
   "src/image/transaction-log.ts": ["nbd"],
   "src/image/transaction-log-survey.ts": ["nbd"],

@@ -1,46 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `varve export`: a volume, now or at a moment, becomes an image. A file is written under another name first and takes its own
-// when it is complete and durable, so that an export that was interrupted neither leaves half a disk that
-// looks whole nor has destroyed the one before.
+// `varve export`: a volume, now or at a moment, becomes an image (image-file.ts). Damaged data ends it, or reads as zeros
+// where that is asked for; then it is listed, and the exit code says that the image isn't what the volume was.
 
-import { basename, dirname } from "node:path";
 import { StorageError } from "../../base/errors.ts";
 import { formatSize } from "../../base/units.ts";
-import { openDirectory } from "../../host/node/directory.ts";
-import { PROCESS_ID } from "../../host/node/process-usage.ts";
-import { fileKind } from "../../host/node/text-file.ts";
-import type { DiskFile } from "../../host/ports.ts";
 import type { CopyResult } from "../../image/copy.ts";
-import type { ImageFormat, ImageSink } from "../../image/image.ts";
-import { createQcow2Sink } from "../../image/qcow2-sink.ts";
-import { RawSink } from "../../image/raw.ts";
-import { createStreamSink } from "../../image/stream.ts";
 import { type CommandContext, required } from "../command.ts";
-import { runCopy } from "../copy-run.ts";
-import { checkPlaceFor, opening } from "../named-file.ts";
+import { imageFormatOf, writeImage } from "../image-file.ts";
 import { type DamagedExtent, openVolume, VolumeSource } from "../volume-image.ts";
-
-interface Export {
-  readonly volume: string;
-  readonly image: string;
-  readonly format: ImageFormat;
-  readonly source: VolumeSource;
-}
 
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
   const volume = required(context, "VOLUME[@MOMENT]");
   const image = required(context, "IMAGE");
-  const format = formatOf(context, image);
+  const format = imageFormatOf(context, image);
   if (image === "-") output.refuseTerminal(`volume "${volume}"`);
   const client = await openVolume(await context.daemon(), volume);
   const isDamageFilled = context.flag("fill-damaged");
   const source = new VolumeSource(client, { volume, isDamageFilled });
   let result: CopyResult;
   try {
-    const about = { volume, image, format, source };
-    result = await writeImage(context, about);
+    result = await writeImage(context, { label: volume, image, format, source });
   } finally {
     await source.close();
   }
@@ -70,98 +51,4 @@ function filled(volume: string, damaged: readonly DamagedExtent[]): StorageError
     `volume "${volume}": exported with zeros for ${bytes} damaged bytes`,
     { data: { damagedBytes: bytes } },
   );
-}
-
-/** What is said, else what the file's name says, else raw. */
-function formatOf(context: CommandContext, image: string): ImageFormat {
-  const said = context.option("format");
-  const format =
-    said === "raw" || said === "qcow2" ? said : /\.qcow2?$/i.test(image) ? "qcow2" : "raw";
-  if (context.option("compress") !== undefined && format === "raw") {
-    throw new StorageError(
-      "USAGE",
-      'option "--compress": refused: a raw image has no compression',
-      {
-        hint: "export it as qcow2, or send it through a compressor: varve export VOLUME - | zstd",
-      },
-    );
-  }
-  return format;
-}
-
-async function writeImage(context: CommandContext, about: Export): Promise<CopyResult> {
-  const { image, format, volume, source } = about;
-  if (image === "-") {
-    const sink = createStreamSink(format, (bytes) => context.output.bytes(bytes));
-    return runCopy(context, volume, { source, sink });
-  }
-  const what = `image "${image}": not written`;
-  const kind = await opening(what, () => fileKind(image));
-  if (kind === "directory" || kind === "other") {
-    throw new StorageError(
-      "IMAGE_UNSUPPORTED",
-      `image "${image}": not written: it is neither a file nor a block device`,
-      {
-        hint: "name a file, or '-' for stdout",
-      },
-    );
-  }
-  if (kind !== "missing" && !context.flag("force")) {
-    throw new StorageError("IMAGE_EXISTS", `image "${image}": not written: it exists`);
-  }
-  if (kind === "block-device") return writeDevice(context, about);
-  await checkPlaceFor(image);
-  const directory = await opening(what, () => openDirectory(dirname(image)));
-  const draft = `.${basename(image)}.${PROCESS_ID}.partial`;
-  const file = await opening(what, () => directory.open(draft, "create"));
-  try {
-    const result = await copyTo(context, about, { file, isEmpty: true });
-    await directory.rename(draft, basename(image));
-    await directory.sync();
-    return result;
-  } catch (error) {
-    await directory.remove(draft);
-    throw error;
-  }
-}
-
-async function writeDevice(context: CommandContext, about: Export): Promise<CopyResult> {
-  if (about.format === "qcow2") {
-    throw new StorageError(
-      "IMAGE_UNSUPPORTED",
-      `image "${about.image}": not written: qcow2 goes into a file, not a device`,
-      {
-        hint: "export it raw: --format raw",
-      },
-    );
-  }
-  const file = await opening(`image "${about.image}": not written`, async () => {
-    const directory = await openDirectory(dirname(about.image));
-    return directory.open(basename(about.image), "write");
-  });
-  return copyTo(context, about, { file, isEmpty: false });
-}
-
-async function copyTo(
-  context: CommandContext,
-  { volume, format, source }: Export,
-  { file, isEmpty }: { file: DiskFile; isEmpty: boolean },
-): Promise<CopyResult> {
-  try {
-    const sink = await sinkFor(context, format, { file, isEmpty, sizeBytes: source.sizeBytes });
-    return await runCopy(context, volume, { source, sink });
-  } finally {
-    await file.close();
-  }
-}
-
-async function sinkFor(
-  context: CommandContext,
-  format: ImageFormat,
-  { file, isEmpty, sizeBytes }: { file: DiskFile; isEmpty: boolean; sizeBytes: number },
-): Promise<ImageSink> {
-  if (format === "raw") return new RawSink(file, { isEmpty });
-  const said = context.option("compress");
-  const compression = said === "zlib" || said === "zstd" ? said : undefined;
-  return createQcow2Sink(file, { sizeBytes, compression });
 }

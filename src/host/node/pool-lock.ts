@@ -27,9 +27,19 @@ const PID_WIDTH = 10;
 /** Locks the pool in the directory `path` for this process, or throws POOL_LOCKED. */
 export function lockPool(path: string): PoolLock {
   const file = join(resolve(path), "lock");
+  return lockFile(file, (holder, data) => {
+    return new StorageError("POOL_LOCKED", `"${file}": lock refused: ${holder} holds it`, { data });
+  });
+}
+
+/** Says who holds a lock: "process 123", and the pid where it is known. */
+type Refusal = (holder: string, data: { readonly pid?: number }) => StorageError;
+
+/** Locks a file for this process, or throws what `refusal` makes. The file is made if need be, and stays. */
+export function lockFile(file: string, refusal: Refusal): PoolLock {
   const descriptor = openLockFile(file);
   try {
-    takeLock(file, descriptor);
+    takeLock(file, descriptor, refusal);
     writeHolder(descriptor);
   } catch (error) {
     closeSync(descriptor);
@@ -60,13 +70,13 @@ function openLockFile(file: string): number {
   }
 }
 
-function takeLock(file: string, descriptor: number): void {
+function takeLock(file: string, descriptor: number, refusal: Refusal): void {
   const run = spawnSync("flock", ["-x", "-n", String(INHERITED)], {
     stdio: ["ignore", "ignore", "pipe", descriptor],
     encoding: "utf8",
   });
   if (run.status === 0) return;
-  if (run.status === EXIT_CONFLICT) throw poolLocked(file, descriptor);
+  if (run.status === EXIT_CONFLICT) throw refused(descriptor, refusal);
   const isMissing = (run.error as NodeJS.ErrnoException | undefined)?.code === "ENOENT";
   if (isMissing) {
     throw new StorageError("PROGRAM_MISSING", `"${file}": lock failed: there is no program flock`, {
@@ -78,13 +88,12 @@ function takeLock(file: string, descriptor: number): void {
   throw diskError({ operation: "lock", path: file }, "ENOLCK", { reason, cause: run.error });
 }
 
-function poolLocked(file: string, descriptor: number): StorageError {
+function refused(descriptor: number, refusal: Refusal): StorageError {
   const bytes = Buffer.alloc(16);
   const text = bytes.toString("latin1", 0, readSync(descriptor, bytes, 0, bytes.length, 0));
   const pid = /^\d+/.exec(text)?.[0];
   const holder = pid === undefined ? "another process" : `process ${pid}`;
-  const data = pid === undefined ? {} : { pid: Number(pid) };
-  return new StorageError("POOL_LOCKED", `"${file}": lock refused: ${holder} holds it`, { data });
+  return refusal(holder, pid === undefined ? {} : { pid: Number(pid) });
 }
 
 /** In place and in one width, so that it needs no new block where the disk is full. */
