@@ -8,15 +8,22 @@ import { onStopSignal } from "../host/node/signals.ts";
 import { type CopyResult, copyImage } from "../image/copy.ts";
 import type { ImageSink, ImageSource, StreamSource } from "../image/image.ts";
 import type { CommandContext } from "./command.ts";
-import { renderSummary } from "./progress.ts";
+import { type ProgressStyle, renderSummary } from "./progress.ts";
 import { meterOf } from "./progress-meter.ts";
+
+interface Copy {
+  readonly source: ImageSource | StreamSource;
+  readonly sink: ImageSink;
+  /** Of the progress, unless the user asks for one. */
+  readonly style?: ProgressStyle | undefined;
+}
 
 export async function runCopy(
   context: CommandContext,
   label: string,
-  { source, sink }: { readonly source: ImageSource | StreamSource; readonly sink: ImageSink },
+  { source, sink, style }: Copy,
 ): Promise<CopyResult> {
-  const meter = meterOf(context, label, context.isJson ? "json" : undefined);
+  const meter = meterOf(context, label, style);
   const abort = new AbortController();
   const ignoreSignals = onStopSignal((signal) => {
     abort.abort(

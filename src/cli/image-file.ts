@@ -18,6 +18,7 @@ import { createStreamSink } from "../image/stream.ts";
 import type { CommandContext } from "./command.ts";
 import { runCopy } from "./copy-run.ts";
 import { checkPlaceFor, opening } from "./named-file.ts";
+import type { ProgressStyle } from "./progress.ts";
 
 export interface ImageFile {
   /** What the progress is called. */
@@ -25,6 +26,7 @@ export interface ImageFile {
   readonly image: string;
   readonly format: ImageFormat;
   readonly source: ImageSource;
+  readonly style?: ProgressStyle | undefined;
 }
 
 /** What is said, else what the file's name says, else raw. */
@@ -45,10 +47,10 @@ export function imageFormatOf(context: CommandContext, image: string): ImageForm
 }
 
 export async function writeImage(context: CommandContext, about: ImageFile): Promise<CopyResult> {
-  const { image, format, label, source } = about;
+  const { image, format, label, source, style } = about;
   if (image === "-") {
     const sink = createStreamSink(format, (bytes) => context.output.bytes(bytes));
-    return runCopy(context, label, { source, sink });
+    return runCopy(context, label, { source, sink, style });
   }
   const what = `image "${image}": not written`;
   const kind = await opening(what, () => fileKind(image));
@@ -99,12 +101,12 @@ async function writeDevice(context: CommandContext, about: ImageFile): Promise<C
 
 async function copyTo(
   context: CommandContext,
-  { label, format, source }: ImageFile,
+  { label, format, source, style }: ImageFile,
   { file, isEmpty }: { file: DiskFile; isEmpty: boolean },
 ): Promise<CopyResult> {
   try {
     const sink = await sinkFor(context, format, { file, isEmpty, sizeBytes: source.sizeBytes });
-    return await runCopy(context, label, { source, sink });
+    return await runCopy(context, label, { source, sink, style });
   } finally {
     await file.close();
   }

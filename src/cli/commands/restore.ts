@@ -17,6 +17,7 @@ import { DifferingSink } from "../differing-sink.ts";
 import { imageFormatOf, writeImage } from "../image-file.ts";
 import { discard, findVolume, notOverwritten } from "../import-volume.ts";
 import { PointSource } from "../point-source.ts";
+import type { ProgressStyle } from "../progress.ts";
 import { isBlank, openVolume, VolumeSink } from "../volume-image.ts";
 
 interface Restore {
@@ -82,7 +83,13 @@ async function intoImage(
   image: string,
 ): Promise<CopyResult> {
   const format = imageFormatOf(context, image);
-  return writeImage(context, { label: volume.name, image, format, source });
+  const style = styleOf(context);
+  return writeImage(context, { label: volume.name, image, format, source, style });
+}
+
+/** Programs that read the result as JSON get the progress as such, too. */
+function styleOf({ isJson }: CommandContext): ProgressStyle | undefined {
+  return isJson ? "json" : undefined;
 }
 
 async function intoVolume(
@@ -120,6 +127,7 @@ async function fill(
       return await runCopy(context, name, {
         source,
         sink: new VolumeSink(client, { isBlank: true }),
+        style: styleOf(context),
       });
     if (!context.flag("force"))
       throw notOverwritten(
@@ -127,7 +135,7 @@ async function fill(
         "restore into a new volume, or pass --force to overwrite this one",
       );
     const sink = new DifferingSink(client);
-    const { sizeBytes } = await runCopy(context, name, { source, sink });
+    const { sizeBytes } = await runCopy(context, name, { source, sink, style: styleOf(context) });
     return { sizeBytes, writtenBytes: sink.changedBytes };
   } finally {
     await client.close();
