@@ -217,6 +217,19 @@ test("a reader that knows other packs first finds the same blocks", async () => 
   deepEqual([packs.nameOf(1), packs.nameOf(2)], ["4".repeat(64), "1".repeat(64)]);
 });
 
+test("an extent ends with its pack, also where the next pack goes on", async () => {
+  const rig = new Rig();
+  const run = await rig.run([
+    { lba: 0, blockCount: 4, kind: EXTENT_KIND.frames, place: placeAt(0, PACK_SLOTS_MAX - 4) },
+    { lba: 4, blockCount: 4, kind: EXTENT_KIND.frames, place: placeAt(1, 0) },
+    { lba: 8, blockCount: 4, kind: EXTENT_KIND.frames, place: placeAt(1, 4) },
+  ]);
+  equal(run.parts[0]!.extentCount, 2);
+  const batch = new ExtentBatch(4);
+  await new VolumeMap(rig.reader(), [run]).scan(0, 12, batch);
+  deepEqual([...batch.blockCounts.subarray(0, batch.length)], [4, 8]);
+});
+
 test("extents of the largest volume fit", async () => {
   const rig = new Rig();
   const run = await rig.run([
@@ -282,6 +295,14 @@ test("runs stay few, and are seldom written again", () => {
     }
     ok(writtenBytes < 3000 * (size * 14 + (64 << 10)) + first, `${writtenBytes / size / 3000}`);
   }
+});
+
+test("a point never has more runs than a read can look at, whatever their sizes", () => {
+  const runs = Array.from({ length: 30 }, (_, index) => ({
+    parts: [{ name: "", firstLba: 0, endLba: 1, extentCount: 1, sizeBytes: 100_000 * 3 ** index }],
+  }));
+  equal(mergedCount(runs.slice(0, RUNS_MAX)), 1);
+  equal(30 - mergedCount(runs) + 1, RUNS_MAX);
 });
 
 test("a flipped bit is noticed wherever it is, and a page's costs only what lies in it", async () => {

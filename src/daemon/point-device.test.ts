@@ -154,6 +154,37 @@ test("with an overlay it is a disk like any other, whatever is written in whatev
   );
 });
 
+test("a change waits for the reads before it, also where the target is slow", async () => {
+  const { promise: gate, resolve: open } = Promise.withResolvers<void>();
+  let isSlow = false;
+  const base = {
+    sizeBytes: 4 * BLOCK_BYTES,
+    read: async (target: Uint8Array) => {
+      if (isSlow) await gate;
+      target.fill(1);
+    },
+    visitExtents: () => Promise.resolve(),
+  };
+  const rig = new Rig();
+  const overlay = await new MemoryDirectory("overlay").open("overlay", "create");
+  const device = new PointDevice({ image: base, slab: rig.slab, overlay, report: () => {} });
+  const write = (fill: number): Promise<number> => {
+    const { request, done, bytes } = rig.request(BLOCK_BYTES, BLOCK_BYTES);
+    bytes.fill(fill);
+    device.write(request);
+    return done;
+  };
+  await write(2);
+  isSlow = true;
+  const read = rig.request(0, 2 * BLOCK_BYTES);
+  device.read(read.request);
+  const written = write(3);
+  for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
+  open();
+  deepEqual([await read.done, await written], [0, 0]);
+  deepEqual([read.bytes[0], read.bytes[BLOCK_BYTES]], [1, 2]);
+});
+
 test("the point itself never changes", async () => {
   const rig = new Rig();
   const device = await rig.open({ hasOverlay: true });
