@@ -28,7 +28,7 @@ import { BLOCK_BYTES, GROUP_SLOTS, ordinalOf, PACK_SLOTS_MAX, slotOf } from "./p
 import { type Run, type RunPart, RunWriter } from "./run-writer.ts";
 import { objectPath } from "./sealed-object.ts";
 import { CONTENT_ID_BYTES } from "./sealing.ts";
-import { beginSession, leaveSession, newId, requireOwner, spare } from "./sessions.ts";
+import { beginSession, commitManifests, leaveSession, newId } from "./sessions.ts";
 import type { Target } from "./target.ts";
 import { TargetReader } from "./target-reader.ts";
 
@@ -77,17 +77,7 @@ export async function repack(target: Target, options: RepackOptions): Promise<Re
   try {
     const { movedBytes, damagedCount } = await work.move(chosen);
     const manifests = await work.rewrite(state.points);
-    await catalog.update((latest) => {
-      if (latest.points.some(({ manifest }) => work.madeNames.has(manifest))) return undefined;
-      requireOwner(latest, session);
-      const points = latest.points.map((point) => {
-        const manifest = manifests.get(point.manifest);
-        return manifest === undefined ? point : { ...point, manifest };
-      });
-      const sessions = latest.sessions.filter(({ id }) => id !== session.id);
-      const condemned = spare(latest.condemned, work.madeNames);
-      return { ...latest, points, sessions, condemned };
-    });
+    await commitManifests(catalog, { session, manifests, made: work.madeNames });
     return { ...report, packCount: chosen.length - damagedCount, movedBytes, damagedCount };
   } finally {
     await leaveSession(catalog, session).catch(() => {});

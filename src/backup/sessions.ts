@@ -113,6 +113,34 @@ export async function commitPoint(
   });
 }
 
+/**
+ * Gives points other manifests, that say the same of other objects, and ends the session. `made` is what the session has
+ * put, manifests too: it is taken off the lists, as by commitPoint. A point that has gone meanwhile, or that was given
+ * another manifest, is left alone. Throws SESSION_ENDED.
+ */
+export async function commitManifests(
+  catalog: TargetCatalog,
+  options: {
+    readonly session: SessionEntry;
+    /** New ones by the names of the old ones. */
+    readonly manifests: ReadonlyMap<string, string>;
+    readonly made: Reached;
+  },
+): Promise<CatalogState> {
+  const { session, manifests, made } = options;
+  return catalog.update((state) => {
+    // An answer that was lost, to a commit that was made.
+    if (state.points.some(({ manifest }) => made.has(manifest))) return undefined;
+    requireOwner(state, session);
+    const points = state.points.map((point) => {
+      const manifest = manifests.get(point.manifest);
+      return manifest === undefined ? point : { ...point, manifest };
+    });
+    const sessions = state.sessions.filter(({ id }) => id !== session.id);
+    return { ...state, points, sessions, condemned: spare(state.condemned, made) };
+  });
+}
+
 /** The session goes without a point: a backup that gives up, or a prune at its end. One that is gone is fine. */
 export function leaveSession(catalog: TargetCatalog, session: SessionEntry): Promise<CatalogState> {
   return catalog.update((state) => {
@@ -132,7 +160,7 @@ export async function endSession(catalog: TargetCatalog, id: string): Promise<Se
 }
 
 /** Whether it is still this writer's. */
-export function requireOwner(state: CatalogState, session: SessionEntry): void {
+function requireOwner(state: CatalogState, session: SessionEntry): void {
   const found = state.sessions.find(({ id }) => id === session.id);
   if (found?.owner !== session.owner) throw sessionEnded(session.id);
 }

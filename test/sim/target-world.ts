@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One backup target and all who use it at once, under one seed: backups that crash and are taken up again, prunes, readers
-// with leases, an operator who ends sessions by hand; each a process with a store of its own, whose operations take as long
+// One backup target and all who use it at once, under one seed: backups that crash and are taken up again, prunes, those that rewrite
+// packs, readers with leases, an operator who ends sessions by hand; each a process with a store of its own, whose operations take as long
 // as chance says, and may be the last. Some sleep for hours and go on as if nothing had been. Listings lie, operations
 // fail, answers are lost, clocks differ.
 //
@@ -27,7 +27,13 @@ import { decide } from "../../src/backup/keep-rules.ts";
 import { Lease } from "../../src/backup/leases.ts";
 import { prune, trimGenerations } from "../../src/backup/prune.ts";
 import { PLAIN_SEALER } from "../../src/backup/sealing.ts";
-import { beginSession, commitPoint, endSession, newId } from "../../src/backup/sessions.ts";
+import {
+  beginSession,
+  commitManifests,
+  commitPoint,
+  endSession,
+  newId,
+} from "../../src/backup/sessions.ts";
 import { openOrMakeTarget, type Target } from "../../src/backup/target.ts";
 import { type ErrorCode, hasCode } from "../../src/base/errors.ts";
 import type { ObjectStore } from "../../src/host/object-store.ts";
@@ -85,7 +91,7 @@ const ALLOWED: readonly ErrorCode[] = [
 ];
 
 interface Program extends SimProcess {
-  readonly kind: "backup" | "prune" | "reader" | "operator";
+  readonly kind: "backup" | "prune" | "mover" | "reader" | "operator";
   target: Target;
 }
 
@@ -142,6 +148,7 @@ class World {
         "backup",
         "prune",
         "prune",
+        "mover",
         "reader",
         "operator",
       ] as const);
@@ -169,6 +176,7 @@ class World {
     await this.#open(program);
     if (program.kind === "backup") await this.#backUp(program);
     else if (program.kind === "prune") await this.#prune(program);
+    else if (program.kind === "mover") await this.#move(program);
     else if (program.kind === "reader") await this.#read(program);
     else await this.#endSomebody(program);
   }
@@ -325,6 +333,42 @@ class World {
     const name = `packs/${id.slice(0, 2)}/${id}`;
     await store.putIfAbsent(name, [new Uint8Array(10)]);
     return name;
+  }
+
+  /** What a repack does: other packs for what points have, and manifests that say so. */
+  async #move(program: Program): Promise<void> {
+    const { target } = program;
+    const { catalog, store } = target;
+    const wish = { purpose: "prune", poolId: POOL, volumes: [], host: "sim" } as const;
+    const { session, state } = await beginSession(catalog, { ...target, wish });
+    const manifests = new Map<string, string>();
+    const made = new Set<string>();
+    const moved = new Map<string, string>();
+    for (const { manifest: old } of state.points) {
+      const names = await this.#readNames(store, { kind: "point", name: old });
+      if (names === undefined) {
+        if (await this.#owns(program, session.owner)) this.#fail(`mover: ${old} is missing`);
+        return;
+      }
+      const left: string[] = [];
+      for (const name of names) {
+        if (!moved.has(name) && this.#prng.chance(0.5)) {
+          const pack = await this.#putPack(target);
+          moved.set(name, pack);
+          made.add(pack);
+        }
+        left.push(moved.get(name) ?? name);
+      }
+      if (left.every((name, index) => name === names[index])) continue;
+      const name = `points/${newId(target.random)}`;
+      await store.putIfAbsent(name, documentOf({ kind: "point", name }, left, target));
+      made.add(name);
+      manifests.set(old, name);
+      await this.#pause(target);
+    }
+    const spared = this.#mistakes.sparesNothing ? new Set<string>() : made;
+    await commitManifests(catalog, { session, manifests, made: spared });
+    this.#counts.committed += 1;
   }
 
   async #prune(program: Program): Promise<void> {
