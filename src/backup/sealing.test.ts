@@ -3,7 +3,7 @@
 // What a key protects, and what every single flipped bit of a document must not do.
 
 import { deepEqual, equal, notDeepEqual, ok, throws } from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { createHash, createHmac, hkdfSync } from "node:crypto";
 import { test } from "node:test";
 import fc from "fast-check";
 import { hasCode } from "../base/errors.ts";
@@ -20,6 +20,23 @@ const nonce = new Uint8Array(16).fill(3);
 const piece: Piece = { kind: "pack", nonce, ordinal: 5 };
 const random = new SimRandom(new Prng(1));
 const repositoryId = "00".repeat(16);
+
+test("a keyed id is the HMAC of the block", () => {
+  const derived = hkdfSync(
+    "sha256",
+    new Uint8Array(32).fill(7),
+    "",
+    "varve backup: content ids",
+    32,
+  );
+  const id = new Uint8Array(CONTENT_ID_BYTES);
+  for (const fill of [0, 1, 255]) {
+    const block = new Uint8Array(4096).fill(fill);
+    keyed.contentId(block, id, 0);
+    const expected = createHmac("sha256", new Uint8Array(derived)).update(block).digest();
+    deepEqual([...id], [...expected.subarray(0, CONTENT_ID_BYTES)]);
+  }
+});
 
 test("a sealed piece opens as what it was, and costs the overhead that is announced", () => {
   fc.assert(

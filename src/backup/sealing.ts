@@ -13,6 +13,7 @@
 
 import { createCipheriv, createDecipheriv, createHmac, hash, hkdfSync } from "node:crypto";
 import { assert } from "../base/assert.ts";
+import { BLOCK_BYTES } from "./place.ts";
 
 export const CONTENT_ID_BYTES = 24;
 /** The random bytes that an object has in the clear. */
@@ -54,6 +55,11 @@ export const PLAIN_SEALER: Sealer = {
   open: (_piece, stored) => stored,
 };
 
+/** HMAC (RFC 2104): what the hash works in, and what the key is mixed with. */
+const HASH_BLOCK_BYTES = 64;
+const HASH_BYTES = 32;
+const INNER_PAD = 0x36;
+const OUTER_PAD = 0x5c;
 const CIPHER = "aes-256-gcm";
 const GCM_NONCE_BYTES = 12;
 const TAG_BYTES = 16;
@@ -63,20 +69,26 @@ const KEYS_MAX = 64;
 export class KeySealer implements Sealer {
   readonly isEncrypted = true;
   readonly overheadBytes: number = TAG_BYTES;
-  readonly #idKey: Uint8Array;
+  // HMAC by its definition, of two hashes: the runtime's own object for it takes three times as long for each block.
+  readonly #innerHash: Uint8Array;
+  readonly #outerHash: Uint8Array;
   readonly #objectKey: Uint8Array;
   readonly #keys: Map<string, Uint8Array> = new Map();
   readonly #gcmNonce: Uint8Array = new Uint8Array(GCM_NONCE_BYTES);
 
   constructor(repositoryKey: Uint8Array) {
     assert(repositoryKey.length === KEY_BYTES, "a repository key has 32 bytes");
-    this.#idKey = derive(repositoryKey, "varve backup: content ids");
+    const idKey = derive(repositoryKey, "varve backup: content ids");
+    this.#innerHash = keyPad(idKey, INNER_PAD, BLOCK_BYTES);
+    this.#outerHash = keyPad(idKey, OUTER_PAD, HASH_BYTES);
     this.#objectKey = derive(repositoryKey, "varve backup: objects");
   }
 
   contentId(block: Uint8Array, target: Uint8Array, at: number): void {
-    const id = createHmac("sha256", this.#idKey).update(block).digest();
-    target.set(id.subarray(0, CONTENT_ID_BYTES), at);
+    assert(block.length === BLOCK_BYTES, "whole blocks have ids");
+    this.#innerHash.set(block, HASH_BLOCK_BYTES);
+    this.#outerHash.set(hash("sha256", this.#innerHash, "buffer"), HASH_BLOCK_BYTES);
+    target.set(hash("sha256", this.#outerHash, "buffer").subarray(0, CONTENT_ID_BYTES), at);
   }
 
   seal(piece: Piece, bytes: Uint8Array): Uint8Array {
@@ -118,6 +130,13 @@ export class KeySealer implements Sealer {
     new DataView(this.#gcmNonce.buffer).setUint32(GCM_NONCE_BYTES - 4, ordinal);
     return this.#gcmNonce;
   }
+}
+
+/** The key, padded to a block of the hash, and room for so many bytes. */
+function keyPad(key: Uint8Array, pad: number, bytes: number): Uint8Array {
+  const padded = new Uint8Array(HASH_BLOCK_BYTES + bytes).fill(pad, 0, HASH_BLOCK_BYTES);
+  for (const [index, byte] of key.entries()) padded[index] = byte ^ pad;
+  return padded;
 }
 
 /** What a piece is authenticated with beside its bytes. */
