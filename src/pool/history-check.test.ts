@@ -134,7 +134,7 @@ suite("the check of history", () => {
       window !== undefined && window.moments >= 2,
       "images that several moments show are followed once",
     );
-    ok(window.records > 30 && window.records < 181, `${window.records}`);
+    ok(window.records >= 30 && window.records < 181, `${window.records}`);
     deepEqual(named?.records, 0);
     ok(named.moments >= 1);
   });

@@ -15,6 +15,7 @@ import type { Volume } from "./catalog-volume.ts";
 import {
   choosePromise,
   type GroupPromise,
+  hasMoments,
   isPromised,
   promiseFor,
   type RetentionGroup,
@@ -119,6 +120,11 @@ export class HistoryKeeper implements HistoryPolicy {
   needsList(fromLsn: number, endLsn: number, wish?: RetentionWish): boolean {
     const isWindow = this.groups(wish).some(({ retention }) => retention.everyWriteMicros !== 0);
     return isWindow || this.pins().some((lsn) => lsn >= fromLsn && lsn < endLsn);
+  }
+
+  /** Single moments are promised: each hour in which something is written must have a base. */
+  get hasMoments(): boolean {
+    return this.groups().some(({ retention }) => hasMoments(retention));
   }
 
   /** A record has set what is retained: what nothing promises any more, garbage collection may take at once. */

@@ -10,6 +10,9 @@
 // clocks and settings say later; for what isn't promised any more may be collected at once. So the promise itself is kept
 // in the checkpoint, and garbage collection goes by what is in there.
 //
+// Only where a checkpoint was taken can there be a base. So one is due in each hour in which something is written, however
+// little that is (`hasMoments`, Pool): else a day that changed less than makes a checkpoint due would have no moment.
+//
 // Volumes that share a retention share a promise: there is one for the pool's, and one for each volume that has its own.
 // Besides, moments are pinned one by one: named ones, where branches begin, views that are open.
 
@@ -22,6 +25,7 @@ import {
   type KnownHistory,
   listsThrough,
 } from "../index/kept-checkpoints.ts";
+import type { ReplayStart } from "../log/replay-start.ts";
 import { type Fields, fieldsOf, isCount } from "./catalog-fields.ts";
 import type { Retention } from "./types.ts";
 
@@ -54,7 +58,7 @@ export interface PromiseInput {
   readonly baseDistance: number;
 }
 
-const HOUR_MICROS = 3_600_000_000;
+export const HOUR_MICROS = 3_600_000_000;
 const DAY_MICROS: number = 24 * HOUR_MICROS;
 /** The first day of 1970 was a Thursday; weeks begin on Mondays. */
 const WEEK_SHIFT_DAYS = 3;
@@ -117,20 +121,29 @@ export function isPromised({ fromLsn, kept }: GroupPromise, lsn: number): boolea
   return (fromLsn !== undefined && lsn + 1 >= fromLsn) || kept.includes(lsn + 1);
 }
 
+/** Whether the retention promises moments from before its window of every write. */
+export function hasMoments({ everyWriteMicros, ...spans }: Retention): boolean {
+  const reach = Math.max(...Object.values(spans).map((span) => span ?? Number.POSITIVE_INFINITY));
+  return everyWriteMicros !== null && reach > everyWriteMicros;
+}
+
 /** Of a new pool. */
 const NOTHING_LET_GO: GroupPromise = { volume: 0, fromLsn: 0, goneLsn: 0, kept: [] };
 
 /** The last base is the checkpoint before this one: where little happened since the one before that, it isn't worth keeping. */
 function withoutIdle(input: PromiseInput): readonly HistoryBase[] {
-  const { known, groups, pins, baseDistance } = input;
-  const { bases, lists } = known;
+  const { known, groups, pins, nowMicros, baseDistance } = input;
+  const { bases, lists, cutMicros } = known;
   const [before, last] = [bases[bases.length - 2], bases[bases.length - 1]];
   if (before === undefined || last === undefined) return bases;
   const windows = groups.map(({ retention }) => retention.everyWriteMicros ?? HOUR_MICROS * 24);
   const dueMicros = Math.min(HOUR_MICROS, Math.max(...windows) / BASES_IN_WINDOW);
   const way = listsThrough(lists, before.cut.nextLsn, known.cutLsn - 1);
+  const successors = [last, { cut: { recordedMicros: cutMicros } }];
   const isNeeded =
     way === undefined ||
+    // Of its hour, or day, there won't be another.
+    groups.some(({ retention }) => lastOfEach(successors, retention, nowMicros).has(last)) ||
     way.length >= LISTS_PER_BASE_MAX ||
     last.cut.nextLsn - before.cut.nextLsn >= baseDistance ||
     last.cut.recordedMicros - before.cut.recordedMicros >= dueMicros ||
@@ -181,11 +194,11 @@ function windowBegin(
 }
 
 /** The last base of each hour, day, week and month, as far back as the retention says for each. */
-function lastOfEach(
-  bases: readonly HistoryBase[],
+function lastOfEach<Base extends { readonly cut: Pick<ReplayStart, "recordedMicros"> }>(
+  bases: readonly Base[],
   retention: Retention,
   nowMicros: number,
-): ReadonlySet<HistoryBase> {
+): ReadonlySet<Base> {
   const { hourlyMicros, dailyMicros, weeklyMicros, monthlyMicros } = retention;
   const schedules = [
     { spanMicros: hourlyMicros, bucketOf: (micros: number) => Math.floor(micros / HOUR_MICROS) },
@@ -196,11 +209,11 @@ function lastOfEach(
     },
     { spanMicros: monthlyMicros, bucketOf: (micros: number) => monthOf(dayOf(micros)) },
   ];
-  const kept = new Set<HistoryBase>();
+  const kept = new Set<Base>();
   for (const { spanMicros, bucketOf } of schedules) {
     if (spanMicros === 0) continue;
     const beginMicros = spanMicros === null ? 0 : nowMicros - spanMicros;
-    const last = new Map<number, HistoryBase>();
+    const last = new Map<number, Base>();
     for (const base of bases)
       if (base.cut.recordedMicros >= beginMicros) last.set(bucketOf(base.cut.recordedMicros), base);
     for (const base of last.values()) kept.add(base);

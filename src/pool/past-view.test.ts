@@ -134,6 +134,43 @@ test("hourly moments are kept when the window of every write has passed them, an
   await rig.close();
 });
 
+test("each hour in which something was written has a moment, however little that was", async () => {
+  const rig = await PoolRig.create();
+  const { clock } = rig.host;
+  await rig.pool.setPolicy({ retention: { everyWriteMicros: 20 * HOUR, hourlyMicros: 40 * HOUR } });
+  await rig.pool.createVolume("a", 4 * MIB);
+  const hourOf = (micros: number): number => Math.floor(micros / HOUR);
+  // So many turns would be an hour by themselves.
+  clock.isFrozen = true;
+  const written: { lsn: number; hour: number; bytes: Uint8Array }[] = [];
+  for (let step = 0; step < 90; step++) {
+    const bytes = noise(step + 1, BLOCK);
+    await rig.write("a", 0, bytes);
+    written.push({ lsn: now(rig), hour: hourOf(clock.wallMicros()), bytes });
+    await turns(50);
+    clock.wallOffsetMicros += HOUR * 0.4;
+  }
+  clock.isFrozen = false;
+  await rig.pool.checkpoint();
+  await rig.pool.collect({ isDryRun: false });
+  const asked = {
+    from: { kind: "ago", micros: 40 * HOUR },
+    to: { kind: "now" },
+    stepMicros: HOUR,
+  } as const;
+  const { kept, everyWriteFrom } = await rig.pool.history("a", asked);
+  const hours = new Set(kept.map(({ timeMicros }) => hourOf(timeMicros)));
+  // In its first hour it may have been made behind the hour's moment.
+  for (const { hour, lsn } of written.filter((one) => one.hour > (written[0]?.hour ?? 0)))
+    ok(hours.has(hour) || lsn >= (everyWriteFrom?.lsn ?? 0), `#${lsn} has a moment of its hour`);
+  ok(kept.length >= 14, `${kept.length} hours are behind the window`);
+  for (const { lsn } of kept) {
+    const bytes = written.findLast((one) => one.lsn <= lsn)?.bytes ?? new Uint8Array(BLOCK);
+    await expectAt(rig, at(lsn), bytes);
+  }
+  await rig.close();
+});
+
 test("the record that a named moment ends with is found when the log has forgotten it", async () => {
   const rig = await PoolRig.create({ segmentBytes: 65536 });
   await rig.pool.setPolicy({ retention: { everyWriteMicros: 0 } });

@@ -61,6 +61,7 @@ import {
   needOfPast,
   needOfVolumes,
 } from "./history-needs.ts";
+import { HOUR_MICROS } from "./history-promise.ts";
 import { Housekeeper } from "./housekeeper.ts";
 import {
   newIdentity,
@@ -184,6 +185,10 @@ export class Pool {
   #isClosing = false;
   #isClosed = false;
   #isCheckpointBlocked = false;
+  /** Recorded time from which on it must be found out whether the hour needs a checkpoint. */
+  #hourEndMicros = 0;
+  /** Changes of volumes that the newest checkpoint has, or the one that is being taken. */
+  #checkpointedChanges = 0;
   #recovery: RecoveryResult | undefined;
   #recoveryMicros = 0;
   #refusedRequestCount = 0;
@@ -1226,11 +1231,24 @@ export class Pool {
     const isDue =
       this.index.ring.count >= Math.min(checkpointChanges, this.index.ring.capacity / 2) ||
       this.index.relocations.pendingCount >= checkpointChanges ||
-      this.log.nextLsn - this.#checkpointer.cutLsn >= checkpointChanges;
+      this.log.nextLsn - this.#checkpointer.cutLsn >= checkpointChanges ||
+      (this.log.recordedMicros >= this.#hourEndMicros && this.#isHourWithoutBase());
     if (isDue) this.#checkpointSoon();
     this.#moments?.written();
     const stepMicros = this.log.takeClockStep();
     if (stepMicros !== 0) this.#clockStepped(stepMicros);
+  }
+
+  /** Something was written in an hour of which a moment is promised, and no checkpoint was taken in it. */
+  #isHourWithoutBase(): boolean {
+    if (this.log.changeCount === this.#checkpointedChanges) return false;
+    const hourOf = (micros: number): number => Math.floor(micros / HOUR_MICROS);
+    const hour = hourOf(this.log.recordedMicros);
+    const { newest } = this.#checkpointer.state;
+    const hasBase = newest !== undefined && hourOf(newest.cut.recordedMicros) === hour;
+    if (!hasBase && this.#history.hasMoments) return true;
+    this.#hourEndMicros = (hour + 1) * HOUR_MICROS;
+    return false;
   }
 
   #clockStepped(stepMicros: number): void {
@@ -1256,6 +1274,7 @@ export class Pool {
   }
 
   async #takeCheckpoint(): Promise<void> {
+    if (!this.#checkpointer.isRunning) this.#checkpointedChanges = this.log.changeCount;
     await this.#checkpointer.take();
     this.#offerRoom();
     if (!this.#isClosing) this.#housekeeper.collectIfDue();
