@@ -233,7 +233,7 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     summary: "A new volume that begins as this one was at a moment",
     answer: "Volume",
     status: 201,
-    body: { "moment?": moment, to: name },
+    body: { "moment?": moment, to: name, "isTemporary?": { type: "boolean" } },
     errors: ["NAME_INVALID", "MOMENT_INVALID", "VOLUME_EXISTS", ...MISSING, ...FULL],
   },
   rewindVolume: {

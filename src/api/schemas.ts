@@ -164,6 +164,10 @@ const volume = {
   description: { ...string, maxLength: DESCRIPTION_LENGTH_MAX },
   isDeduplicated: boolean,
   isCompressed: boolean,
+  "isTemporary?": {
+    ...boolean,
+    description: "true: a clone that is removed when its last client has left",
+  },
   "retention?": { ...retention, description: "its own; missing: the pool's" },
   createdAt: time,
   "removedAt?": time,

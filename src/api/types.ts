@@ -91,6 +91,8 @@ export interface VolumeJson {
   readonly isDeduplicated: boolean;
   /** New blocks are compressed where that saves space. */
   readonly isCompressed: boolean;
+  /** A clone that is removed when its last client has left. */
+  readonly isTemporary?: true;
   /** Its own; missing: the pool's. */
   readonly retention?: RetentionJson;
   readonly createdAt: string;
@@ -469,7 +471,10 @@ export interface OperationTypes {
   };
   renameVolume: { input: { volume: string; to: string }; output: VolumeJson };
   removeVolume: { input: { volume: string }; output: VolumeJson };
-  cloneVolume: { input: { volume: string; moment?: string; to: string }; output: VolumeJson };
+  cloneVolume: {
+    input: { volume: string; moment?: string; to: string; isTemporary?: boolean };
+    output: VolumeJson;
+  };
   rewindVolume: {
     input: { volume: string; moment: string; force?: boolean };
     output: VolumeJson;

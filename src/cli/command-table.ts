@@ -423,14 +423,16 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: "make a new volume out of a moment of another",
     description: [
       "The new volume begins as the other one was at that moment, and takes space only for what is written to it. Neither needs the other: what it was made from can be written, rewound and removed. It has no snapshots, and its history begins with it.",
+      "With --temporary it is for one use: it is removed when its last client has left, after at least one came, and when the daemon stops or starts. Until then it is a volume like any other, and may be removed by hand; varve undo brings it back to stay.",
     ],
     arguments: [
       { ...SNAPSHOT, name: "VOLUME@MOMENT", help: "A volume, and a moment of it; without: now" },
       { name: "NEW-NAME", help: "Name of the new volume", completes: "nothing" },
     ],
-    options: [],
+    options: [{ name: "temporary", help: "Remove it when its last client has left" }],
     examples: [
       { command: "varve clone db@-10m db-test", effect: "a disk to try things on" },
+      { command: "varve clone db@v1 scratch --temporary", effect: "a writable image for one use" },
       { command: "varve clone db@before-upgrade old-db", effect: "from a snapshot" },
     ],
     exits: ["notFound", "conflict", "unavailable"],

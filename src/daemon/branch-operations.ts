@@ -33,9 +33,9 @@ export function createBranchOperations({
   changeAlone,
 }: BranchOperationsOptions): Pick<Operations, "cloneVolume" | "rewindVolume" | "undoVolume"> {
   return {
-    cloneVolume: async ({ volume, moment = "now", to }) => {
+    cloneVolume: async ({ volume, moment = "now", to, isTemporary = false }) => {
       checkName("volume", to);
-      return toVolume(await pool.clone(volume, parseMoment(moment), to));
+      return toVolume(await pool.clone(volume, parseMoment(moment), to, { isTemporary }));
     },
     rewindVolume: async ({ volume: name, moment: text, force = false }) => {
       const moment = parseMoment(text);

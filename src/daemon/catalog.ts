@@ -24,6 +24,7 @@ import type { EventLog } from "./event-log.ts";
 import { PastExports, tellMoments } from "./past-exports.ts";
 import type { ServedPast, ServedPool } from "./served-pool.ts";
 import { SinceContexts } from "./since-contexts.ts";
+import type { TemporaryVolumes } from "./temporary-volumes.ts";
 import { SharedViews } from "./views.ts";
 
 /** Names in a message that lists what there is. */
@@ -36,6 +37,7 @@ export interface CatalogOptions {
   readonly clients: ClientRegistry;
   readonly events: EventLog;
   readonly clock: Clock;
+  readonly temporary: TemporaryVolumes;
 }
 
 export class VolumeCatalog implements ExportCatalog {
@@ -105,7 +107,8 @@ export class VolumeCatalog implements ExportCatalog {
   #open(volume: VolumeSummary, asked: string, visitor: Visitor): OpenExport {
     const device = this.#options.pool.device(volume.name);
     const told = { canonicalName: volume.name, description: describeVolume(volume) };
-    return attachExport(this.#options, { visitor, asked, volume, device, ...told });
+    const close = (): void => void this.#options.temporary.left(volume.id);
+    return attachExport(this.#options, { visitor, asked, volume, device, close, ...told });
   }
 
   /** What the live disk holds now, whatever it is called by now. */

@@ -41,6 +41,7 @@ import { type NbdDoor, startNbdDoor } from "./nbd-door.ts";
 import { createOperations, warningsOf } from "./operations.ts";
 import { openPool } from "./pool-opener.ts";
 import type { DaemonSettings } from "./settings.ts";
+import { TemporaryVolumes } from "./temporary-volumes.ts";
 
 /** How long clients may take to get the answers to what is in flight. */
 const DRAIN_MS = 5_000;
@@ -94,6 +95,7 @@ class Daemon implements RunningDaemon {
   // Set in this order by start(), taken down in the opposite one.
   #lock: PoolLock | undefined;
   #pool: Pool | undefined;
+  #temporary: TemporaryVolumes | undefined;
   #door: NbdDoor | undefined;
   #control: Control | undefined;
   #cancelParentWatch: (() => void) | undefined;
@@ -131,12 +133,16 @@ class Daemon implements RunningDaemon {
       this.#events.tell(event);
       if (pool.stopCause !== undefined) void this.#fail(pool.stopCause);
     });
+    const temporary = new TemporaryVolumes({ pool, clients: this.#clients, events: this.#events });
+    await temporary.removeAll();
+    this.#temporary = temporary;
     const catalog = new VolumeCatalog({
       pool,
       past: pool,
       clients: this.#clients,
       events: this.#events,
       clock,
+      temporary,
     });
     this.#door = await startNbdDoor({
       settings,
@@ -250,6 +256,7 @@ class Daemon implements RunningDaemon {
     await this.#door?.server.close({ graceMs: DRAIN_MS });
     await this.#control?.close();
     let error: StorageError | undefined;
+    await this.#temporary?.removeAll();
     try {
       await this.#pool?.close();
     } catch (cause) {

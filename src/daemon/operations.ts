@@ -115,6 +115,7 @@ export function createOperations(options: OperationsOptions): Operations {
       description: volume.description,
       isDeduplicated: volume.isDeduplicated,
       isCompressed: volume.isCompressed,
+      ...(volume.isTemporary === true ? { isTemporary: true } : {}),
       ...(volume.retention === undefined ? {} : { retention: toRetentionJson(volume.retention) }),
       createdAt: formatTime(volume.createdMicros),
       ...(isRemoved ? { removedAt: formatTime(volume.removedMicros) } : {}),

@@ -8,6 +8,7 @@ import type { StorageError } from "../base/errors.ts";
 import type { Moment } from "../base/moment.ts";
 import type { BlockDevice, Slab } from "../nbd/block-device.ts";
 import type {
+  CloneOptions,
   DiffMoment,
   DiffRange,
   DiffSummary,
@@ -69,7 +70,12 @@ export interface ServedMoments {
 
 /** Volumes that go on from the past. Requests of a volume that is rewound have ended before. */
 export interface ServedBranches {
-  clone(volume: string, moment: Moment, newName: string): Promise<VolumeSummary>;
+  clone(
+    volume: string,
+    moment: Moment,
+    newName: string,
+    options?: CloneOptions,
+  ): Promise<VolumeSummary>;
   rewind(volume: string, moment: Moment): Promise<VolumeSummary>;
   /** With a name, the volume that was removed last comes back under it. */
   undo(volume: string, newName?: string): Promise<VolumeSummary>;

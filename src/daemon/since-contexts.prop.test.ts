@@ -14,6 +14,7 @@ import { VolumeCatalog } from "./catalog.ts";
 import { ClientRegistry } from "./clients.ts";
 import { EventLog } from "./event-log.ts";
 import { SINCE } from "./since-contexts.ts";
+import { TemporaryVolumes } from "./temporary-volumes.ts";
 
 /** Behind a chunk of the index, which is also where a look ends. */
 const BLOCKS = 1024 * 512 + 700;
@@ -41,7 +42,8 @@ class Rig {
     const { clock, logger } = rig.host;
     const events = new EventLog(clock, logger);
     const clients = new ClientRegistry();
-    this.catalog = new VolumeCatalog({ pool, past: pool, clients, events, clock });
+    const temporary = new TemporaryVolumes({ pool, clients, events });
+    this.catalog = new VolumeCatalog({ pool, past: pool, clients, events, clock, temporary });
   }
 
   async step(): Promise<void> {

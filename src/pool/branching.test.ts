@@ -221,3 +221,23 @@ test("a removed volume comes back whole or not at all, however long ago it was a
     await rig.close();
   }
 });
+
+test("a temporary clone says so, across a power cut and out of a checkpoint, until it is brought back to stay", async () => {
+  const rig = await written();
+  const copy = await rig.pool.clone("db", at("v1"), "copy", { isTemporary: true });
+  equal(copy.isTemporary, true);
+  const isTemporary = (of: PoolRig): unknown[] =>
+    ["db", "copy"].map((name) => of.pool.volume(name).isTemporary);
+  deepEqual(isTemporary(rig), [undefined, true]);
+  const again = await PoolRig.open(rig.cutPower());
+  deepEqual(isTemporary(again), [undefined, true]);
+  await again.pool.checkpoint();
+  const loaded = await PoolRig.open(again.cutPower());
+  deepEqual(isTemporary(loaded), [undefined, true]);
+  await holds(loaded, "copy", 1);
+  equal((await loaded.pool.clone("copy", at("now"), "second")).isTemporary, undefined);
+  await loaded.pool.removeVolume("copy");
+  await loaded.pool.undo("copy");
+  deepEqual(isTemporary(loaded), [undefined, undefined]);
+  deepEqual((await checkFiles(await loaded.close())).findings, []);
+});

@@ -40,7 +40,11 @@ export class Branching {
   }
 
   /** A new volume begins as that one was. Throws VOLUME_EXISTS, NAME_INVALID, and as `resolve` does. */
-  async clone(volume: string, moment: Moment, newName: string): Promise<void> {
+  async clone(
+    volume: string,
+    moment: Moment,
+    { newName, isTemporary = false }: { readonly newName: string; readonly isTemporary?: boolean },
+  ): Promise<void> {
     checkName("volume", newName);
     const { catalog, resolve, record, tell } = this.#options;
     const origin = await resolve(volume, moment);
@@ -48,10 +52,12 @@ export class Branching {
       this.#checkReachable(volume, origin);
       checkFree(catalog(), newName, `volume "${newName}": not cloned`);
       const { nextVolume: id, nextBranch: branch } = catalog();
-      const body = { id, branch, ...parentOf(origin), reason: "clone" as const, name: newName };
+      const made = { id, branch, ...parentOf(origin), reason: "clone" as const, name: newName };
+      const body = isTemporary ? { ...made, isTemporary: true as const } : made;
       return { kind: RECORD_KIND.BRANCHED, body };
     });
-    tell("info", "volume.cloned", { volume: newName, from: origin.stableName });
+    const kind = isTemporary ? { isTemporary } : {};
+    tell("info", "volume.cloned", { volume: newName, from: origin.stableName, ...kind });
   }
 
   /** The volume goes on from what it was. Throws MOMENT_INVALID where that was another one, and as `resolve` does. */

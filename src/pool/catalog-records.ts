@@ -55,7 +55,7 @@ export type VolumeRecord =
         readonly parentLsn: number;
         readonly sizeBytes: number;
       } & (
-        | { readonly reason: "clone"; readonly name: string }
+        | { readonly reason: "clone"; readonly name: string; readonly isTemporary?: true }
         | { readonly reason: "rewind" | "undo" }
       );
     };

@@ -59,6 +59,8 @@ export interface Volume {
   description: string;
   isDeduplicated: boolean;
   isCompressed: boolean;
+  /** A clone that is to be removed when its last client has left. */
+  isTemporary: boolean;
   branch: number;
   /** Its own; undefined: the pool's. */
   retention: Retention | undefined;
@@ -93,6 +95,7 @@ export function newVolume(
     description: "",
     isDeduplicated: true,
     isCompressed: true,
+    isTemporary: false,
     branch,
     retention: undefined,
     states: [{ fromLsn, fromMicros, name, sizeBytes, branch, isRemoved: false }],
@@ -149,7 +152,7 @@ export function lastUndoable(volume: Volume): Undoable | undefined {
 
 export function summaryOf(volume: Volume): VolumeSummary {
   const { id, name, sizeBytes, createdMicros, removedMicros } = volume;
-  const { isReadOnly, description, isDeduplicated, isCompressed, retention } = volume;
+  const { isReadOnly, description, isDeduplicated, isCompressed, isTemporary, retention } = volume;
   return {
     id,
     name,
@@ -159,6 +162,7 @@ export function summaryOf(volume: Volume): VolumeSummary {
     description,
     isDeduplicated,
     isCompressed,
+    ...(isTemporary ? { isTemporary } : {}),
     ...(retention === undefined ? {} : { retention }),
     ...(removedMicros === undefined ? {} : { removedMicros }),
   };
@@ -168,10 +172,11 @@ export function summaryOf(volume: Volume): VolumeSummary {
 export function volumeFrom(value: unknown): Volume | undefined {
   const { id, name, sizeBytes, branch, createdMicros, removedMicros, ...rest } = fieldsOf(value);
   const { isReadOnly, description, isDeduplicated = true, isCompressed = true } = rest;
+  const { isTemporary = false } = rest;
   if (!isId(id) || !isNameField(name) || !isSize(sizeBytes) || !isId(branch)) return undefined;
   if (!isCount(createdMicros) || !isOptional(removedMicros, isCount)) return undefined;
   if (!isFlag(isReadOnly) || !isText(description)) return undefined;
-  if (!isFlag(isDeduplicated) || !isFlag(isCompressed)) return undefined;
+  if (!isFlag(isDeduplicated) || !isFlag(isCompressed) || !isFlag(isTemporary)) return undefined;
   const retention = rest.retention === undefined ? undefined : retentionFrom(rest.retention);
   if (rest.retention !== undefined && retention === undefined) return undefined;
   const volume: Volume = {
@@ -184,6 +189,7 @@ export function volumeFrom(value: unknown): Volume | undefined {
     description,
     isDeduplicated,
     isCompressed,
+    isTemporary,
     branch,
     retention,
     states: [],

@@ -65,6 +65,7 @@ const step = fc.oneof(
         sizeBytes: size,
         reason: fc.constantFrom("clone", "clone", "rewind", "undo", "rewind", "whim"),
         name,
+        isTemporary: fc.constantFrom<unknown>(true, false, "yes"),
       },
       { requiredKeys: ["id", "branch", "parent", "parentLsn", "sizeBytes", "reason"] },
     ),
@@ -121,6 +122,7 @@ interface ModelVolume {
   description: string;
   isDeduplicated: boolean;
   isCompressed: boolean;
+  isTemporary: boolean;
   retention: Retention | undefined;
 }
 
@@ -222,7 +224,11 @@ class Model {
         return true;
       case K.VOLUME_RESTORED:
         if (volume === undefined || isLive(volume) || this.#isTaken(body.name)) return false;
-        Object.assign(volume, { removedMicros: undefined, name: body.name });
+        Object.assign(volume, {
+          removedMicros: undefined,
+          isTemporary: false,
+          name: body.name,
+        });
         return true;
       case K.VOLUME_SET: {
         if (volume === undefined) return false;
@@ -273,6 +279,7 @@ class Model {
       description: "",
       isDeduplicated: true,
       isCompressed: true,
+      isTemporary: false,
       retention: undefined,
     });
   }
@@ -293,7 +300,8 @@ class Model {
       this.#make(body);
       const origin = find(this.volumes, parent.volume);
       const { isDeduplicated, isCompressed } = origin as ModelVolume;
-      Object.assign(this.volumes.at(-1) as object, { isDeduplicated, isCompressed });
+      const isTemporary = (body as { readonly isTemporary?: unknown }).isTemporary === true;
+      Object.assign(this.volumes.at(-1) as object, { isDeduplicated, isCompressed, isTemporary });
     } else {
       if (reason === "whim" || body.name !== undefined) return false;
       if (volume === undefined || !isLive(volume) || parent.volume !== volume.id) return false;

@@ -290,6 +290,8 @@ export class Catalog {
     if (volume?.removedMicros === undefined) return false;
     if (!isNameField(name) || this.#live.has(name)) return false;
     volume.removedMicros = undefined;
+    // Who brings it back wants to keep it.
+    volume.isTemporary = false;
     volume.name = name;
     this.#live.set(name, volume);
     noteState(volume, at);
@@ -331,6 +333,7 @@ export class Catalog {
         ...newVolume({ id, name, sizeBytes, branch }, at),
         isDeduplicated,
         isCompressed,
+        isTemporary: body.isTemporary === true,
       });
       return true;
     }

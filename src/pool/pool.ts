@@ -83,6 +83,7 @@ import { SpaceCensus } from "./space-census.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import type {
   ChangesAsked,
+  CloneOptions,
   DiffMoment,
   DiffRange,
   DiffSummary,
@@ -466,8 +467,13 @@ export class Pool {
   }
 
   /** A new volume begins as that one was then. */
-  async clone(volume: string, moment: Moment, newName: string): Promise<VolumeSummary> {
-    await this.#moments.branching.clone(volume, moment, newName);
+  async clone(
+    volume: string,
+    moment: Moment,
+    newName: string,
+    { isTemporary = false }: CloneOptions = {},
+  ): Promise<VolumeSummary> {
+    await this.#moments.branching.clone(volume, moment, { newName, isTemporary });
     return this.volume(newName);
   }
 

@@ -63,8 +63,15 @@ export interface VolumeSummary {
   readonly isDeduplicated: boolean;
   /** New blocks are compressed where that saves space. */
   readonly isCompressed: boolean;
+  /** A clone that goes when its last client has left. */
+  readonly isTemporary?: true;
   /** Its own; undefined: the pool's. */
   readonly retention?: Retention;
+}
+
+export interface CloneOptions {
+  /** It is to be removed when its last client has left. */
+  readonly isTemporary?: boolean;
 }
 
 /** What may be set on a volume, live. */

@@ -10,6 +10,7 @@ import { ClientRegistry } from "../../src/daemon/clients.ts";
 import { createDiffSource } from "../../src/daemon/diff-source.ts";
 import { EventLog } from "../../src/daemon/event-log.ts";
 import { createOperations } from "../../src/daemon/operations.ts";
+import { TemporaryVolumes } from "../../src/daemon/temporary-volumes.ts";
 import { createClock } from "../../src/host/node/clock.ts";
 import type { Logger } from "../../src/host/ports.ts";
 import type { ClientIdentity, OpenExport } from "../../src/nbd/block-device.ts";
@@ -38,7 +39,8 @@ export function smallDaemon(): SmallDaemon {
   const past = new SmallPast(pool);
   const clients = new ClientRegistry();
   const events = new EventLog(clock, logger);
-  const catalog = new VolumeCatalog({ pool, past, clients, events, clock });
+  const temporary = new TemporaryVolumes({ pool, clients, events });
+  const catalog = new VolumeCatalog({ pool, past, clients, events, clock, temporary });
   const hungUp: string[] = [];
   let logLevel: "debug" | "info" | "warn" | "error" = "info";
   const operations = createOperations({

@@ -15,6 +15,7 @@ import {
 } from "../../src/pool/catalog-policy.ts";
 import type {
   ChangesAsked,
+  CloneOptions,
   DamageStatistics,
   GcReport,
   HistoryAsked,
@@ -245,8 +246,14 @@ export class SmallPool implements ServedPool {
     this.device(name);
   }
 
-  clone(_volume: string, _moment: Moment, newName: string): Promise<VolumeSummary> {
-    return this.createVolume(newName, 1 << 20);
+  async clone(
+    _volume: string,
+    _moment: Moment,
+    newName: string,
+    { isTemporary = false }: CloneOptions = {},
+  ): Promise<VolumeSummary> {
+    const volume = await this.createVolume(newName, 1 << 20);
+    return isTemporary ? this.#change(volume.name, { isTemporary: true }) : volume;
   }
 
   rewind(volume: string, _moment: Moment): Promise<VolumeSummary> {

@@ -14,9 +14,11 @@ export async function run(context: CommandContext): Promise<undefined> {
   const to = required(context, "NEW-NAME");
   const { volume, moment = { kind: "now" } } = parseVolumeMoment(from);
   checkName("volume", to);
-  const input = { volume, moment: formatMoment(moment), to };
+  const asked = { volume, moment: formatMoment(moment), to };
+  const input = context.flag("temporary") ? { ...asked, isTemporary: true } : asked;
   const clone = await (await context.daemon()).call("cloneVolume", input);
   if (context.isJson) return output.json(clone) as undefined;
-  output.line(`volume "${clone.name}" cloned from ${from}: ${formatSize(clone.sizeBytes)}`);
+  const until = clone.isTemporary === true ? ", until its last client leaves" : "";
+  output.line(`volume "${clone.name}" cloned from ${from}: ${formatSize(clone.sizeBytes)}${until}`);
   for (const uri of clone.uris) output.line(`  ${uri}`);
 }

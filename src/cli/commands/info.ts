@@ -66,6 +66,7 @@ function printVolume(volume: VolumeDetailsJson, output: Output): void {
     ["volume", volume.name],
     ["size", `${formatSize(volume.sizeBytes)} (${volume.sizeBytes} bytes)`],
     volume.description === "" ? undefined : ["description", volume.description],
+    volume.isTemporary === true ? ["temporary", "until its last client leaves"] : undefined,
     ["access", volume.isReadOnly ? "read-only" : "read and write"],
     ["dedup", volume.isDeduplicated ? "on" : "off"],
     ["compression", volume.isCompressed ? "on" : "off"],

@@ -50,6 +50,7 @@ export async function run(context: CommandContext): Promise<undefined> {
       shortTime(volume.createdAt),
       ...(hasRemoved ? [volume.removedAt === undefined ? "" : shortTime(volume.removedAt)] : []),
       [
+        volume.isTemporary === true ? "temporary" : "",
         volume.isReadOnly ? "read-only" : "",
         volume.isDeduplicated ? "" : "dedup off",
         volume.isCompressed ? "" : "compression off",
