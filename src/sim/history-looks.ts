@@ -36,6 +36,7 @@ export interface Found extends LineMoment {
 
 interface Held extends LineMoment {
   readonly volume: HistoryVolume;
+  readonly moment: MomentFound;
   readonly sizeBytes: number;
   readonly view: ViewUnderTest;
   readonly what: string;
@@ -66,8 +67,12 @@ export class HistoryLooks {
     this.#turns.push(lsn);
   }
 
-  /** Finds a moment, opens it, reads some of it and lets it go. */
+  /** Finds a moment, opens it, reads some of it and lets it go; or compares two. */
   async look(): Promise<void> {
+    if (this.#options.prng.chance(0.25)) {
+      await this.#compare();
+      return;
+    }
     const held = await this.#open();
     if (held === undefined) return;
     await this.#read(held);
@@ -173,11 +178,69 @@ export class HistoryLooks {
     const what = `${moment.volume}#${lsn}`;
     try {
       const view = await alive(store.openView(moment));
-      return { volume, line, lsn, sizeBytes: moment.sizeBytes, view, what };
+      return { volume, line, lsn, moment, sizeBytes: moment.sizeBytes, view, what };
     } catch (error) {
       if (codeOf(error) === "MOMENT_GONE" && !found.isPromised()) return undefined;
       throw error;
     }
+  }
+
+  /** Two moments differ where what is read of them does, and nowhere else. */
+  async #compare(): Promise<void> {
+    const { store, alive, prng } = this.#options;
+    const one = await this.#open();
+    const other = one === undefined ? undefined : await this.#open();
+    if (one === undefined || other === undefined) {
+      one?.view.close();
+      return;
+    }
+    const endBlock = Math.floor(Math.min(one.sizeBytes, other.sizeBytes) / BLOCK_BYTES);
+    const touched = new Set([...one.line.touched(), ...other.line.touched()]);
+    const blocks = [...touched].filter((block) => block < endBlock);
+    const told = new Set<number>();
+    try {
+      await alive(
+        store.diff(one.moment, other.moment, (offsetBytes, lengthBytes) => {
+          for (const block of blocks) {
+            const at = block * BLOCK_BYTES;
+            if (at >= offsetBytes && at + BLOCK_BYTES <= offsetBytes + lengthBytes) told.add(block);
+          }
+        }),
+      );
+      for (let count = prng.between(1, 8); count > 0 && blocks.length > 0; count--) {
+        const block = prng.pick(blocks);
+        const [before, after] = [await this.#block(one, block), await this.#block(other, block)];
+        const isDifferent = before.some((byte, at) => byte !== after[at]);
+        if (isDifferent === told.has(block)) continue;
+        const check = "two moments differ where their disks do";
+        const what = `block ${block} of ${one.what} and ${other.what}`;
+        throw new Stop({
+          ...violationOf(
+            check,
+            isDifferent ? "a difference" : "none",
+            isDifferent ? "none" : "one",
+          ),
+          volume: what,
+        });
+      }
+    } catch (error) {
+      // A moment that isn't promised stays for its readers, and isn't found by others.
+      if (codeOf(error) !== "MOMENT_GONE") throw error;
+    }
+    one.view.close();
+    other.view.close();
+  }
+
+  async #block({ view, what }: Held, block: number): Promise<Uint8Array> {
+    const target = new Uint8Array(BLOCK_BYTES).fill(FILLER_BYTE);
+    const request = { kind: "read", offsetBytes: block * BLOCK_BYTES, target } as const;
+    const { alive } = this.#options;
+    const errno = await alive(new Promise<number>((resolve) => view.submit(request, resolve)));
+    if (errno === 0) return target;
+    throw new Stop({
+      ...violationOf("an open moment can be read", "no error", `error ${errno}`),
+      volume: what,
+    });
   }
 
   async #read({ view, volume, line, lsn, sizeBytes, what }: Held): Promise<void> {

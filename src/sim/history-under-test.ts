@@ -68,6 +68,12 @@ export interface HistoryUnderTest extends PoolUnderTest {
   names(): NameFound[];
   resolve(volume: string, moment: Moment): Promise<MomentFound>;
   openView(moment: MomentFound): Promise<ViewUnderTest>;
+  /** Tells the ranges in which two moments differ, in order. */
+  diff(
+    from: MomentFound,
+    to: MomentFound,
+    tell: (offsetBytes: number, lengthBytes: number) => void,
+  ): Promise<void>;
   setRetention(volume: string | undefined, spans: RetentionSpans | undefined): Promise<void>;
   nameMoment(
     targets: readonly NameTarget[],

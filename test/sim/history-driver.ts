@@ -86,6 +86,20 @@ class HistoryAdapter extends PoolAdapter implements HistoryUnderTest {
     };
   }
 
+  async diff(
+    from: MomentFound,
+    to: MomentFound,
+    tell: (offsetBytes: number, lengthBytes: number) => void,
+  ): Promise<void> {
+    const extent = (offsetBytes: number, lengthBytes: number): boolean => {
+      tell(offsetBytes, lengthBytes);
+      return true;
+    };
+    const range = { offsetBytes: 0, lengthBytes: to.sizeBytes };
+    const { untoldBytes } = await this.pool.diff(from, to, range, { extent });
+    if (untoldBytes > 0) throw new Error(`${untoldBytes} bytes of a sound disk can't be compared`);
+  }
+
   async setRetention(volume: string | undefined, spans: RetentionSpans | undefined): Promise<void> {
     if (volume !== undefined) await this.pool.setVolumeRetention(volume, spans);
     else if (spans !== undefined) await this.pool.setPolicy({ retention: spans });

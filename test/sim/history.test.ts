@@ -46,6 +46,19 @@ const BROKEN: Readonly<Record<string, (store: HistoryUnderTest) => Partial<Histo
       return moment.kind === "time" ? { ...found, lsn: found.lsn - 1 } : found;
     },
   }),
+  "leaves out a difference": (store) => ({
+    diff: (from, to, tell) => {
+      let count = 0;
+      return store.diff(from, to, (offsetBytes, lengthBytes) => {
+        count += 1;
+        if (count % 3 > 0) tell(offsetBytes, lengthBytes);
+      });
+    },
+  }),
+  "tells a difference where there is none": (store) => ({
+    diff: (from, to, tell) =>
+      store.diff(from, to, (offsetBytes, lengthBytes) => tell(offsetBytes, lengthBytes + 4096)),
+  }),
   "tells the size of today": (store) => ({
     resolve: async (volume, moment) => {
       const found = await store.resolve(volume, moment);
