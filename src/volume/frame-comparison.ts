@@ -24,6 +24,9 @@ const BYTES_AT_ONCE = 64;
 export class FrameComparison {
   readonly #options: FrameComparisonOptions;
   readonly #hashes: FrameHashes;
+  /** Of the pairs that are being compared: hashes, two words each, and whether they are known. */
+  #told: Uint32Array = new Uint32Array(0);
+  #known: Uint8Array = new Uint8Array(0);
 
   constructor(options: FrameComparisonOptions) {
     this.#options = options;
@@ -33,8 +36,12 @@ export class FrameComparison {
   /** Of `count` pairs, four words each (segment and low of one, of the other), what each comes to: see COMPARED. */
   async compare(pairs: Uint32Array, count: number, results: Uint8Array): Promise<void> {
     if (count === 0) return;
-    const hashes = new Uint32Array(count * 4);
-    const known = new Uint8Array(count * 2);
+    if (this.#told.length < count * 4) {
+      this.#told = new Uint32Array(count * 4);
+      this.#known = new Uint8Array(count * 2);
+    }
+    const hashes = this.#told;
+    const known = this.#known;
     await this.#hashes.read({ references: pairs, count: count * 2, hashes, known });
     const doubtful: number[] = [];
     for (let pair = 0; pair < count; pair++) {

@@ -39,18 +39,12 @@ export interface WantedHashes {
   readonly known: Uint8Array;
 }
 
-/** Where they are, and which lie in one segment. */
-interface Located {
-  /** By reference; 0: nowhere that helps. */
-  readonly segments: Uint32Array;
-  readonly lows: Uint32Array;
-  readonly groups: readonly Group[];
-}
-
 /** References whose frames are in one segment. */
 interface Group {
   readonly segment: number;
   readonly which: Uint32Array;
+  /** Some of them are in frames that several blocks share. */
+  readonly isSharing: boolean;
 }
 
 /** What one group is read with. */
@@ -59,7 +53,6 @@ interface Readers {
   readonly headers: FrameHeaders;
 }
 
-const NONE = new Uint32Array(0);
 const SEGMENTS_AT_ONCE = 4;
 /** Of so many in one segment reading its rows is quicker than reading their headers. */
 const ROWS_MIN = 8;
@@ -69,6 +62,9 @@ const SLICE_REFERENCES = 8192;
 export class FrameHashes {
   readonly #options: FrameHashesOptions;
   readonly #readers: readonly Readers[];
+  /** By reference: where its frame is in its segment; and its group and one, 0: it is nowhere that helps. */
+  #lows: Uint32Array = new Uint32Array(0);
+  #groupOf: Uint32Array = new Uint32Array(0);
 
   constructor(options: FrameHashesOptions) {
     this.#options = options;
@@ -82,57 +78,66 @@ export class FrameHashes {
   /** One at a time. */
   async read(wanted: WantedHashes): Promise<void> {
     wanted.known.fill(0, 0, wanted.count);
-    const located = await this.#locateAll(wanted);
-    const { groups } = located;
+    const groups = await this.#locateAll(wanted);
     for (let first = 0; first < groups.length; first += SEGMENTS_AT_ONCE) {
       const some = groups.slice(first, first + SEGMENTS_AT_ONCE);
       await Promise.all(
-        some.map((group, turn) =>
-          this.#readGroup(wanted, located, group, this.#readers[turn] as Readers),
-        ),
+        some.map((group, turn) => this.#readGroup(wanted, group, this.#readers[turn] as Readers)),
       );
       await this.#options.pause();
     }
   }
 
-  async #locateAll({ references, count }: WantedHashes): Promise<Located> {
+  /** Finds out where the frames are, and which of them lie in one segment. */
+  async #locateAll({ references, count }: WantedHashes): Promise<readonly Group[]> {
     const { places, pause } = this.#options;
-    const segments = new Uint32Array(count);
-    const lows = new Uint32Array(count);
-    const groupOf = new Uint32Array(count);
+    if (this.#lows.length < count) {
+      this.#lows = new Uint32Array(count);
+      this.#groupOf = new Uint32Array(count);
+    }
+    const lows = this.#lows;
+    const groupOf = this.#groupOf;
     const ids = new Map<number, number>();
     const counts: number[] = [];
+    const isSharing: boolean[] = [];
+    let previous = 0;
+    let id = 0;
     for (let at = 0; at < count; at++) {
       if (at % SLICE_REFERENCES === SLICE_REFERENCES - 1) await pause();
       const segment = references[at * 2] as number;
       const low = references[at * 2 + 1] as number;
       let found = places.locate(segment, low);
       if (found === LOCATED.NOT_LOADED) found = await this.#load(segment, low);
+      groupOf[at] = 0;
       if (found !== LOCATED.HERE) continue;
-      segments[at] = places.segment;
-      lows[at] = places.low;
-      let id = ids.get(places.segment);
-      if (id === undefined) {
-        id = counts.length;
-        counts.push(0);
-        ids.set(places.segment, id);
+      if (places.segment !== previous) {
+        previous = places.segment;
+        id = ids.get(previous) ?? -1;
+        if (id < 0) {
+          id = counts.push(0) - 1;
+          isSharing.push(false);
+          ids.set(previous, id);
+        }
       }
-      groupOf[at] = id;
+      lows[at] = places.low;
+      groupOf[at] = id + 1;
       counts[id] = (counts[id] as number) + 1;
+      if (stateOf(places.low) === PLACE_STATE.SHARED) isSharing[id] = true;
     }
-    const groups = [...ids.keys()].map((segment, id) => {
-      const which = new Uint32Array(counts[id] as number);
-      counts[id] = 0;
-      return { segment, which };
-    });
+    const groups = [...ids.keys()].map((segment, each) => ({
+      segment,
+      which: new Uint32Array(counts[each] as number),
+      isSharing: isSharing[each] as boolean,
+    }));
+    counts.fill(0);
     for (let at = 0; at < count; at++) {
-      if (segments[at] === 0) continue;
-      const id = groupOf[at] as number;
-      const place = counts[id] as number;
-      (groups[id] as Group).which[place] = at;
-      counts[id] = place + 1;
+      const each = (groupOf[at] as number) - 1;
+      if (each < 0) continue;
+      const place = counts[each] as number;
+      (groups[each] as Group).which[place] = at;
+      counts[each] = place + 1;
     }
-    return { segments, lows, groups };
+    return groups;
   }
 
   async #load(segment: number, low: number): Promise<number> {
@@ -150,30 +155,34 @@ export class FrameHashes {
   }
 
   /** Tells what the segment knows of the group. */
-  async #readGroup(
-    wanted: WantedHashes,
-    { lows }: Located,
-    { segment, which }: Group,
-    { rows, headers }: Readers,
-  ): Promise<void> {
-    const isShared = (at: number): boolean => stateOf(lows[at] as number) === PLACE_STATE.SHARED;
+  async #readGroup(wanted: WantedHashes, group: Group, { rows, headers }: Readers): Promise<void> {
+    const { segment, which } = group;
     const isMany = which.length >= ROWS_MIN;
+    let hasRows = false;
     try {
-      const sharing = isMany ? which.filter(isShared) : NONE;
-      if (sharing.length >= ROWS_MIN) await this.#options.shared.read(segment, sharing, wanted);
-      if (sharing.length === which.length) return;
-      if (isMany && (await this.#findRows(segment, rows))) {
-        const { hashes, known } = wanted;
-        for (const at of which)
-          if (!isShared(at) && rows.find(offset8Of(lows[at] as number), hashes, at * 2))
-            known[at] = 1;
-      }
+      if (group.isSharing && isMany) await this.#readShared(wanted, group);
+      hasRows = isMany && (await this.#findRows(segment, rows));
     } catch (error) {
       if (!(error instanceof StorageError)) throw error; // damaged, or collected meanwhile
     }
+    const { hashes, known } = wanted;
+    const lows = this.#lows;
     const untold: number[] = [];
-    for (const at of which) if (wanted.known[at] !== 1 && !isShared(at)) untold.push(at);
+    for (let each = 0; each < which.length; each++) {
+      const at = which[each] as number;
+      const low = lows[at] as number;
+      if (group.isSharing && stateOf(low) === PLACE_STATE.SHARED) continue;
+      if (hasRows && rows.find(offset8Of(low), hashes, at * 2)) known[at] = 1;
+      else untold.push(at);
+    }
     if (untold.length > 0) await headers.read(segment, untold, lows, wanted);
+  }
+
+  async #readShared(wanted: WantedHashes, { segment, which }: Group): Promise<void> {
+    const isShared = (at: number): boolean =>
+      stateOf(this.#lows[at] as number) === PLACE_STATE.SHARED;
+    const sharing = which.filter(isShared);
+    if (sharing.length >= ROWS_MIN) await this.#options.shared.read(segment, sharing, wanted);
   }
 
   /** The rows of the segment, until the next turn; false: there are none. */

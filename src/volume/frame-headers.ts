@@ -16,7 +16,7 @@ export interface FrameHeadersOptions {
   readonly segments: FileStore;
 }
 
-const WINDOW_BYTES: number = 128 << 10;
+const WINDOW_BYTES: number = 512 << 10;
 /** Headers further apart than this are read apart. */
 const GAP_BYTES_MAX: number = 12 << 10;
 /** A reference's number beside its offset, in one number to be sorted. */
