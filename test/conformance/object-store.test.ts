@@ -97,6 +97,29 @@ test("what isn't an object's name is neither listed nor taken away", async () =>
   for await (const name of store.unfinished()) ok(false, `${name} isn't a draft`);
 });
 
+test("a folder goes with its last object, and others put into it meanwhile", async () => {
+  await using scratch = await Scratch.create();
+  const [store, other] = [
+    await openDirectoryStore(scratch.directory),
+    await openDirectoryStore(scratch.directory),
+  ];
+  await store.put("sessions/a/1", one);
+  await store.put("sessions/a/2", one);
+  await store.delete("sessions/a/1");
+  ok((await stat(scratch.path("sessions/a"))).isDirectory());
+  await store.delete("sessions/a/2");
+  await rejects(stat(scratch.path("sessions/a")), { code: "ENOENT" });
+  ok((await stat(scratch.path("sessions"))).isDirectory());
+  const lane = async (door: typeof store, name: string): Promise<void> => {
+    for (let round = 0; round < 40; round += 1) {
+      equal(await door.putIfAbsent(`sessions/b/${name}`, one), true);
+      await door.delete(`sessions/b/${name}`);
+    }
+  };
+  await Promise.all([lane(store, "1"), lane(other, "2"), lane(store, "3")]);
+  await rejects(stat(scratch.path("sessions/b")), { code: "ENOENT" });
+});
+
 test("a full disk is TARGET_FULL, and leaves nothing behind", { skip: needsMount }, async () => {
   await using scratch = await Scratch.create();
   await mountSmall(scratch, scratch.path("target"));

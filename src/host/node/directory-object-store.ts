@@ -22,6 +22,7 @@ import {
   open,
   opendir,
   rename,
+  rmdir,
   stat,
   unlink,
 } from "node:fs/promises";
@@ -172,7 +173,11 @@ class DirectoryObjectStore implements ObjectStore {
         await unlink(path);
         return true;
       });
-      if (wasThere) await this.#syncs.sync(dirname(path));
+      if (!wasThere) return;
+      const folder = dirname(path);
+      // Each session has a folder: they would pile up. One that isn't empty stays, as does one that somebody mounted.
+      if (folder !== this.label) await rmdir(folder).catch(() => {});
+      await this.#syncs.sync(folder);
     });
   }
 
@@ -227,12 +232,14 @@ class DirectoryObjectStore implements ObjectStore {
 
   /** Creates a file, and the directories above it where they are missing. */
   async #createFile(path: string): Promise<FileHandle> {
-    try {
-      return await open(path, "wx", FILE_MODE);
-    } catch (error) {
-      if (!hasErrno(error, "ENOENT")) throw error;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await open(path, "wx", FILE_MODE);
+      } catch (error) {
+        // Whoever deletes the last object of a folder removes it, again and again if need be.
+        if (!hasErrno(error, "ENOENT") || attempt >= ATTEMPTS_MAX) throw error;
+      }
       await this.#makeFolders(dirname(path));
-      return open(path, "wx", FILE_MODE);
     }
   }
 

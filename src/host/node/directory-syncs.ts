@@ -5,7 +5,8 @@
 // and a later sync would call durable what isn't.
 
 import { constants } from "node:fs";
-import { open } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
+import { dirname } from "node:path";
 
 export class DirectorySyncs {
   /** Under way, by path. One that failed stays. */
@@ -28,19 +29,36 @@ export class DirectorySyncs {
   }
 
   #begin(path: string): Promise<void> {
-    const running = syncDirectory(path).then(() => {
+    const running = this.#run(path).then(() => {
       if (this.#running.get(path) === running) this.#running.delete(path);
     });
     this.#running.set(path, running);
     return running;
   }
+
+  /** What was in a directory that is gone has gone with it: that is its parent's to make durable. */
+  async #run(path: string): Promise<void> {
+    const parent = dirname(path);
+    if (!(await syncDirectory(path)) && parent !== path) await this.sync(parent);
+  }
 }
 
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+/** False: there is no such directory. */
+async function syncDirectory(path: string): Promise<boolean> {
+  const handle = await openIfThere(path);
   try {
-    await handle.sync();
+    await handle?.sync();
   } finally {
-    await handle.close();
+    await handle?.close();
+  }
+  return handle !== undefined;
+}
+
+async function openIfThere(path: string): Promise<FileHandle | undefined> {
+  try {
+    return await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
   }
 }
