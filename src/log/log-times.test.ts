@@ -7,6 +7,10 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { test } from "node:test";
 import { BLOCK, Gate, noise, PoolRig, turns } from "../../test/crash/memory-rig.ts";
 import { hasCode } from "../base/errors.ts";
+import { keepRecords } from "../gc/kept-records.ts";
+import { readSegmentFrames } from "../gc/segment-frames.ts";
+import { poolIdBytes, readIdentity } from "../pool/identity.ts";
+import { FileStore } from "./file-store.ts";
 import { RECORD_KIND } from "./record.ts";
 import { segmentName } from "./segment.ts";
 
@@ -97,6 +101,40 @@ test("a segment that goes between two looks is a hole, not an error", async () =
   deepEqual([nearest?.lsn, nearest?.isBeforeHole], [third - 1, true]);
   deepEqual((await times.atOrBefore(behind))?.isBeforeHole, false);
   rig.kill();
+});
+
+test("a segment of which only the records are left while it is looked into is known as before", async () => {
+  for (let held = 1; held <= 3; held++) {
+    const before = await PoolRig.create();
+    await before.pool.createVolume("a", MIB);
+    for (let at = 0; at < 20; at++) await before.trim("a", at * BLOCK, BLOCK);
+    const lsn = before.pool.log.nextLsn - 3;
+    // A crash ends the segment: it has no footer, and its records are read from its batches.
+    const { pool, host } = await PoolRig.open(before.kill());
+    const name = segmentName(1);
+    const reached = new Gate();
+    const gate = new Gate();
+    let openCount = 0;
+    host.log.onOperation = ({ kind, name: opened }) => {
+      if (kind !== "open" || opened !== name) return undefined;
+      openCount += 1;
+      if (openCount !== held) return undefined;
+      reached.open(undefined);
+      return gate.wait;
+    };
+    const found = pool.times.timeOf(lsn);
+    await reached.wait;
+    const poolId = poolIdBytes(await readIdentity(host.root));
+    const files = { memory: pool.memory, directory: host.log, poolId, clock: host.clock };
+    const store = new FileStore(host.log, segmentName, 1);
+    await keepRecords(files, store, await readSegmentFrames(files, 1));
+    await store.closeAll();
+    await host.log.remove(name);
+    gate.open(undefined);
+    ok((await found) !== undefined, `before it is opened for the ${held}. time`);
+    equal(await pool.times.timeOf(lsn), await found);
+    host.stop();
+  }
 });
 
 test("an error of the disk is told to whoever asks, and the next look is not harmed by it", async () => {

@@ -256,7 +256,9 @@ export class LogTimes {
       if (begin === undefined) return new SegmentTimes(0, 0);
       return (
         (await this.#readFooter(begin.header, endLsn)) ??
-        (await this.#readBatches(begin.header, endLsn))
+        (await this.#readBatches(begin.header, endLsn)) ??
+        (await this.#readFooter(begin.header, endLsn)) ??
+        new SegmentTimes(0, 0)
       );
     });
     this.#reading = table.catch(() => {
@@ -279,8 +281,11 @@ export class LogTimes {
     });
   }
 
-  /** Only of segments that a crash ended: reads all of it, as far as it is whole. */
-  async #readBatches(header: SegmentHeader, endLsn: number): Promise<SegmentTimes> {
+  /**
+   * Only of segments that a crash ended: reads all of it, as far as it is whole. Undefined where nothing but its records is
+   * left since its footer was looked for: they have one.
+   */
+  async #readBatches(header: SegmentHeader, endLsn: number): Promise<SegmentTimes | undefined> {
     const { number, incarnation, firstLsn, chain } = header;
     const times = new SegmentTimes(firstLsn, endLsn);
     const walk = {
@@ -293,12 +298,18 @@ export class LogTimes {
       onRecord: ({ kind, branch, timeMicros }: RecordCursor) =>
         times.add(timeMicros, kind === RECORD_KIND.FLUSHED ? branch : -1),
     };
+    let isRecords = false;
     try {
-      await this.#whenFree(() => withSegment(this.#options, number, (reader) => reader.walk(walk)));
+      await this.#whenFree(() =>
+        withSegment(this.#options, number, async (reader) => {
+          isRecords = reader.isRecords;
+          if (!isRecords) await reader.walk(walk);
+        }),
+      );
     } catch (error) {
       if (!hasCode(error, "LOG_CORRUPT")) throw error;
     }
-    return times;
+    return isRecords ? undefined : times;
   }
 
   /** Lends a reader that needs little memory. */
