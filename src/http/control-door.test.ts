@@ -380,6 +380,30 @@ test("a difference that fails on the way ends with the error as a line", async (
   }
 });
 
+test("so many differences at once, and no more", async () => {
+  const diff = daemon.past.diff;
+  const gate = Promise.withResolvers<void>();
+  let countUnderWay = 0;
+  daemon.past.diff = async (...asked) => {
+    countUnderWay += 1;
+    await gate.promise;
+    return await diff.apply(daemon.past, asked);
+  };
+  try {
+    const path = "/v1/diff?from=disk&to=disk";
+    const answers = Array.from({ length: 4 }, () => ask("GET", path));
+    while (countUnderWay < 4) await new Promise((resolve) => setTimeout(resolve, 5));
+    const { status, json } = await ask("GET", path);
+    equal(status, 503);
+    equal((json.error as { code: string }).code, "BUSY");
+    gate.resolve();
+    for (const answer of await Promise.all(answers)) equal(answer.status, 200);
+    equal((await ask("GET", path)).status, 200);
+  } finally {
+    daemon.past.diff = diff;
+  }
+});
+
 test("a difference goes out no faster than it is read, and ends when its reader goes", async () => {
   const diff = daemon.past.diff;
   let toldCount = 0;

@@ -9,7 +9,8 @@ import { DIFF_QUERY } from "../api/operations.ts";
 import { object } from "../api/schemas.ts";
 import { StorageError } from "../base/errors.ts";
 
-const STREAM_COUNT_MAX = 8;
+/** Each takes 25 MiB at most, for as long as its client reads. */
+const STREAM_COUNT_MAX = 4;
 /** Of text, gathered before it is handed on. */
 const PIECE_LENGTH = 32 << 10;
 const STALLED_MS = 60_000;
