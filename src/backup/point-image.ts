@@ -201,8 +201,10 @@ export class PointImage {
     if (to - from < READ_AHEAD_BYTES / 4 && to < this.sizeBytes) return;
     if (to <= from) return;
     this.#aheadEnd = to;
-    // Whatever fails here is told to who reads it.
-    this.#collect(from, to, { pieces: [], lost: [], zeros: undefined }).catch(() => undefined);
+    this.#collect(from, to, { pieces: [], lost: [], zeros: undefined }).catch((error: unknown) => {
+      // Whatever fails here is told to who reads it.
+      if (!(error instanceof StorageError)) throw error;
+    });
   }
 
   async #withMap(use: (map: VolumeMap, batch: ExtentBatch) => Promise<void>): Promise<void> {

@@ -161,6 +161,8 @@ export class ObjectOpener {
     tail = tail.subarray(tail.length - tailBytes);
     if (hash("sha256", tail, "hex") !== name)
       throw this.damaged(name, "its head is not the one that its name is a hash of");
+    // Only what is proven can be from a later version: anything else is damage.
+    this.#checkFooter(name, tail.subarray(headBytes));
     const nonce = tail.slice(headBytes + 16, tailBytes);
     const head = this.#sealer.open(
       { kind: this.#kind, nonce, ordinal: HEAD_ORDINAL },
@@ -210,6 +212,13 @@ export class ObjectOpener {
     for (let at = 0; at < 8; at += 1)
       if (footer[at] !== MAGIC[this.#kind].charCodeAt(at))
         throw this.damaged(name, `its end is not that of a ${this.#kind}`);
+    const headBytes = view.getUint32(12, true);
+    if (headBytes > HEAD_BYTES_MAX) throw this.damaged(name, "its head is too large to be one");
+    return headBytes;
+  }
+
+  #checkFooter(name: string, footer: Uint8Array): void {
+    const view = new DataView(footer.buffer, footer.byteOffset, FOOTER_BYTES);
     const version = view.getUint16(8, true);
     if (version !== OBJECT_VERSION)
       throw new StorageError(
@@ -219,8 +228,5 @@ export class ObjectOpener {
     const isSealed = (view.getUint16(10, true) & FLAG_SEALED) !== 0;
     if (isSealed !== this.#sealer.isEncrypted)
       throw this.damaged(name, isSealed ? "it is encrypted" : "it is not encrypted");
-    const headBytes = view.getUint32(12, true);
-    if (headBytes > HEAD_BYTES_MAX) throw this.damaged(name, "its head is too large to be one");
-    return headBytes;
   }
 }

@@ -102,6 +102,8 @@ class Verification {
   readonly #damages: DamageList;
   readonly #points: ReadPoint[] = [];
   readonly #parts: Map<string, RunPart> = new Map();
+  /** Of runs: with a head or a page that can't be had. */
+  readonly #badParts: Set<string> = new Set();
   readonly #historyParts: Map<string, HistoryPart> = new Map();
   /** By the names of parts. */
   readonly #lostChanges: Map<string, LostChange> = new Map();
@@ -114,7 +116,6 @@ class Verification {
   #lostBytes = 0;
   #groupsRead = 0;
   #bytesRead = 0;
-  #areRunsSound = true;
 
   constructor(options: VerifyOptions) {
     this.#options = options;
@@ -138,7 +139,7 @@ class Verification {
       this.#groupsRead += groupsRead;
     });
     await this.#inLanes("pages", parts, (part) => this.#checkPages(part));
-    if (this.#damages.hasLosses || !this.#areRunsSound) await this.#findLosses();
+    if (this.#damages.hasLosses || this.#badParts.size > 0) await this.#findLosses();
     await this.#inLanes("pages", historyParts, (part) => this.#findLostChange(part));
     this.#tellLostHistories();
     return this.#report(parts.length + historyParts.length, ordinals.length);
@@ -171,7 +172,7 @@ class Verification {
           `${object}: it has ${found ?? 0} bytes instead of ${part.sizeBytes}`,
         );
     });
-    if (damage !== undefined) this.#areRunsSound = false;
+    if (damage !== undefined) this.#badParts.add(part.name);
   }
 
   /** All of it: histories are small beside the blocks that they name. */
@@ -196,10 +197,11 @@ class Verification {
   async #checkPages(part: RunPart): Promise<void> {
     const object = objectPath("run", part.name);
     // Its head was checked before: if it is bad, that was told.
-    const open = await this.#reader.runs.open(part).catch(() => undefined);
-    for (let page = 0; page < (open?.head.pageCount ?? 0); page += 1) {
+    if (this.#badParts.has(part.name)) return;
+    const open = await this.#reader.runs.open(part);
+    for (let page = 0; page < open.head.pageCount; page += 1) {
       const damage = await this.#damages.during(object, async () => {
-        const { kinds, places, blockCounts, length } = await this.#reader.runs.page(open!, page);
+        const { kinds, places, blockCounts, length } = await this.#reader.runs.page(open, page);
         for (let index = 0; index < length; index += 1) {
           const slotCount = this.#slotCounts[ordinalOf(places[index]!)] ?? 0;
           const endSlot = slotOf(places[index]!) + blockCounts[index]!;
@@ -210,7 +212,7 @@ class Verification {
           return;
         }
       });
-      if (damage !== undefined) this.#areRunsSound = false;
+      if (damage !== undefined) this.#badParts.add(part.name);
     }
   }
 
