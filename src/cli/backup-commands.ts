@@ -122,6 +122,74 @@ export const BACKUP_COMMANDS: readonly CommandRow[] = [
     seeAlso: ["varve-backup(1)", "varve-backups(1)"],
   },
   {
+    name: "serve-backup",
+    summary: "serve the points of a backup as disks over NBD",
+    description: [
+      "Nothing is restored: what a client reads is fetched when it is read, so the first byte is there within a second, and one file can be had without the disk around it. Exports are called VOLUME@POINT; VOLUME alone is its newest point. Neither a daemon nor a pool is needed.",
+      "The disks are read-only. With --overlay they can be written, so that a file system with a journal can be mounted or a repair tried out; what is written lies in a file in TMPDIR and is gone when the command ends. The backup never changes.",
+    ],
+    arguments: [TARGET],
+    options: [
+      { name: "socket", value: "PATH", help: "Listen on this Unix socket" },
+      {
+        name: "listen",
+        value: "HOST:PORT",
+        help: "Listen on this TCP address; nothing is encrypted",
+      },
+      { name: "overlay", help: "Let disks be written, and forget it at the end" },
+      ...KEY_OPTIONS,
+    ],
+    examples: [
+      {
+        command: "varve serve-backup /srv/backup --socket /run/backup.sock",
+        effect: "all points, for this machine",
+      },
+      {
+        command: 'nbdcopy "nbd+unix:///db@v1?socket=/run/backup.sock" db.raw',
+        effect: "one of them, by any client of NBD",
+      },
+    ],
+    exits: ["notFound", "conflict", "unavailable", "corrupt"],
+    json: "one line when it is ready: {ready, target, uris}",
+    seeAlso: ["varve-restore(1)", "varve-backups(1)"],
+    isPoolless: true,
+  },
+  {
+    name: "verify",
+    summary: "check that backups can be restored",
+    description: [
+      "Reads the catalog's points, their manifests, the maps of their volumes and the heads of all packs, and says what is missing or damaged, and which bytes of which volumes of which points that costs. With --data all blocks are read and checked too, with --sample a share of them, another one each time. Neither a daemon nor a pool is needed, and nothing is changed.",
+      "Damage is a result: it is listed, and the exit code is 13. What isn't listed can be restored; varve restore --skip-damaged restores the rest of what is.",
+    ],
+    arguments: [
+      TARGET,
+      {
+        name: "POINT",
+        help: "Only this point: a name, a time, or the beginning of its id",
+        isOptional: true,
+      },
+    ],
+    options: [
+      { name: "volume", value: "NAME", help: "The newest point of that name with this volume" },
+      { name: "data", help: "Read all blocks" },
+      { name: "sample", value: "SHARE", help: "Read this share of the blocks: 5%" },
+      ...KEY_OPTIONS,
+      PROGRESS,
+    ],
+    examples: [
+      { command: "varve verify /srv/backup", effect: "is everything there" },
+      {
+        command: "varve verify /srv/backup --sample 5%",
+        effect: "with some of the data, each night",
+      },
+      { command: "varve verify /srv/backup v1 --data", effect: "one point, all of it" },
+    ],
+    exits: ["notFound", "conflict", "unavailable", "corrupt"],
+    json: "{target, level, isSound, pointCount, partCount, packCount, groupsRead, bytesRead, damages: [{object, why}], damageCount, losses: [{pointId, pointName, volume?, isHistory?, fromLsn?, offsetBytes, lengthBytes, object, why}], lossCount, lostBytes}",
+    seeAlso: ["varve-backups(1)", "varve-restore(1)"],
+    isPoolless: true,
+  },
+  {
     name: "backups",
     summary: "list the points of a backup target",
     description: [

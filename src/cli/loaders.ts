@@ -34,6 +34,8 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   prune: () => import("./commands/prune.ts"),
   backup: () => import("./commands/backup.ts"),
   restore: () => import("./commands/restore.ts"),
+  "serve-backup": () => import("./commands/serve-backup.ts"),
+  verify: () => import("./commands/verify.ts"),
   gc: () => import("./commands/gc.ts"),
   scrub: () => import("./commands/scrub.ts"),
   stats: () => import("./commands/stats.ts"),

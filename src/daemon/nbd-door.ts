@@ -77,7 +77,7 @@ export async function startNbdDoor(options: NbdDoorOptions): Promise<NbdDoor> {
 }
 
 /** Unix sockets need no TLS; their URI says so as well. */
-function uriOf(address: string, scheme: "nbd" | "nbds"): string {
+export function uriOf(address: string, scheme: "nbd" | "nbds"): string {
   if (address.startsWith("/")) return `nbd+unix:///?socket=${encodePath(address)}`;
   return `${scheme}://${address}`;
 }

@@ -327,7 +327,7 @@ function checkTls({ mode, certificate, key, authority, presharedKeys }: TlsFiles
 }
 
 /** "127.0.0.1:10809", "[::1]:10809", "localhost:10809". */
-function parseTcpAddress(setting: string, text: string): TcpAddress {
+export function parseTcpAddress(setting: string, text: string): TcpAddress {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text);
   const port = Number(match?.[3]);
   if (!match || port > 65_535) {

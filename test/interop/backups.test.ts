@@ -7,12 +7,13 @@
 
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { readdir, readFile, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { BackedUpDisk, sizeBetween } from "./backed-up-disk.ts";
+import { BackedUpDisk, sha256, sizeBetween } from "./backed-up-disk.ts";
 import { Chance } from "./chance.ts";
 import { delay, run, until } from "./command.ts";
+import { requires } from "./requires.ts";
 import { Scratch } from "./scratch.ts";
 import { KIND_UNDER_TEST, VARVE } from "./server.ts";
 
@@ -123,4 +124,126 @@ test("two backups of a volume to one target: the second is told of the first, wh
   const { stdout } = await run(VARVE, ["backups", disk.target, "--json"]);
   const { points } = JSON.parse(stdout) as { points: { volumes: { name: string }[] }[] };
   deepEqual(points.map(({ volumes }) => volumes[0]?.name).sort(), ["db", "web"]);
+});
+
+/** Objects of a kind, the largest first. */
+async function objectsOf(target: string, kind: string): Promise<string[]> {
+  const names = await readdir(join(target, kind), { recursive: true, withFileTypes: true });
+  const files = names
+    .filter((name) => name.isFile())
+    .map((name) => join(name.parentPath, name.name));
+  const sized = await Promise.all(files.map(async (path) => ({ path, ...(await stat(path)) })));
+  return sized.toSorted((a, b) => b.size - a.size).map(({ path }) => path);
+}
+
+interface Verified {
+  readonly isSound: boolean;
+  readonly lostBytes: number;
+  readonly losses: readonly {
+    pointName: string;
+    volume?: string;
+    offsetBytes: number;
+    lengthBytes: number;
+  }[];
+}
+
+async function verify(target: string): Promise<Verified> {
+  const { stdout, status } = await run(VARVE, ["verify", target, "--data", "--json"], {
+    accept: [0, 13],
+  });
+  const report = JSON.parse(stdout) as Verified;
+  equal(status, report.isSound ? 0 : 13);
+  return report;
+}
+
+test("what is damaged or missing is named, and all the rest is restored", { skip }, async () => {
+  await using scratch = await Scratch.create();
+  const disk = await BackedUpDisk.start(scratch, { sizeBytes: 32 * MIB, chance: new Chance(3) });
+  await disk.change(300);
+  await disk.backUp();
+  const before = Buffer.from(disk.content);
+  await disk.change(20);
+  await disk.backUp();
+  ok((await verify(disk.target)).isSound);
+  const [largest = ""] = await objectsOf(disk.target, "packs");
+  const whole = await readFile(largest);
+  const harms = {
+    "a flipped bit": async () => {
+      const bytes = Buffer.from(whole);
+      bytes[1000]! ^= 4;
+      await writeFile(largest, bytes);
+    },
+    "a cut pack": () => truncate(largest, whole.length - 100_000),
+    "a missing pack": () => rm(largest),
+  };
+  for (const [what, harm] of Object.entries(harms)) {
+    await harm();
+    const report = await verify(disk.target);
+    ok(!report.isSound && report.lostBytes > 0, what);
+    const file = scratch.path("rest.raw");
+    const args = ["restore", `${disk.target}@p0`, "--volume", "db", "--to", file, "--force"];
+    const strict = await disk.varve([...args, "--json"], { accept: [13] });
+    match(strict.stderr, /TARGET_CORRUPT/);
+    await disk.varve([...args, "--skip-damaged"], { accept: [13] });
+    const restored = await readFile(file);
+    const expected = Buffer.from(before);
+    for (const { pointName, offsetBytes, lengthBytes } of report.losses)
+      if (pointName === "p0") expected.fill(0, offsetBytes, offsetBytes + lengthBytes);
+    equal(sha256(restored), sha256(expected), `${what}: what isn't named as lost is there`);
+    await writeFile(largest, whole);
+  }
+  ok((await verify(disk.target)).isSound);
+  const manifests = await objectsOf(disk.target, "points");
+  for (const manifest of manifests) await truncate(manifest, 40);
+  const report = await verify(disk.target);
+  deepEqual(
+    report.losses.map(({ volume }) => volume),
+    [undefined, undefined],
+  );
+  // With nothing left to compare with, the next one reads everything, and is whole.
+  const answer = await disk.backUp();
+  equal(answer.volumes[0]?.parent, undefined);
+  const last = disk.points.at(-1)!;
+  equal(await disk.digestOf(last.name), last.digest);
+});
+
+test("a target that is full, or goes away in the middle, costs nothing that was there", {
+  skip: skip || requires("mount --version", { what: "root", isMet: process.getuid?.() === 0 }),
+}, async () => {
+  await using scratch = await Scratch.create();
+  const disk = await BackedUpDisk.start(scratch, { sizeBytes: 64 * MIB, chance: new Chance(4) });
+  await disk.change(100);
+  await disk.varve(["backup", "db", disk.target]).then(() => rm(disk.target, { recursive: true }));
+  const small = scratch.path("small");
+  await run("mkdir", [small]);
+  await run("mount", ["-t", "tmpfs", "-o", "size=12M", "tmpfs", small]);
+  scratch.defer("the small file system", () => run("umount", ["-l", small], { accept: [0, 32] }));
+  const target = join(small, "target");
+  const restored = async (name: string): Promise<string> => {
+    const file = scratch.path("restored.raw");
+    await disk.varve(["restore", `${target}@${name}`, "--volume", "db", "--to", file, "--force"]);
+    return sha256(await readFile(file));
+  };
+  await disk.varve(["backup", "db", target, "--name", "first"]);
+  const first = sha256(disk.content);
+  await disk.change(600);
+  const full = await disk.varve(["backup", "db", target, "--json"], { accept: [1, 12] });
+  match(full.stderr, /TARGET_FULL/);
+  equal(await restored("first"), first, "what was there is there");
+  await run("mount", ["-o", "remount,size=64M", small]);
+  const { stdout } = await disk.varve(["backup", "db", target, "--name", "second", "--json"]);
+  const { lostParent } = (JSON.parse(stdout) as { volumes: { lostParent?: string }[] }).volumes[0]!;
+  equal(lostParent, undefined);
+  equal(await restored("second"), sha256(disk.content));
+  // It goes away under a backup that runs.
+  await disk.change(200);
+  const words = ["backup", "db", target, "--limit-rate", "2M", "--json"];
+  const running = disk.varve(words, { accept: [12] });
+  await delay(1500);
+  await rename(target, `${target}-away`);
+  match((await running).stderr, /TARGET_UNAVAILABLE/);
+  await rename(`${target}-away`, target);
+  await disk.varve(["backup", "db", target, "--name", "third"]);
+  equal(await restored("third"), sha256(disk.content));
+  equal(await restored("first"), first);
 });

@@ -67,6 +67,8 @@ const FILE_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "src/sim/small-target.ts": ["backup"],
   // The one command that is the daemon instead of talking to it.
   "src/cli/commands/serve.ts": ["daemon"],
+  // The same, of a target.
+  "src/cli/commands/serve-backup.ts": ["daemon"],
   // Images are copied as any client would: through the NBD door.
   "src/cli/volume-image.ts": ["nbd"],
   "src/cli/backup-source.ts": ["nbd"],
