@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An NBD door to a backup target, without a pool: sockets, memory for payloads, and the target's points behind them.
+// An NBD door to a backup target, without a pool: sockets, memory for payloads, and the target's points behind them. It has
+// neither TLS nor access lists: it is opened by hand, for as long as somebody looks.
 
 import type { Target } from "../backup/target.ts";
 import type { TargetReader } from "../backup/target-reader.ts";

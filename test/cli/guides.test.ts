@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The commands of docs/guides/space.md, snapshots.md, history.md, diff.md, incremental-backup.md and seed-logs.md work as they
-// are written, one after the other; what docs/guides/moments.md calls a moment is one.
+// The commands of docs/guides/space.md, snapshots.md, history.md, diff.md, backup.md, incremental-backup.md and seed-logs.md
+// work as they are written, one after the other; what docs/guides/moments.md calls a moment is one.
 
 import { equal, match, ok } from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -27,7 +27,7 @@ function commandsOf(markdown: string): string[] {
 /** Where they are few. */
 const GUIDE_COMMANDS_MIN: Readonly<Record<string, number>> = { history: 8, diff: 12 };
 
-for (const name of ["space", "snapshots", "history", "diff"]) {
+for (const name of ["space", "snapshots", "history", "diff", "backup"]) {
   test(`the guide on ${name} can be typed as it stands`, async () => {
     ok((await typed(name)) > (GUIDE_COMMANDS_MIN[name] ?? 15), "the guide has commands");
   });
