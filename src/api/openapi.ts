@@ -110,15 +110,14 @@ function json(schema: Schema): Json {
 
 const EVENTS: Json = {
   operationId: "streamEvents",
-  summary: "The latest events, one JSON object per line; with follow=true also those to come",
-  parameters: [
-    {
-      name: "follow",
-      in: "query",
-      required: false,
-      schema: { type: "string", enum: ["true", "false"] },
-    },
-  ],
+  summary:
+    "The latest events, unless recent=false, one JSON object per line; with follow=true also those to come",
+  parameters: ["follow", "recent"].map((flag) => ({
+    name: flag,
+    in: "query",
+    required: false,
+    schema: { type: "string", enum: ["true", "false"] },
+  })),
   responses: {
     200: {
       description: "events, oldest first, without an end when followed",

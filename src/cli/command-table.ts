@@ -751,11 +751,27 @@ export const COMMANDS: readonly CommandRow[] = [
     summary: "show what happened to the pool",
     description: [
       "The latest changes of state: volumes made and removed, clients that came and went, warnings and errors. With --follow also those to come.",
+      "With --wait it prints the first event of one of these names and ends; with status 12 when --timeout passes or the daemon ends before one came. Only events to come count, or with --after those that came behind that time too: give it the time of the last event that was seen, and none is missed between two waits.",
+      "Worth waiting for: history.shortened (moments went earlier than promised, for want of space), pool.watermark, pool.full and pool.has-space, snapshot.expired, history.suspicious, log.frame-damaged, volume.removed.",
     ],
     arguments: [],
-    options: [{ name: "follow", letter: "f", help: "Go on with events as they come" }],
+    options: [
+      { name: "follow", letter: "f", help: "Go on with events as they come" },
+      {
+        name: "wait",
+        value: "EVENT",
+        help: 'End with the first event of this name; "pool." is every name that begins so',
+        isRepeatable: true,
+      },
+      { name: "after", value: "TIME", help: "With --wait: also those that came after it" },
+      { name: "timeout", value: "TIME", help: "With --wait: give up after so long, as in 30s" },
+    ],
     examples: [
       { command: "varve events --follow", effect: "until Ctrl-C or the end of the daemon" },
+      {
+        command: "varve events --wait history.shortened --wait pool.full --timeout 1h",
+        effect: "what a script that needs the past wants to know",
+      },
     ],
     exits: ["notFound", "unavailable"],
     json: "one line per event: {at, level, event, fields}",

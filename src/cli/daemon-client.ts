@@ -19,6 +19,12 @@ const LOG = "log";
 /** A flush of a busy disk can take long; a daemon that says nothing for longer is stuck. */
 const ANSWER_TIMEOUT_MS = 120_000;
 
+export interface EventsAsked {
+  readonly isFollowed: boolean;
+  readonly isRecentWanted?: boolean;
+  readonly signal?: AbortSignal;
+}
+
 export class DaemonClient {
   readonly pool: string;
 
@@ -39,10 +45,20 @@ export class DaemonClient {
     return this.#parse(text) as OperationTypes[N]["output"];
   }
 
-  /** The latest events, then, with `isFollowed`, those to come, until the daemon ends. */
-  async *events(isFollowed: boolean): AsyncGenerator<EventJson, void, undefined> {
-    const path = isFollowed ? `${EVENTS_PATH}?follow=true` : EVENTS_PATH;
-    yield* this.#lines<EventJson>(path);
+  /** The latest events, then those to come, until the daemon ends or the signal comes; either only if it is wanted. */
+  async *events({
+    isFollowed,
+    isRecentWanted = true,
+    signal,
+  }: EventsAsked): AsyncGenerator<EventJson, void, undefined> {
+    try {
+      yield* this.#lines<EventJson>(
+        `${EVENTS_PATH}?follow=${isFollowed}&recent=${isRecentWanted}`,
+        signal,
+      );
+    } catch (error) {
+      if (signal?.aborted !== true) throw error;
+    }
   }
 
   /** What differs between two moments, a line at a time: first which they are, last the sums (src/api/diff.ts). */
@@ -57,8 +73,12 @@ export class DaemonClient {
     );
   }
 
-  async *#lines<T extends object>(path: string): AsyncGenerator<T, void, undefined> {
-    const lines = linesOverSocket(this.#request({ method: "GET", path, body: undefined }));
+  async *#lines<T extends object>(
+    path: string,
+    signal?: AbortSignal,
+  ): AsyncGenerator<T, void, undefined> {
+    const request = this.#request({ method: "GET", path, body: undefined });
+    const lines = linesOverSocket(signal === undefined ? request : { ...request, signal });
     try {
       for await (const line of lines) {
         const value = this.#parse(line) as T | ErrorBody;

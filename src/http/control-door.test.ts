@@ -315,6 +315,24 @@ test("events come first from the past, then as they happen", async () => {
   ok(received.join("").includes("test.two"));
 });
 
+test("who wants only the events to come gets no other", async () => {
+  daemon.events.add("info", "test.before");
+  equal((await ask("GET", "/v1/events?recent=false")).text, "");
+  const received = await new Promise<string>((resolve, reject) => {
+    const path = "/v1/events?follow=true&recent=false";
+    const outgoing = request({ socketPath, path }, (response) => {
+      daemon.events.add("info", "test.after");
+      response.setEncoding("utf8").once("data", (chunk: string) => {
+        outgoing.destroy();
+        resolve(chunk);
+      });
+    });
+    outgoing.on("error", reject);
+    outgoing.end();
+  });
+  match(received, /^{[^\n]*"test\.after"[^\n]*}\n$/);
+});
+
 test("a client that doesn't read its events is cut off", async () => {
   const stuck = request({ socketPath, path: "/v1/events?follow=true" });
   stuck.end();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Events as newline-delimited JSON: first the latest, then, with follow=true, each as it comes, until the
-// client goes. A client that doesn't read gets no memory beyond STREAM_BYTES_MAX: its stream is cut, and
+// Events as newline-delimited JSON: first the latest (unless recent=false), then, with follow=true, each as it
+// comes, until the client goes. A client that doesn't read gets no memory beyond STREAM_BYTES_MAX: its stream is cut, and
 // it sees that, instead of events silently missing in between.
 
 import type { FastifyInstance, RawReplyDefaultExpression } from "fastify";
@@ -11,6 +11,7 @@ import { StorageError } from "../base/errors.ts";
 
 const STREAM_BYTES_MAX = 1 << 20;
 const STREAM_COUNT_MAX = 32;
+const FLAG = { type: "string", enum: ["true", "false"] } as const;
 
 export function streamEvents(
   app: FastifyInstance,
@@ -18,10 +19,10 @@ export function streamEvents(
   events: EventSource,
 ): { end(): void } {
   const open = new Set<RawReplyDefaultExpression>();
-  app.get<{ Querystring: { follow?: string } }>(
+  app.get<{ Querystring: { follow?: string; recent?: string } }>(
     path,
     {
-      schema: { querystring: object({ "follow?": { type: "string", enum: ["true", "false"] } }) },
+      schema: { querystring: object({ "follow?": FLAG, "recent?": FLAG }) },
     },
     async (request, reply) => {
       const isFollowed = request.query.follow === "true";
@@ -38,7 +39,7 @@ export function streamEvents(
         stream.write(`${JSON.stringify(event)}\n`);
         if (stream.writableLength > STREAM_BYTES_MAX) stream.destroy();
       };
-      for (const event of events.recent()) send(event);
+      if (request.query.recent !== "false") for (const event of events.recent()) send(event);
       if (!isFollowed) {
         stream.end();
         return;

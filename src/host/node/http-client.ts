@@ -13,6 +13,8 @@ export interface HttpRequest {
   /** Sent as JSON. */
   readonly body?: unknown;
   readonly timeoutMs: number;
+  /** Ends it, with an error. */
+  readonly signal?: AbortSignal;
 }
 
 export interface HttpAnswer {
@@ -62,6 +64,7 @@ function send({
   path,
   body,
   timeoutMs,
+  signal,
 }: HttpRequest): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const text = body === undefined ? undefined : JSON.stringify(body);
@@ -70,7 +73,7 @@ function send({
         ? {}
         : { "content-type": "application/json", "content-length": Buffer.byteLength(text) };
     const request: ClientRequest = start(
-      { socketPath, method, path, headers, agent: false },
+      { socketPath, method, path, headers, agent: false, ...(signal && { signal }) },
       (response) => {
         clearTimeout(timer);
         resolve(response);
