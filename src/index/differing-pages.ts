@@ -109,33 +109,43 @@ export class DifferingPages {
 
   /** Looks at a chunk; false: nothing differs there. */
   async #begin(chunk: number): Promise<boolean> {
-    const { changed, ways, past, from, to, marked } = this.#options;
+    const { past, from, to, marked } = this.#options;
     this.problem = undefined;
     const firstPage = chunk * CHUNK_PAGES;
     const isMarked = marked.touches(firstPage, firstPage + CHUNK_PAGES);
     if (!isMarked && !(await this.#isChunkMarked(chunk))) return false;
+    await this.#markPages(chunk, isMarked);
+    if (this.#marks.indexOf(1) < 0) return false;
     this.#fromChunk = await this.#orUndefined(past.chunk(from, chunk));
     this.#toChunk = await this.#orUndefined(past.chunk(to, chunk));
-    if (!isMarked && isConstant(this.#fromChunk) && isConstant(this.#toChunk)) return false;
-    this.#marks.fill(this.#isListed ? 0 : 1);
-    if (this.#isListed && ways !== undefined) {
-      const marking = changed.pages(ways, chunk, this.#marks).then(() => true);
-      if ((await this.#orUndefined(marking)) === undefined) this.#marks.fill(1);
-    }
-    if (isMarked) {
-      for (let page = 0; page < CHUNK_PAGES; page++)
-        if (marked.touches(firstPage + page, firstPage + page + 1)) this.#marks[page] = 1;
-    }
     this.#chunk = chunk;
-    return true;
+    return isMarked || !isConstant(this.#fromChunk) || !isConstant(this.#toChunk);
   }
 
+  /** Marks the pages of the chunk that are to be looked at. */
+  async #markPages(chunk: number, isMarked: boolean): Promise<void> {
+    const { changed, ways, firstPage, endPage, marked } = this.#options;
+    const marks = this.#marks;
+    const first = chunk * CHUNK_PAGES;
+    marks.fill(this.#isListed ? 0 : 1);
+    if (this.#isListed && ways !== undefined) {
+      const marking = changed.pages(ways, chunk, marks).then(() => true);
+      if ((await this.#orUndefined(marking)) === undefined) marks.fill(1);
+    }
+    for (let page = 0; isMarked && page < CHUNK_PAGES; page++)
+      if (marked.touches(first + page, first + page + 1)) marks[page] = 1;
+    marks.fill(0, 0, Math.max(0, firstPage - first));
+    marks.fill(0, Math.min(CHUNK_PAGES, endPage - first));
+  }
+
+  /** Whether anything may differ in the chunk. Of a single one its pages tell as quickly. */
   async #isChunkMarked(chunk: number): Promise<boolean> {
     const { changed, ways, firstPage, endPage } = this.#options;
-    if (!this.#isListed || ways === undefined) return true;
     const first = Math.floor(firstPage / CHUNK_PAGES);
+    const count = Math.ceil(endPage / CHUNK_PAGES) - first;
+    if (!this.#isListed || ways === undefined || count === 1) return true;
     if (this.#chunkMarks === undefined) {
-      const marks = new Uint8Array(Math.ceil(endPage / CHUNK_PAGES) - first);
+      const marks = new Uint8Array(count);
       const marking = changed.chunks(ways, first, marks).then(() => true);
       if ((await this.#orUndefined(marking)) === undefined) marks.fill(1);
       this.#chunkMarks = marks;

@@ -20,6 +20,8 @@ export const COMPARED = {
 
 /** Pairs whose bytes are compared at once: half a mebibyte. */
 const BYTES_AT_ONCE = 64;
+/** Whose hashes are compared between two turns of the event loop. */
+const SLICE_PAIRS = 65536;
 
 export class FrameComparison {
   readonly #options: FrameComparisonOptions;
@@ -45,6 +47,7 @@ export class FrameComparison {
     await this.#hashes.read({ references: pairs, count: count * 2, hashes, known });
     const doubtful: number[] = [];
     for (let pair = 0; pair < count; pair++) {
+      if (pair % SLICE_PAIRS === SLICE_PAIRS - 1) await this.#options.pause();
       const isDifferent =
         known[pair * 2] === 1 &&
         known[pair * 2 + 1] === 1 &&

@@ -131,6 +131,7 @@ export class FrameHashes {
     }));
     counts.fill(0);
     for (let at = 0; at < count; at++) {
+      if (at % (8 * SLICE_REFERENCES) === 8 * SLICE_REFERENCES - 1) await pause();
       const each = (groupOf[at] as number) - 1;
       if (each < 0) continue;
       const place = counts[each] as number;
