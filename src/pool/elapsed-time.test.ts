@@ -75,6 +75,18 @@ test("nor does one that was set back, while recorded time waits for it and after
   ok(machine.worstMicros() <= 200_000, `${machine.worstMicros()} µs beside it`);
 });
 
+test("what was written after that isn't part of it, while recorded time waits for the clock", () => {
+  const machine = new Machine();
+  machine.run(600);
+  machine.clock.wall -= 60 * MINUTE;
+  machine.run(60);
+  const last = machine.recorded[machine.recorded.length - 1] as number;
+  const lastAgo = 1_000_000;
+  equal(machine.elapsed.ago(lastAgo), last, "it was written then");
+  for (const before of [1, 1000, 400_000, 600_000, 999_999])
+    ok(machine.elapsed.ago(lastAgo + before) < last, `${before} µs before it was written`);
+});
+
 test("a clock that is set all the time costs no more than its limit", () => {
   const machine = new Machine();
   for (let step = 0; step < 5000; step++) {

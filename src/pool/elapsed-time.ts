@@ -41,10 +41,9 @@ export class ElapsedTime {
     const at = this.#points.findLastIndex(({ monotoneMicros }) => monotoneMicros <= then);
     const point = this.#points[Math.max(0, at)] as TimePoint;
     const next = this.#points[Math.max(0, at) + 1];
-    // What a step skipped was at no time.
-    return Math.floor(
-      Math.min(this.#straight(point, then), next?.recordedMicros ?? Number.POSITIVE_INFINITY),
-    );
+    // What a step skipped was at no time; and what was recorded at the next point was written after that.
+    const endMicros = next === undefined ? Number.POSITIVE_INFINITY : next.recordedMicros - 1;
+    return Math.floor(Math.min(this.#straight(point, then), endMicros));
   }
 
   get #newest(): TimePoint {
