@@ -273,6 +273,17 @@ test("LIST_META_CONTEXT answers with ids of 0, and selects nothing", () => {
   deepEqual(step.kind === "transmit" && step.agreement.contexts, []);
 });
 
+test("more queries than anybody needs are TOO_BIG, and nothing is looked up for them", () => {
+  const dialogue = new Dialogue();
+  dialogue.send(option(OPTION.EXTENDED_HEADERS));
+  dialogue.replies();
+  for (const code of [OPTION.LIST_META_CONTEXT, OPTION.SET_META_CONTEXT]) {
+    dialogue.send(contexts(code, "db", ...Array.from({ length: 257 }, (_, at) => `x:${at}`)));
+    deepEqual(dialogue.types(), [OPTION_REPLY.ERR_TOO_BIG]);
+  }
+  deepEqual(dialogue.asked, []);
+});
+
 test("more contexts than one connection may have are TOO_BIG, and none is selected", () => {
   const dialogue = new Dialogue();
   dialogue.send(option(OPTION.STRUCTURED_REPLY));

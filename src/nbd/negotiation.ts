@@ -49,6 +49,8 @@ export const OPTION_SKIP_BYTES_MAX: number = 1 << 20;
 export const OPTION_COUNT_MAX = 4096;
 /** Bytes that may wait while a question is answered. */
 export const INPUT_BYTES_MAX: number = 1 << 20;
+/** Queries in one option about metadata contexts: each is looked up, or compared with all that there is to list. */
+const CONTEXT_QUERIES_MAX = 256;
 /** Metadata contexts that one connection may select. */
 export const CONTEXT_COUNT_MAX = 16;
 
@@ -380,6 +382,10 @@ export class Negotiation {
     }
     const query = parseContextQuery(data);
     if (query === undefined) return this.#invalid(option, "lengths that don't add up");
+    if (query.queries.length > CONTEXT_QUERIES_MAX) {
+      const message = `more than ${CONTEXT_QUERIES_MAX} queries`;
+      return this.#error(option, OPTION_REPLY.ERR_TOO_BIG, message);
+    }
     if (query.queries.some((text) => !text.includes(":"))) {
       return this.#invalid(option, "a query is namespace:name");
     }
