@@ -10,8 +10,11 @@ import { checkName } from "../base/names.ts";
 import { formatSize } from "../base/units.ts";
 import {
   byteCount,
+  byteRate,
   changeLimit,
   DESCRIPTION_LENGTH_MAX,
+  everyMs,
+  filePath,
   historyFloor,
   keep,
   LOG_LEVELS,
@@ -24,6 +27,8 @@ import {
   retentionChange,
   type Schema,
   type SchemaName,
+  scheduleKeep,
+  scheduleVolumes,
   stepMs,
   VOLUME_BYTES_MAX,
   VOLUME_BYTES_MIN,
@@ -36,7 +41,7 @@ import type { OperationName, OperationTypes } from "./types.ts";
 
 export interface OperationRow {
   readonly method: "GET" | "POST" | "PATCH" | "DELETE";
-  /** With {volume} and {snapshot} for the parameters. */
+  /** With {volume}, {snapshot} and {schedule} for the parameters. */
   readonly path: string;
   readonly summary: string;
   readonly answer: SchemaName;
@@ -353,6 +358,57 @@ export const OPERATIONS: { readonly [operation in OperationName]: OperationRow }
     answer: "Snapshot",
     status: 200,
     errors: ["SNAPSHOT_PROTECTED", ...MISSING, ...FULL],
+  },
+  listSchedules: {
+    method: "GET",
+    path: "/v1/schedules",
+    summary: "The schedules of backups, in the order in which they were made",
+    answer: "ScheduleList",
+    status: 200,
+    errors: [],
+  },
+  createSchedule: {
+    method: "POST",
+    path: "/v1/schedules",
+    summary: "Back up volumes at regular times; the first time at once",
+    answer: "Schedule",
+    status: 201,
+    body: {
+      name,
+      volumes: scheduleVolumes,
+      target: filePath,
+      everyMs,
+      "keep?": scheduleKeep,
+      "keyFile?": filePath,
+      "passphraseFile?": filePath,
+      "limitBytesPerSecond?": byteRate,
+    },
+    errors: ["NAME_INVALID", "VOLUME_NOT_FOUND", "SCHEDULE_EXISTS", ...FULL],
+  },
+  setSchedule: {
+    method: "PATCH",
+    path: "/v1/schedules/{schedule}",
+    summary: "Pause a schedule, or resume it; a backup that runs goes on",
+    answer: "Schedule",
+    status: 200,
+    body: { isPaused: { type: "boolean" } },
+    errors: ["SCHEDULE_NOT_FOUND", ...FULL],
+  },
+  runSchedule: {
+    method: "POST",
+    path: "/v1/schedules/{schedule}/run",
+    summary: "Begin a backup of a schedule now, as soon as its target is free",
+    answer: "Schedule",
+    status: 200,
+    errors: ["SCHEDULE_NOT_FOUND", "VOLUME_NOT_FOUND"],
+  },
+  removeSchedule: {
+    method: "DELETE",
+    path: "/v1/schedules/{schedule}",
+    summary: "Remove a schedule; its backups stay, one that runs is ended",
+    answer: "Schedule",
+    status: 200,
+    errors: ["SCHEDULE_NOT_FOUND", ...FULL],
   },
   listClients: {
     method: "GET",

@@ -127,6 +127,43 @@ export const moment: Schema = { type: "string", minLength: 1, maxLength: 128 };
 /** VOLUME@MOMENT, or a volume, which means now. */
 export const volumeMoment: Schema = { type: "string", minLength: 1, maxLength: 200 };
 
+/** On the machine of the daemon. */
+export const filePath: Schema = {
+  type: "string",
+  pattern: "^/",
+  maxLength: 1024,
+  description: "an absolute path",
+};
+export const EVERY_MS_MIN = 60_000;
+export const EVERY_MS_MAX: number = 366 * 86_400_000;
+export const everyMs: Schema = {
+  type: "integer",
+  minimum: EVERY_MS_MIN,
+  maximum: EVERY_MS_MAX,
+  description: "milliseconds from one backup to the next: 1 minute to 1 year",
+};
+export const byteRate: Schema = { type: "integer", minimum: 1024, description: "bytes a second" };
+export const scheduleVolumes: Schema = {
+  type: "array",
+  items: name,
+  minItems: 1,
+  maxItems: 64,
+  uniqueItems: true,
+};
+const keepCount: Schema = { type: "integer", minimum: 0, maximum: 1_000_000 };
+export const scheduleKeep: Schema = {
+  ...object({
+    "last?": keepCount,
+    "withinMs?": { type: "integer", minimum: 1, maximum: RETENTION_MS_MAX },
+    "hourly?": keepCount,
+    "daily?": keepCount,
+    "weekly?": keepCount,
+    "monthly?": keepCount,
+    "yearly?": keepCount,
+  }),
+  description: "which points a prune after each backup keeps; empty: all",
+};
+
 /** In a query. */
 export const stepMs: Schema = {
   type: "string",
@@ -205,6 +242,45 @@ const snapshot = object({
   isProtected: boolean,
   description: string,
   uris: list(string),
+});
+
+const scheduleRun = object({
+  dueAt: time,
+  startedAt: time,
+  durationMs: milliseconds,
+  isDone: { ...boolean, description: "there is a new point" },
+  attempt: { ...count, description: "how many there were for this time" },
+  "point?": { ...string, description: "name of the new point" },
+  readBytes: bytes,
+  sentBytes: { ...bytes, description: "bytes that the target didn't hold" },
+  storedBytes: { ...bytes, description: "what they take there" },
+  "problem?": {
+    ...object({ code: string, message: string }),
+    description: "why it failed; of one that is done, why its prune failed",
+  },
+});
+
+const schedule = object({
+  name,
+  state: {
+    type: "string",
+    enum: ["waiting", "queued", "running", "paused", "suspended"],
+    description: "suspended: a volume of it is removed",
+  },
+  volumes: list(object({ id: count, "name?": name, isRemoved: boolean })),
+  target: filePath,
+  everyMs,
+  keep: scheduleKeep,
+  "keyFile?": filePath,
+  "passphraseFile?": filePath,
+  "limitBytesPerSecond?": byteRate,
+  isPaused: boolean,
+  createdAt: time,
+  "nextAt?": { ...time, description: "missing: none comes by itself, or it runs now" },
+  "progress?": object({ doneBytes: bytes, totalBytes: bytes }),
+  isOverdue: { ...boolean, description: "there should have been a point an interval ago" },
+  "lastRun?": scheduleRun,
+  "lastDone?": { ...scheduleRun, description: "the last that made a point" },
 });
 
 const place = { lsn: count, at: time };
@@ -386,6 +462,7 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
     ...volume,
     activity: object(activity),
     clients: list({ $ref: "#/components/schemas/Client" }),
+    schedules: list({ $ref: "#/components/schemas/Schedule" }),
   }),
   Client: client,
   ClientList: object({ clients: list({ $ref: "#/components/schemas/Client" }) }),
@@ -478,6 +555,25 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
           description: "what is written to it looks as if files were being encrypted",
         },
         ...activity,
+      }),
+    ),
+    schedules: list(
+      object({
+        name,
+        target: filePath,
+        isRunning: boolean,
+        isOverdue: boolean,
+        runCount: count,
+        failureCount: count,
+        "lastDone?": {
+          ...object({
+            endedAt: time,
+            durationMs: milliseconds,
+            sentBytes: bytes,
+            storedBytes: bytes,
+          }),
+          description: "the last that made a point",
+        },
       }),
     ),
   }),
@@ -574,6 +670,8 @@ export const SCHEMAS: Readonly<Record<SchemaName, Schema>> = {
       description: "of them, what damage keeps from telling whether it changed",
     },
   }),
+  Schedule: schedule,
+  ScheduleList: object({ schedules: list({ $ref: "#/components/schemas/Schedule" }) }),
   Snapshot: snapshot,
   SnapshotList: object({ snapshots: list({ $ref: "#/components/schemas/Snapshot" }) }),
   RetentionPreview: retentionPreview,
@@ -620,6 +718,8 @@ export type SchemaName =
   | "DiffHead"
   | "DiffExtents"
   | "DiffEnd"
+  | "Schedule"
+  | "ScheduleList"
   | "Snapshot"
   | "SnapshotList"
   | "RetentionPreview"

@@ -8,6 +8,12 @@
 import type { ErrorCode, ErrorKind } from "../base/errors.ts";
 import type { ChangesJson, HistoryJson } from "./history.ts";
 import type { RetentionPreviewStatusJson } from "./retention-preview.ts";
+import type {
+  ScheduleJson,
+  ScheduleKeepJson,
+  ScheduleList,
+  ScheduleStatisticsJson,
+} from "./schedule.ts";
 
 export interface ErrorJson {
   readonly code: ErrorCode;
@@ -119,6 +125,8 @@ export interface ActivityJson {
 export interface VolumeDetailsJson extends VolumeJson {
   readonly activity: ActivityJson;
   readonly clients: readonly ClientJson[];
+  /** Of its backups. */
+  readonly schedules: readonly ScheduleJson[];
 }
 
 export interface ClientJson {
@@ -282,6 +290,7 @@ export interface StatisticsJson {
   /** Missing: nothing was counted yet, and what comes from it is 0. */
   readonly census?: CensusJson;
   readonly volumes: readonly VolumeStatisticsJson[];
+  readonly schedules: readonly ScheduleStatisticsJson[];
 }
 
 /** How far a collection or a scrub is. */
@@ -531,6 +540,24 @@ export interface OperationTypes {
   };
   renameSnapshot: { input: { volume: string; snapshot: string; to: string }; output: SnapshotJson };
   removeSnapshot: { input: { volume: string; snapshot: string }; output: SnapshotJson };
+  listSchedules: { input: Record<never, never>; output: ScheduleList };
+  createSchedule: {
+    input: {
+      name: string;
+      volumes: readonly string[];
+      target: string;
+      everyMs: number;
+      keep?: ScheduleKeepJson;
+      keyFile?: string;
+      passphraseFile?: string;
+      limitBytesPerSecond?: number;
+    };
+    output: ScheduleJson;
+  };
+  setSchedule: { input: { schedule: string; isPaused: boolean }; output: ScheduleJson };
+  runSchedule: { input: { schedule: string }; output: ScheduleJson };
+  /** As it was. */
+  removeSchedule: { input: { schedule: string }; output: ScheduleJson };
   listClients: { input: Record<never, never>; output: ClientList };
   flush: { input: Record<never, never>; output: LsnJson };
   checkpoint: { input: Record<never, never>; output: LsnJson };

@@ -78,7 +78,7 @@ export function newestFirst(points: readonly PointEntry[]): PointEntry[] {
 }
 
 /** Equal for points of the same volumes of one pool. */
-function volumeSetOf({ poolId, volumes }: PointEntry): string {
+export function volumeSetOf({ poolId, volumes }: PointEntry): string {
   const ids = volumes.map(({ volumeId }) => volumeId).sort((one, other) => one - other);
   return `${poolId} ${ids.join()}`;
 }

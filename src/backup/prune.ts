@@ -14,7 +14,7 @@ import {
   type GarbageReport,
   type ReachedObjects,
 } from "./garbage.ts";
-import { type Decision, decide, type KeepRules, newestFirst } from "./keep-rules.ts";
+import { type Decision, decide, type KeepRules, newestFirst, volumeSetOf } from "./keep-rules.ts";
 import { findPoint } from "./points.ts";
 import { type RepackOptions, type RepackReport, repack, surveyPacks } from "./repack.ts";
 import type { Target } from "./target.ts";
@@ -24,6 +24,8 @@ export interface PruneWish {
   readonly rules?: KeepRules | undefined;
   /** Only points with this volume are looked at. */
   readonly volume?: string | undefined;
+  /** Only points of the same volumes as this one, by name or id, are looked at. */
+  readonly like?: string | undefined;
   /** Points to remove, to protect, and to protect no longer, by name or id. */
   readonly remove: readonly string[];
   readonly protect: readonly string[];
@@ -122,8 +124,12 @@ function select(state: CatalogState, wish: PruneWish): Selection {
     );
   }
   const left = points.filter(({ id }) => removed?.has(id) !== true);
-  const isLookedAt = ({ volumes }: PointEntry): boolean =>
-    volume === undefined || volumes.some(({ name }) => name === volume);
+  const like =
+    wish.like === undefined ? undefined : findPoint(state.points, { name: wish.like, volume });
+  const set = like === undefined ? undefined : volumeSetOf(like);
+  const isLookedAt = (point: PointEntry): boolean =>
+    (volume === undefined || point.volumes.some(({ name }) => name === volume)) &&
+    (set === undefined || volumeSetOf(point) === set);
   const decided = rules === undefined ? [] : decide(left.filter(isLookedAt), rules);
   const gone = new Set(decided.flatMap(({ isKept, point }) => (isKept ? [] : [point.id])));
   const asked = newestFirst(points.filter(({ id }) => removed?.has(id) === true));

@@ -111,6 +111,11 @@ export const ERRORS = {
     kind: "conflict",
     hint: 'take the protection off first with "varve set VOLUME@NAME protected=off"',
   },
+  SCHEDULE_NOT_FOUND: { kind: "not_found", hint: 'see "varve schedule"' },
+  SCHEDULE_EXISTS: {
+    kind: "conflict",
+    hint: 'choose another with --name, or see "varve schedule"',
+  },
   VOLUME_EXISTS: { kind: "conflict", hint: 'choose another name, or see "varve list"' },
   IMAGE_NOT_FOUND: { kind: "not_found", hint: "name a file that exists, or '-' for stdin" },
   IMAGE_EXISTS: { kind: "conflict", hint: "choose another name, or pass --force to replace it" },

@@ -4,8 +4,8 @@
 // those that read or write a volume need a daemon.
 
 import { KEY_OPTIONS } from "./backup-keys.ts";
-import type { ArgumentRow, CommandRow } from "./command.ts";
-import { PROGRESS } from "./shared-rows.ts";
+import type { ArgumentRow, CommandRow, OptionRow } from "./command.ts";
+import { EXIT_WITH_PARENT, PROGRESS } from "./shared-rows.ts";
 
 const TARGET: ArgumentRow = {
   name: "TARGET",
@@ -18,6 +18,27 @@ const POINT: ArgumentRow = {
   help: "Directory with the backups, and a point in it: a name, a time, or the beginning of its id",
   completes: "file",
 };
+
+/** Which points a prune keeps. */
+const KEEP_OPTIONS: readonly OptionRow[] = [
+  { name: "keep-last", value: "COUNT", help: "Keep the newest points" },
+  {
+    name: "keep-within",
+    value: "TIME",
+    help: "Keep all that are so much older than the newest at most: 36h, 7d",
+  },
+  { name: "keep-hourly", value: "COUNT", help: "Keep one of each hour that has one, so many" },
+  { name: "keep-daily", value: "COUNT", help: "Keep one of each day, so many" },
+  { name: "keep-weekly", value: "COUNT", help: "Keep one of each week, from Monday, so many" },
+  { name: "keep-monthly", value: "COUNT", help: "Keep one of each month, so many" },
+  { name: "keep-yearly", value: "COUNT", help: "Keep one of each year, so many" },
+  {
+    name: "max-unused",
+    value: "SHARE",
+    help: "Rewrite packs until at most this share of their blocks is unused; 100%: none",
+    standard: "5%",
+  },
+];
 
 export const BACKUP_COMMANDS: readonly CommandRow[] = [
   {
@@ -51,6 +72,8 @@ export const BACKUP_COMMANDS: readonly CommandRow[] = [
       { name: "limit-rate", value: "SIZE", help: "Read no more than this a second: 50M" },
       { name: "full", help: "Read everything again; only what the target lacks is sent" },
       { name: "max-behind", value: "TIME", help: "Let the moment go after this time: 7d" },
+      { name: "existing", help: "Fail where the target isn't there, instead of making it" },
+      EXIT_WITH_PARENT,
       PROGRESS,
     ],
     examples: [
@@ -214,6 +237,55 @@ export const BACKUP_COMMANDS: readonly CommandRow[] = [
     isPoolless: true,
   },
   {
+    name: "schedule",
+    summary: "back up volumes at regular times, by the daemon",
+    description: [
+      "With volumes and --backup a schedule is made: the daemon backs them up to the target, as one point, at once and then every so often, and after each backup prunes the points of the same volumes by the rules that are given. Without rules every point stays. Without --backup the name of a schedule shows that one, or changes it; without anything all are listed.",
+      "The times are a grid that begins when the schedule is made. Of times that were missed, because the daemon was down or a backup took longer, one is made up for, at once. A backup that fails is tried again, after half a minute at first and then ever more rarely, until the next time comes. To one target one backup runs at a time, and of a pool two at once.",
+      "A schedule belongs to its volumes: it stays theirs when they are renamed or rewound, and is suspended while one of them is removed. How it stands is in varve info, in the health and the metrics of the daemon, and in its events; a backup that failed, or is overdue by an interval, is a warning there.",
+      "The target is made now, if it isn't there. Later it has to be there: a disk that isn't mounted makes a backup fail. The daemon, which may be another user, reads the key and writes the target.",
+    ],
+    arguments: [
+      {
+        name: "NAME",
+        help: "Volumes, with --backup; else a schedule",
+        isOptional: true,
+        isVariadic: true,
+        completes: "volume",
+      },
+    ],
+    options: [
+      { name: "backup", value: "TARGET", help: "Make a schedule of backups to this directory" },
+      { name: "every", value: "TIME", help: "How often: 15m, 1h, 1d; 1 minute to 1 year" },
+      { name: "name", value: "NAME", help: "Its name", standard: "the first volume's" },
+      ...KEEP_OPTIONS,
+      { name: "encrypt", help: "Make the target encrypted, if it isn't there yet" },
+      ...KEY_OPTIONS,
+      { name: "limit-rate", value: "SIZE", help: "Read no more than this a second: 50M" },
+      { name: "run-now", help: "Back up now, as soon as the target is free" },
+      { name: "pause", help: "Begin no more by itself; a backup that runs goes on" },
+      { name: "resume", help: "Go on; what is due begins at once" },
+      { name: "remove", help: "Remove the schedule; its backups stay" },
+    ],
+    examples: [
+      {
+        command:
+          "varve schedule db --backup /srv/backup --every 1h --keep-hourly 24 --keep-daily 7",
+        effect: "each hour, thinned out",
+      },
+      {
+        command: "varve schedule db web --backup /srv/backup --every 1d --name night",
+        effect: "both as one point, a day apart",
+      },
+      { command: "varve schedule", effect: "how all of them stand" },
+      { command: "varve schedule night --run-now", effect: "one more, now" },
+      { command: "varve schedule night --remove", effect: "no more; the backups stay" },
+    ],
+    exits: ["notFound", "conflict", "unavailable"],
+    json: "{schedules: [{name, state, volumes: [{id, name?, isRemoved}], target, everyMs, keep, isPaused, createdAt, nextAt?, progress?, isOverdue, lastRun?, lastDone?}]}; of one schedule that one. A run: {dueAt, startedAt, durationMs, isDone, attempt, point?, readBytes, sentBytes, storedBytes, problem?: {code, message}}",
+    seeAlso: ["varve-backup(1)", "varve-prune(1)", "varve-restore(1)", "varve-events(1)"],
+  },
+  {
     name: "prune",
     summary: "let go of old backups, and give back their space",
     description: [
@@ -223,24 +295,13 @@ export const BACKUP_COMMANDS: readonly CommandRow[] = [
     ],
     arguments: [TARGET],
     options: [
-      { name: "keep-last", value: "COUNT", help: "Keep the newest points" },
-      {
-        name: "keep-within",
-        value: "TIME",
-        help: "Keep all that are so much older than the newest at most: 36h, 7d",
-      },
-      { name: "keep-hourly", value: "COUNT", help: "Keep one of each hour that has one, so many" },
-      { name: "keep-daily", value: "COUNT", help: "Keep one of each day, so many" },
-      { name: "keep-weekly", value: "COUNT", help: "Keep one of each week, from Monday, so many" },
-      { name: "keep-monthly", value: "COUNT", help: "Keep one of each month, so many" },
-      { name: "keep-yearly", value: "COUNT", help: "Keep one of each year, so many" },
-      {
-        name: "max-unused",
-        value: "SHARE",
-        help: "Rewrite packs until at most this share of their blocks is unused; 100%: none",
-        standard: "5%",
-      },
+      ...KEEP_OPTIONS,
       { name: "volume", value: "NAME", help: "Look only at points with this volume" },
+      {
+        name: "like",
+        value: "POINT",
+        help: "Look only at points of the same volumes, of the same pool, as this one",
+      },
       {
         name: "remove",
         value: "POINT",
@@ -270,6 +331,7 @@ export const BACKUP_COMMANDS: readonly CommandRow[] = [
       },
       { name: "dry-run", help: "Only say what would stay, by which rule, and what would go" },
       ...KEY_OPTIONS,
+      EXIT_WITH_PARENT,
     ],
     examples: [
       {

@@ -31,6 +31,7 @@ export const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   import: () => import("./commands/import.ts"),
   export: () => import("./commands/export.ts"),
   backups: () => import("./commands/backups.ts"),
+  schedule: () => import("./commands/schedule.ts"),
   prune: () => import("./commands/prune.ts"),
   backup: () => import("./commands/backup.ts"),
   restore: () => import("./commands/restore.ts"),

@@ -5,6 +5,11 @@
 
 import type { OptionRow } from "./command.ts";
 
+export const EXIT_WITH_PARENT: OptionRow = {
+  name: "exit-with-parent",
+  help: "End when standard input does: with the program that started it and holds it open",
+};
+
 export const PROGRESS: OptionRow = {
   name: "progress",
   value: "STYLE",

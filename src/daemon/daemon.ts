@@ -15,6 +15,7 @@ import { inheritedSockets } from "../host/node/activation.ts";
 import { createClock } from "../host/node/clock.ts";
 import type { NodeLogger } from "../host/node/logger.ts";
 import { createLogger } from "../host/node/logger.ts";
+import { startOwnProgram } from "../host/node/own-program.ts";
 import type { PoolLock } from "../host/node/pool-lock.ts";
 import {
   exitNow,
@@ -31,6 +32,7 @@ import { createThreads } from "../host/node/threads.ts";
 import { createZstd } from "../host/node/zstd.ts";
 import type { Clock, Logger } from "../host/ports.ts";
 import type { Pool } from "../pool/pool.ts";
+import { createBackupRunner } from "./backup-runner.ts";
 import { VolumeCatalog } from "./catalog.ts";
 import { ClientRegistry } from "./clients.ts";
 import { type Control, startControl } from "./control.ts";
@@ -40,6 +42,7 @@ import { LeveledLogger } from "./leveled-logger.ts";
 import { type NbdDoor, startNbdDoor } from "./nbd-door.ts";
 import { createOperations, warningsOf } from "./operations.ts";
 import { openPool } from "./pool-opener.ts";
+import { Schedules } from "./schedules.ts";
 import type { DaemonSettings } from "./settings.ts";
 import { TemporaryVolumes } from "./temporary-volumes.ts";
 
@@ -98,6 +101,7 @@ class Daemon implements RunningDaemon {
   #temporary: TemporaryVolumes | undefined;
   #door: NbdDoor | undefined;
   #control: Control | undefined;
+  #schedules: Schedules | undefined;
   #cancelParentWatch: (() => void) | undefined;
   #isStopping = false;
 
@@ -153,12 +157,21 @@ class Daemon implements RunningDaemon {
       clock,
       logger,
     });
+    const runner = createBackupRunner({ directory, clock, start: startOwnProgram });
+    const schedules = new Schedules({
+      schedules: pool.schedules,
+      runner,
+      events: this.#events,
+      clock,
+    });
+    this.#schedules = schedules;
     const operations = createOperations({
       pool,
       clients: this.#clients,
       events: this.#events,
       clock,
       viewCount: () => catalog.viewCount,
+      schedules,
       facts: {
         directory,
         version: productVersion(),
@@ -206,6 +219,7 @@ class Daemon implements RunningDaemon {
       control: this.#control.addresses,
       startedInMs: Math.round((clock.monotoneMicros() - this.#startedMonotoneMicros) / 1000),
     });
+    schedules.look();
     for (const warning of warningsOf(pool.stats(), pool.policy)) {
       this.#events.add("warn", "pool.warning", { warning });
     }
@@ -215,7 +229,9 @@ class Daemon implements RunningDaemon {
 
   /** Takes down what start() had put up before it failed. */
   async abandon(): Promise<void> {
+    const schedules = this.#schedules?.close();
     await this.#door?.server.close({ graceMs: 0 });
+    await schedules;
     await this.#control?.close();
     // The error that made the start fail is the one to tell.
     await this.#pool?.close().catch(() => undefined);
@@ -253,7 +269,10 @@ class Daemon implements RunningDaemon {
     this.#cancelParentWatch?.();
     this.#events.add("info", "daemon.stopping", { reason, clients: this.#clients.count });
     void notifySystemd("STOPPING=1");
+    // Backups that run are clients, too.
+    const schedules = this.#schedules?.close();
     await this.#door?.server.close({ graceMs: DRAIN_MS });
+    await schedules;
     await this.#control?.close();
     let error: StorageError | undefined;
     await this.#temporary?.removeAll();
@@ -270,6 +289,8 @@ class Daemon implements RunningDaemon {
   async #fail(error: StorageError): Promise<void> {
     if (this.#isStopping) return;
     this.#isStopping = true;
+    // Not waited for: those that don't end in time do with this process.
+    void this.#schedules?.close();
     await this.#door?.server.close({ graceMs: FAIL_DRAIN_MS, isRefusing: true });
     await this.#control?.close();
     await this.#end(error);

@@ -38,6 +38,12 @@ import type { EventLog } from "./event-log.ts";
 import { createHistoryOperations } from "./history-operations.ts";
 import { changedRetention, createMomentOperations, toRetentionJson } from "./moment-operations.ts";
 import { createRetentionOperations } from "./retention-previews.ts";
+import {
+  createScheduleOperations,
+  toScheduleJson,
+  toScheduleStatistics,
+} from "./schedule-operations.ts";
+import type { Schedules } from "./schedules.ts";
 import type { ServedPool } from "./served-pool.ts";
 
 /** After so long the census before is good enough. */
@@ -73,10 +79,11 @@ export interface OperationsOptions {
   readonly facts: DaemonFacts;
   /** Past moments that clients have open. */
   readonly viewCount: () => number;
+  readonly schedules: Schedules;
 }
 
 export function createOperations(options: OperationsOptions): Operations {
-  const { pool, clients, events, clock, facts, viewCount } = options;
+  const { pool, clients, events, clock, facts, viewCount, schedules } = options;
   const collections = new Collections(pool);
   const uptimeMs = (): number => (clock.monotoneMicros() - facts.startedMonotoneMicros) / 1000;
 
@@ -180,7 +187,7 @@ export function createOperations(options: OperationsOptions): Operations {
       durableLsn: statistics.durableLsn,
       incarnation: statistics.incarnation,
       recoveryMs: statistics.recoveryMicros / 1000,
-      warnings: warningsOf(statistics, pool.policy),
+      warnings: [...warningsOf(statistics, pool.policy), ...schedules.warnings()],
     };
   };
 
@@ -197,6 +204,7 @@ export function createOperations(options: OperationsOptions): Operations {
     ...createMomentOperations({ pool, urisOf }),
     ...createHistoryOperations(pool),
     ...createRetentionOperations({ pool, find }),
+    ...createScheduleOperations({ pool: pool.schedules, schedules }),
     ...createBranchOperations({ pool, find, toVolume, changeAlone }),
     getPool,
     setPool: async ({ logLevel, poolSizeBytes, retention, whenFull, historyFloorMs }) => {
@@ -238,6 +246,7 @@ export function createOperations(options: OperationsOptions): Operations {
         scrub,
         ...(census === undefined ? {} : { census: toCensusJson(census, clock.wallMicros()) }),
         volumes: volumes.map((volume) => ({ ...volume, clientCount: clients.countOf(volume.id) })),
+        schedules: schedules.statuses().map(toScheduleStatistics),
       };
     },
     getGc: async () => collections.status(),
@@ -258,7 +267,7 @@ export function createOperations(options: OperationsOptions): Operations {
       const statistics = pool.stats();
       const { state } = statistics;
       const problem = pool.stopCause;
-      const warnings = warningsOf(statistics, pool.policy);
+      const warnings = [...warningsOf(statistics, pool.policy), ...schedules.warnings()];
       const reasons = problem === undefined ? warnings : [problem.message, ...warnings];
       const isServing = state === "open" || state === "full";
       const status = !isServing ? "failing" : reasons.length > 0 ? "degraded" : "ok";
@@ -285,6 +294,10 @@ export function createOperations(options: OperationsOptions): Operations {
         clients: [...clients.list()]
           .filter((client) => client.volumeId === volume.id)
           .map(toClient),
+        schedules: schedules
+          .statuses()
+          .filter(({ volumes }) => volumes.some(({ id }) => id === volume.id))
+          .map(toScheduleJson),
       };
     },
     setVolume: async ({ volume: name, ...wanted }) => {

@@ -29,6 +29,7 @@ import type {
   VolumeSummary,
 } from "../pool/types.ts";
 import type { ServedHistory } from "./history-operations.ts";
+import type { ServedSchedules } from "./schedule-operations.ts";
 
 /** A view of the pool's; each keeps its moment from being let go until it is closed. */
 export interface PastView {
@@ -85,6 +86,8 @@ export interface ServedPool extends Housekeeping, ServedMoments, ServedBranches,
   readonly slab: Slab;
   /** Made with the pool; 32 hexadecimal digits. */
   readonly poolId: string;
+  /** Of backups. */
+  readonly schedules: ServedSchedules;
   volumes(options?: { readonly includesRemoved?: boolean }): readonly VolumeSummary[];
   createVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;
   resizeVolume(name: string, sizeBytes: number): Promise<VolumeSummary>;

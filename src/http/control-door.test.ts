@@ -19,7 +19,7 @@ import { AssertionError } from "../base/assert.ts";
 import { hasCode, StorageError } from "../base/errors.ts";
 import { type HttpListener, listenHttp } from "../host/node/http-listener.ts";
 import { type ControlDoor, createControlDoor } from "./control-door.ts";
-import { POOL_METRICS, REDUCTION_METRICS, VOLUME_METRICS } from "./metrics.ts";
+import { POOL_METRICS, REDUCTION_METRICS, SCHEDULE_METRICS, VOLUME_METRICS } from "./metrics.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "varve-http-"));
 const socketPath = join(directory, "control.sock");
@@ -83,6 +83,8 @@ function ask(
   });
 }
 
+const SCHEDULE = { name: "s", volumes: ["twice"], target: "/b", everyMs: 60_000 };
+
 function call<N extends OperationName>(
   name: N,
   input: OperationTypes[N]["input"],
@@ -134,6 +136,29 @@ test("every operation's real answer keeps the contract", async () => {
     getChanges: () =>
       call("getChanges", { volume: "db2", offset: "0", length: "4096", from: "1h", limit: "10" }),
     resolveMoment: () => call("resolveMoment", { volume: "db2", moment: "-10m" }),
+    createSchedule: () => {
+      daemon.runner.onStart = (run) => run.fail();
+      return call("createSchedule", {
+        name: "hourly",
+        volumes: ["db2"],
+        target: "/srv/backup",
+        everyMs: 3_600_000,
+        keep: { last: 3, withinMs: 7 },
+        keyFile: "/etc/key",
+        limitBytesPerSecond: 1 << 20,
+      });
+    },
+    listSchedules: () => call("listSchedules", {}),
+    setSchedule: () => call("setSchedule", { schedule: "hourly", isPaused: true }),
+    runSchedule: () => {
+      daemon.runner.onStart = (run) => run.done();
+      return call("runSchedule", { schedule: "hourly" });
+    },
+    removeSchedule: async () => {
+      keeps("VolumeDetails", (await call("getVolume", { volume: "db2" })).json);
+      keeps("Statistics", (await call("getStatistics", {})).json);
+      return call("removeSchedule", { schedule: "hourly" });
+    },
     takeSnapshot: () =>
       call("takeSnapshot", {
         targets: [{ volume: "db2", name: "v1" }],
@@ -199,6 +224,19 @@ test("a request that isn't in the contract is refused with USAGE or a code of it
     ["PATCH", "/v1/pool", { whenFull: "panic" }, 400, "USAGE"],
     ["POST", "/v1/snapshots", { targets: [] }, 400, "USAGE"],
     ["POST", "/v1/snapshots", { targets: [{ volume: "db" }] }, 400, "USAGE"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, everyMs: 59_999 }, 400, "USAGE"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, everyMs: 1e12 }, 400, "USAGE"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, target: "backup" }, 400, "USAGE"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, target: "/a\nb" }, 400, "USAGE"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, volumes: [] }, 400, "USAGE"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, volumes: ["twice", "twice"] }, 400, "USAGE"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, volumes: ["none"] }, 404, "VOLUME_NOT_FOUND"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, name: "now" }, 400, "NAME_INVALID"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, keep: { last: "3" } }, 400, "USAGE"],
+    ["POST", "/v1/schedules", { ...SCHEDULE, keyFile: "/k", passphraseFile: "/p" }, 400, "USAGE"],
+    ["PATCH", "/v1/schedules/none", { isPaused: true }, 404, "SCHEDULE_NOT_FOUND"],
+    ["POST", "/v1/schedules/none/run", undefined, 404, "SCHEDULE_NOT_FOUND"],
+    ["DELETE", "/v1/schedules/none", undefined, 404, "SCHEDULE_NOT_FOUND"],
     ["GET", "/v1/volumes/db/moment?moment=12:00", undefined, 400, "MOMENT_INVALID"],
     ["DELETE", "/v1/volumes/none/snapshots/v1", undefined, 404, "MOMENT_NOT_FOUND"],
     ["PATCH", "/v1/volumes/twice", { isCompressed: "off" }, 400, "USAGE"],
@@ -460,7 +498,8 @@ test("a difference goes out no faster than it is read, and ends when its reader 
 });
 
 test("metrics name every counter once, in Prometheus's spelling", async () => {
-  const names = [...POOL_METRICS, ...REDUCTION_METRICS, ...VOLUME_METRICS].map(({ name }) => name);
+  const rows = [...POOL_METRICS, ...REDUCTION_METRICS, ...VOLUME_METRICS, ...SCHEDULE_METRICS];
+  const names = rows.map(({ name }) => name);
   for (const name of names) match(name, /^varve(_[a-z]+)+$/);
   const { text, status } = await ask("GET", "/metrics");
   equal(status, 200);
@@ -476,6 +515,33 @@ test("metrics name every counter once, in Prometheus's spelling", async () => {
   match(text, /^varve_volume_unique_bytes\{volume="twice"\} 1024$/m);
   const again = await ask("GET", "/metrics");
   match(again.text, /^varve_batches_total 3$/m);
+});
+
+test("metrics tell the last backup of each schedule, and what failed", async () => {
+  daemon.runner.onStart = (run) => run.done();
+  await call("createSchedule", { ...SCHEDULE, name: "hourly" });
+  daemon.runner.onStart = (run) => run.fail("target: gone");
+  await call("createSchedule", { ...SCHEDULE, name: "daily", target: "/c" });
+  await new Promise((resolve) => setImmediate(resolve));
+  const { text } = await ask("GET", "/metrics");
+  const labels = String.raw`\{schedule="hourly",target="/b"\}`;
+  const [, endedAt] =
+    new RegExp(`^varve_backup_last_success_timestamp_seconds${labels} ([0-9.]+)$`, "m").exec(
+      text,
+    ) ?? [];
+  ok(Math.abs(Number(endedAt) - Date.now() / 1000) < 60, text);
+  match(text, new RegExp(`^varve_backup_sent_bytes${labels} 2000$`, "m"));
+  match(text, new RegExp(`^varve_backup_failures_total${labels} 0$`, "m"));
+  match(text, /^varve_backup_failures_total\{schedule="daily",target="\/c"\} 1$/m);
+  ok(!text.includes('varve_backup_duration_seconds{schedule="daily"'), "there is none");
+  const health = await call("getHealth", {});
+  deepEqual(
+    [health.json.status, health.json.reasons],
+    ["degraded", ['the last backup of schedule "daily" failed: target: gone']],
+  );
+  const twice = await call("createSchedule", { ...SCHEDULE, name: "daily" });
+  equal((twice.json.error as { code: string }).code, "SCHEDULE_EXISTS");
+  for (const schedule of ["hourly", "daily"]) await call("removeSchedule", { schedule });
 });
 
 test("the description is served as it is", async () => {

@@ -5,7 +5,9 @@
 // data path pays nothing. Counters begin at 0 with each start of the daemon, which Prometheus expects.
 
 import { Counter, Gauge, Registry } from "prom-client";
+import type { ScheduleStatisticsJson } from "../api/schedule.ts";
 import type { PoolStatisticsJson, StatisticsJson, VolumeStatisticsJson } from "../api/types.ts";
+import { parseTime } from "../base/moment-time.ts";
 
 interface MetricRow<T> {
   readonly name: string;
@@ -164,6 +166,37 @@ export const VOLUME_METRICS: readonly MetricRow<VolumeStatisticsJson>[] = [
   ),
 ];
 
+/** Of each schedule of backups; of the last one that made a point. */
+export const SCHEDULE_METRICS: readonly MetricRow<ScheduleStatisticsJson>[] = [
+  row("varve_backup_last_success_timestamp_seconds", "When the last backup ended", (s) =>
+    s.lastDone === undefined ? undefined : secondsOf(s.lastDone.endedAt),
+  ),
+  row("varve_backup_duration_seconds", "How long the last backup took", (s) =>
+    s.lastDone === undefined ? undefined : s.lastDone.durationMs / 1000,
+  ),
+  row(
+    "varve_backup_sent_bytes",
+    "What the last backup sent: bytes that the target didn't hold",
+    (s) => s.lastDone?.sentBytes,
+  ),
+  row(
+    "varve_backup_stored_bytes",
+    "What the last backup's bytes take in the target",
+    (s) => s.lastDone?.storedBytes,
+  ),
+  row("varve_backup_runs_total", "Backups that ended, done or failed", (s) => s.runCount),
+  row("varve_backup_failures_total", "Backups that failed", (s) => s.failureCount),
+  row("varve_backup_running", "1 while one runs", (s) => (s.isRunning ? 1 : 0)),
+  row("varve_backup_overdue", "1 when there should have been one an interval ago", (s) =>
+    s.isOverdue ? 1 : 0,
+  ),
+];
+
+/** Of a time that we wrote ourselves. */
+function secondsOf(at: string): number {
+  return Number(parseTime(at)) / 1e6;
+}
+
 function row<T>(name: string, help: string, value: MetricRow<T>["value"]): MetricRow<T> {
   return { name, help, value };
 }
@@ -173,6 +206,7 @@ export class Metrics {
   readonly #pool: readonly Family[];
   readonly #reduction: readonly Family[];
   readonly #volume: readonly Family[];
+  readonly #schedule: readonly Family[];
   readonly #state: Gauge<"state">;
 
   constructor(version: string) {
@@ -182,6 +216,8 @@ export class Metrics {
     this.#pool = POOL_METRICS.map((metric) => new Family(metric, [], registers));
     this.#reduction = REDUCTION_METRICS.map((metric) => new Family(metric, [], registers));
     this.#volume = VOLUME_METRICS.map((metric) => new Family(metric, ["volume"], registers));
+    const labels = ["schedule", "target"];
+    this.#schedule = SCHEDULE_METRICS.map((metric) => new Family(metric, labels, registers));
     const state = { name: "varve_pool_state", help: "1 for the state that holds", registers };
     this.#state = new Gauge({ ...state, labelNames: ["state"] });
   }
@@ -202,6 +238,14 @@ export class Metrics {
         statistics.volumes.map((volume) => ({
           labels: { volume: volume.name },
           value: metric.value(volume),
+        })),
+      );
+    });
+    SCHEDULE_METRICS.forEach((metric, index) => {
+      this.#schedule[index]!.replace(
+        statistics.schedules.map((schedule) => ({
+          labels: { schedule: schedule.name, target: schedule.target },
+          value: metric.value(schedule),
         })),
       );
     });

@@ -40,6 +40,9 @@ export const RECORD_KIND = {
   VOLUME_MARKED: 30,
   RELOCATED: 32,
   SEGMENT_DROPPED: 33,
+  SCHEDULE_SET: 36,
+  SCHEDULE_REMOVED: 37,
+  SCHEDULE_RAN: 38,
   GAP: 40,
   CURSOR: 41,
   EXTERNAL_BASE: 44,
@@ -71,13 +74,21 @@ const JSON_KINDS: ReadonlySet<number> = new Set([
   RECORD_KIND.MOMENT_SET,
   RECORD_KIND.VOLUME_MARKED,
   RECORD_KIND.SEGMENT_DROPPED,
+  RECORD_KIND.SCHEDULE_SET,
+  RECORD_KIND.SCHEDULE_REMOVED,
+  RECORD_KIND.SCHEDULE_RAN,
   RECORD_KIND.OPENED,
   RECORD_KIND.CLOCK_STEPPED,
 ]);
 
 const RECORD_FLAG_MUST_UNDERSTAND = 1;
 /** Kinds that a reader who doesn't know them may pass over: content and promises are right without. */
-const OPTIONAL_KINDS: ReadonlySet<number> = new Set([RECORD_KIND.VOLUME_MARKED]);
+const OPTIONAL_KINDS: ReadonlySet<number> = new Set([
+  RECORD_KIND.VOLUME_MARKED,
+  RECORD_KIND.SCHEDULE_SET,
+  RECORD_KIND.SCHEDULE_REMOVED,
+  RECORD_KIND.SCHEDULE_RAN,
+]);
 /** Zeroed with this option stays allocated (NBD NO_HOLE). */
 export const ZERO_OPTION_KEEP_ALLOCATED = 1;
 

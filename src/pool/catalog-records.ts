@@ -6,6 +6,7 @@
 import type { RECORD_KIND } from "../log/record.ts";
 import type { ExtentToMark } from "./catalog-marks.ts";
 import type { MomentName } from "./catalog-moments.ts";
+import type { ScheduleFields, ScheduleRun } from "./catalog-schedules.ts";
 import type { PoolPolicy, Retention, VolumeSettings } from "./types.ts";
 
 /** Records of a volume carry its id. */
@@ -103,4 +104,24 @@ export type PoolRecord =
       readonly body: Partial<Omit<PoolPolicy, "retention">>;
     };
 
-export type CatalogRecord = HistoryRecord | VolumeRecord | MomentRecord | PoolRecord;
+/** Records of a schedule carry its id as `schedule`. */
+export type ScheduleRecord =
+  | {
+      readonly kind: typeof RECORD_KIND.SCHEDULE_SET;
+      readonly body: { readonly schedule: number } & Omit<ScheduleFields, "id">;
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.SCHEDULE_REMOVED;
+      readonly body: { readonly schedule: number };
+    }
+  | {
+      readonly kind: typeof RECORD_KIND.SCHEDULE_RAN;
+      readonly body: { readonly schedule: number } & ScheduleRun;
+    };
+
+export type CatalogRecord =
+  | HistoryRecord
+  | VolumeRecord
+  | MomentRecord
+  | PoolRecord
+  | ScheduleRecord;

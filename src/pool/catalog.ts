@@ -27,6 +27,7 @@ import {
   type PoolLimits,
   retentionFrom,
 } from "./catalog-policy.ts";
+import { CatalogSchedules } from "./catalog-schedules.ts";
 import {
   type Branch,
   branchFrom,
@@ -51,6 +52,7 @@ export class Catalog {
   readonly branches: Map<number, Branch> = new Map();
   readonly moments: NamedMoments = new NamedMoments();
   readonly marks: MarkedExtents = new MarkedExtents();
+  readonly schedules: CatalogSchedules = new CatalogSchedules();
   readonly #live: Map<string, Volume> = new Map();
   nextVolume = 1;
   nextBranch = 1;
@@ -162,6 +164,12 @@ export class Catalog {
         return this.moments.set(body);
       case RECORD_KIND.RETENTION_SET:
         return this.#retentionSet(body);
+      case RECORD_KIND.SCHEDULE_SET:
+        return this.schedules.set(body);
+      case RECORD_KIND.SCHEDULE_REMOVED:
+        return this.schedules.removed(body);
+      case RECORD_KIND.SCHEDULE_RAN:
+        return this.schedules.ran(body);
       case RECORD_KIND.POOL_SET: {
         const limits = limitsFrom(body, this.limits);
         this.limits = limits ?? this.limits;
@@ -186,6 +194,7 @@ export class Catalog {
       branches: [...this.branches.values()],
       moments: this.moments.toJson(),
       marks: this.marks.toJson(),
+      schedules: this.schedules.toJson(),
     };
   }
 
@@ -216,7 +225,7 @@ export class Catalog {
 
   #takeJson(json: Fields): boolean {
     const { nextVolume, nextBranch, volumes, branches, moments = [], marks = [] } = json;
-    const { retention: wanted = KEEPS_ALL, ...rest } = json;
+    const { retention: wanted = KEEPS_ALL, schedules, ...rest } = json;
     const retention = retentionFrom(wanted);
     const limits = limitsFrom(rest, LIMITS_DEFAULT);
     if (!isId(nextVolume) || !isId(nextBranch)) return false;
@@ -230,6 +239,7 @@ export class Catalog {
     if (!Array.isArray(volumes) || !volumes.every((volume) => this.#takeVolume(volume)))
       return false;
     if (!this.marks.take(marks, (branch) => this.branches.has(branch))) return false;
+    if (schedules !== undefined && !this.schedules.take(schedules)) return false;
     return this.moments.take(moments, this.#isLiveAt);
   }
 

@@ -46,6 +46,7 @@ import { PromisedRequest } from "../volume/device-request.ts";
 import { FingerprintLists, type FingerprintListsOptions } from "../volume/fingerprint-lists.ts";
 import { FramePlaces } from "../volume/frame-places.ts";
 import { VolumeDevice } from "../volume/volume-device.ts";
+import { BackupSchedules } from "./backup-schedules.ts";
 import type { Catalog } from "./catalog.ts";
 import { checkMarks, type ExtentToMark } from "./catalog-marks.ts";
 import { RETENTION_DEFAULT, wholeRetention } from "./catalog-policy.ts";
@@ -152,6 +153,7 @@ export class Pool {
   readonly index: BlockIndex;
   readonly dedup: DedupIndex;
   readonly slab: ClientSlab;
+  readonly schedules: BackupSchedules;
   readonly isAckedWhenDurable: boolean;
   readonly isAckedAtOnce: boolean;
   readonly #segments: FileStore;
@@ -213,6 +215,12 @@ export class Pool {
     this.#damage = new Damage(host.clock, (level, event, fields) =>
       this.#tell(level, event, fields),
     );
+    this.schedules = new BackupSchedules({
+      catalog: () => this.#catalog,
+      clock: host.clock,
+      record: (make) => this.#record(make),
+      tell: (level, event, fields) => this.#tell(level, event, fields),
+    });
     const { clients, bytes } = this.memory;
     this.slab = {
       bytes,
@@ -1145,6 +1153,9 @@ export class Pool {
       case RECORD_KIND.RETENTION_SET:
       case RECORD_KIND.MOMENT_FORGOTTEN:
       case RECORD_KIND.MOMENT_SET:
+      case RECORD_KIND.SCHEDULE_SET:
+      case RECORD_KIND.SCHEDULE_REMOVED:
+      case RECORD_KIND.SCHEDULE_RAN:
         return;
       case RECORD_KIND.POOL_SET:
         if (body.poolSizeBytes !== undefined) this.#space.poolSizeBytes = body.poolSizeBytes;

@@ -10,12 +10,14 @@ import { ClientRegistry } from "../../src/daemon/clients.ts";
 import { createDiffSource } from "../../src/daemon/diff-source.ts";
 import { EventLog } from "../../src/daemon/event-log.ts";
 import { createOperations } from "../../src/daemon/operations.ts";
+import { Schedules } from "../../src/daemon/schedules.ts";
 import { TemporaryVolumes } from "../../src/daemon/temporary-volumes.ts";
 import { createClock } from "../../src/host/node/clock.ts";
 import type { Logger } from "../../src/host/ports.ts";
 import type { ClientIdentity, OpenExport } from "../../src/nbd/block-device.ts";
 import { SmallPast } from "./small-past.ts";
 import { SmallPool } from "./small-pool.ts";
+import { SmallRunner } from "./small-runner.ts";
 
 export interface SmallDaemon {
   readonly pool: SmallPool;
@@ -25,6 +27,8 @@ export interface SmallDaemon {
   readonly diffs: DiffSource;
   readonly catalog: VolumeCatalog;
   readonly operations: Operations;
+  /** Of scheduled backups. */
+  readonly runner: SmallRunner;
   readonly logger: Logger;
   /** A client comes and opens an export. */
   readonly attach: (exportName: string, client?: ClientIdentity) => Promise<OpenExport>;
@@ -42,6 +46,8 @@ export function smallDaemon(): SmallDaemon {
   const temporary = new TemporaryVolumes({ pool, clients, events });
   const catalog = new VolumeCatalog({ pool, past, clients, events, clock, temporary });
   const hungUp: string[] = [];
+  const runner = new SmallRunner();
+  const schedules = new Schedules({ schedules: pool.schedules, runner, events, clock });
   let logLevel: "debug" | "info" | "warn" | "error" = "info";
   const operations = createOperations({
     pool,
@@ -49,6 +55,7 @@ export function smallDaemon(): SmallDaemon {
     events,
     clock,
     viewCount: () => catalog.viewCount,
+    schedules,
     facts: {
       directory: "/srv/pool",
       version: "1.2.3",
@@ -77,5 +84,6 @@ export function smallDaemon(): SmallDaemon {
     return (await catalog.find(exportName)).open({ identity, hangUp });
   };
   const diffs = createDiffSource(past);
-  return { pool, past, clients, events, diffs, catalog, operations, logger, hungUp, attach };
+  const parts = { pool, past, clients, events, diffs, catalog, operations, runner, logger };
+  return { ...parts, hungUp, attach };
 }

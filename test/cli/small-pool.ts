@@ -7,12 +7,18 @@
 import { StorageError } from "../../src/base/errors.ts";
 import { isRelative, type Moment, stableName } from "../../src/base/moment.ts";
 import type { ServedPool } from "../../src/daemon/served-pool.ts";
+import { createClock } from "../../src/host/node/clock.ts";
+import type { Clock } from "../../src/host/ports.ts";
+import { RECORD_KIND } from "../../src/log/record.ts";
 import type { BlockDevice } from "../../src/nbd/block-device.ts";
+import { BackupSchedules } from "../../src/pool/backup-schedules.ts";
 import {
   LIMITS_DEFAULT,
   RETENTION_DEFAULT,
   wholeRetention,
 } from "../../src/pool/catalog-policy.ts";
+import type { ScheduleRecord } from "../../src/pool/catalog-records.ts";
+import { CatalogSchedules } from "../../src/pool/catalog-schedules.ts";
 import type {
   ChangesAsked,
   CloneOptions,
@@ -121,8 +127,29 @@ export class SmallPool implements ServedPool {
   preview: RetentionPreview = PREVIEW;
   scrub: ScrubStatus = { progress: undefined, report: undefined };
   policy: PoolPolicy = { ...LIMITS_DEFAULT, retention: RETENTION_DEFAULT, poolSizeBytes: 0 };
+  readonly schedules: BackupSchedules;
+  readonly #schedules = new CatalogSchedules();
   #volumes: VolumeSummary[] = [];
   #snapshots: SnapshotSummary[] = [];
+
+  constructor(clock: Clock = createClock()) {
+    this.schedules = new BackupSchedules({
+      catalog: () => ({
+        schedules: this.#schedules,
+        volumeNamed: (name) => this.#find(name),
+        volumes: { get: (id) => this.#volumes.find((volume) => volume.id === id) },
+      }),
+      clock,
+      record: async (make) => this.#record(make()),
+      tell: () => {},
+    });
+  }
+
+  #record({ kind, body }: ScheduleRecord): void {
+    if (kind === RECORD_KIND.SCHEDULE_SET) this.#schedules.set({ ...body });
+    else if (kind === RECORD_KIND.SCHEDULE_REMOVED) this.#schedules.removed({ ...body });
+    else this.#schedules.ran({ ...body });
+  }
 
   volumes({
     includesRemoved = false,

@@ -18,13 +18,14 @@ import { StorageError } from "../../base/errors.ts";
 import { formatMoment, type Moment, parseVolumeMoment } from "../../base/moment.ts";
 import { formatDuration, formatSize, formatTime } from "../../base/units.ts";
 import { hostName } from "../../host/node/host-name.ts";
+import { endWithParent } from "../../host/node/own-program.ts";
 import { lockFile, type PoolLock } from "../../host/node/pool-lock.ts";
 import { onStopSignal } from "../../host/node/signals.ts";
 import { makePrivateDirectory } from "../../host/node/text-file.ts";
 import { createParallelZstd } from "../../host/node/zstd.ts";
 import { findMoment, forgetFormerPins, microsOf, newPinName, tidyPins } from "../backup-pins.ts";
 import { MomentSource } from "../backup-source.ts";
-import { openOrMakeTargetOf } from "../backup-target.ts";
+import { openOrMakeTargetOf, openTargetOf } from "../backup-target.ts";
 import { type CommandContext, required } from "../command.ts";
 import type { DaemonClient } from "../daemon-client.ts";
 import { renderRate } from "../progress.ts";
@@ -45,12 +46,15 @@ interface Wish {
 }
 
 export async function run(context: CommandContext): Promise<undefined> {
+  if (context.flag("exit-with-parent")) endWithParent();
   const path = required(context, "TARGET");
   const name = pointNameOf(context);
   const pace = paceOf(context);
   const daemon = await context.daemon();
   const wishes = await wishesOf(daemon, context.variadic("VOLUME[@MOMENT]"));
-  const target = await openOrMakeTargetOf(context, path);
+  // A disk that isn't mounted must not become a directory under its mount point.
+  const open = context.flag("existing") ? openTargetOf : openOrMakeTargetOf;
+  const target = await open(context, path);
   const targetId = target.descriptor.repositoryId;
   const locks = await lockVolumes(daemon, { path, targetId, wishes });
   const sources: MomentSource[] = [];

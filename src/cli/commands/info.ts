@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// `varve info`: everything about one volume, or about the pool and its daemon, one fact per line;
-// programs take --json.
+// `varve info`: everything about one volume, or about the pool and its daemon, and how their backups stand, one fact per
+// line; programs take --json.
 
+import type { ScheduleJson } from "../../api/schedule.ts";
 import type { ClientJson, PoolJson, VolumeDetailsJson } from "../../api/types.ts";
 import { formatDuration, formatSize } from "../../base/units.ts";
+import { createClock } from "../../host/node/clock.ts";
 import type { CommandContext } from "../command.ts";
 import type { Output } from "../output.ts";
+import { backupText } from "../schedule-text.ts";
 import { formatRetention, historyText, shortTime } from "../values.ts";
 
 export async function run(context: CommandContext): Promise<undefined> {
@@ -15,8 +18,9 @@ export async function run(context: CommandContext): Promise<undefined> {
   const daemon = await context.daemon();
   if (name === undefined) {
     const pool = await daemon.call("getPool", {});
-    if (context.isJson) output.json(pool);
-    else printPool(pool, output);
+    const { schedules } = await daemon.call("listSchedules", {});
+    if (context.isJson) output.json({ ...pool, schedules });
+    else printPool(pool, schedules, output);
     return;
   }
   const volume = await daemon.call("getVolume", { volume: name });
@@ -24,7 +28,7 @@ export async function run(context: CommandContext): Promise<undefined> {
   else printVolume(volume, output);
 }
 
-function printPool(pool: PoolJson, output: Output): void {
+function printPool(pool: PoolJson, schedules: readonly ScheduleJson[], output: Output): void {
   output.facts([
     ["pool", pool.directory],
     ["state", pool.state],
@@ -43,6 +47,7 @@ function printPool(pool: PoolJson, output: Output): void {
       : ["history", historyText(pool.historyBytes, pool.historyAt)],
     ["volumes", String(pool.volumeCount)],
     ["clients", String(pool.clientCount)],
+    ...backupRows(schedules),
     [
       "memory",
       `${formatSize(pool.memoryUsedBytes)} of ${formatSize(pool.memoryLimitBytes)} set aside; resident once touched`,
@@ -79,6 +84,7 @@ function printVolume(volume: VolumeDetailsJson, output: Output): void {
     ...volume.uris.map((uri, index) => [index === 0 ? "uri" : "", uri] as const),
     ["clients", String(volume.clientCount)],
     viewers === 0 ? undefined : ["of the past", String(viewers)],
+    ...backupRows(volume.schedules),
   ]);
   if (volume.clients.length === 0) return;
   output.line();
@@ -86,6 +92,14 @@ function printVolume(volume: VolumeDetailsJson, output: Output): void {
     ["CLIENT", "WHO", "OPENED", "SINCE", "REQUESTS", "READ", "WRITTEN"],
     volume.clients.map(clientRow),
   );
+}
+
+function backupRows(schedules: readonly ScheduleJson[]): (readonly [string, string])[] {
+  const nowMicros = createClock().wallMicros();
+  return schedules.map((schedule, index) => [
+    index === 0 ? "backups" : "",
+    backupText(schedule, nowMicros),
+  ]);
 }
 
 function clientRow(client: ClientJson): (string | number)[] {

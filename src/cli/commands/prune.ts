@@ -15,6 +15,7 @@ import type { Target } from "../../backup/target.ts";
 import { StorageError } from "../../base/errors.ts";
 import { formatSize, formatTime, parseDurationMicros } from "../../base/units.ts";
 import { hostName } from "../../host/node/host-name.ts";
+import { endWithParent } from "../../host/node/own-program.ts";
 import { createParallelZstd } from "../../host/node/zstd.ts";
 import { openTargetOf } from "../backup-target.ts";
 import { type CommandContext, required } from "../command.ts";
@@ -30,12 +31,14 @@ const ID_DIGITS = 8;
 
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
+  if (context.flag("exit-with-parent")) endWithParent();
   const path = required(context, "TARGET");
   const isDryRun = context.flag("dry-run");
   const ended = context.option("end-session");
   const wish: PruneWish = {
     rules: rulesOf(context),
     volume: context.option("volume"),
+    like: context.option("like"),
     remove: context.options("remove"),
     protect: context.options("protect"),
     unprotect: context.options("unprotect"),
