@@ -132,6 +132,8 @@ const SYNC_WRITE_BYTES: number = 512 << 10;
 const EDGE_CHANGES = 8;
 const CHECKPOINT_RETRY_MS = 1000;
 const STARVED_LOOK_MS = 100;
+/** A new pool has its first moment of an hour so long after its first records. */
+const FIRST_BASE_MICROS = 60_000_000;
 
 /** Slab for the doors: what clients' payloads use. */
 export interface ClientSlab {
@@ -1262,6 +1264,11 @@ export class Pool {
     const hourOf = (micros: number): number => Math.floor(micros / HOUR_MICROS);
     const hour = hourOf(this.log.recordedMicros);
     const { newest } = this.#checkpointer.state;
+    if (newest === undefined && this.#hourEndMicros === 0) {
+      // Volumes have just been made, and are about to be filled.
+      this.#hourEndMicros = this.log.recordedMicros + FIRST_BASE_MICROS;
+      return false;
+    }
     const hasBase = newest !== undefined && hourOf(newest.cut.recordedMicros) === hour;
     if (!hasBase && this.#history.hasMoments) return true;
     this.#hourEndMicros = (hour + 1) * HOUR_MICROS;
