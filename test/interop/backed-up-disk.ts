@@ -37,13 +37,19 @@ export class BackedUpDisk {
 
   private constructor(
     scratch: Scratch,
-    options: { server: Server; chance: Chance; sizeBytes: number; keyArgs: readonly string[] },
+    options: {
+      server: Server;
+      chance: Chance;
+      sizeBytes: number;
+      keyArgs: readonly string[];
+      target: string;
+    },
   ) {
     this.#scratch = scratch;
     this.server = options.server;
     this.#chance = options.chance;
     this.content = Buffer.alloc(options.sizeBytes);
-    this.target = scratch.path("target");
+    this.target = options.target;
     this.keyArgs = options.keyArgs;
   }
 
@@ -53,12 +59,13 @@ export class BackedUpDisk {
       readonly sizeBytes: number;
       readonly chance: Chance;
       readonly keyArgs?: readonly string[];
-      readonly serveArgs?: readonly string[];
+      /** Of several disks. */
+      readonly target?: string;
     },
   ): Promise<BackedUpDisk> {
-    const { sizeBytes, chance, keyArgs = [], serveArgs = [] } = options;
-    const server = await Server.inScratch(scratch, { sizeBytes, serveArgs });
-    const disk = new BackedUpDisk(scratch, { server, chance, sizeBytes, keyArgs });
+    const { sizeBytes, chance, keyArgs = [], target = scratch.path("target") } = options;
+    const server = await Server.inScratch(scratch, { sizeBytes });
+    const disk = new BackedUpDisk(scratch, { server, chance, sizeBytes, keyArgs, target });
     scratch.defer("the disk's connection", () => disk.disconnect());
     return disk;
   }

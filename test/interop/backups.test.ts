@@ -247,3 +247,54 @@ test("a target that is full, or goes away in the middle, costs nothing that was 
   equal(await restored("third"), sha256(disk.content));
   equal(await restored("first"), first);
 });
+
+test("prunes beside backups of two pools take nothing that a point needs", {
+  skip,
+}, async (context) => {
+  context.diagnostic(`SEED=${seed}`);
+  await using scratch = await Scratch.create();
+  const chance = new Chance(seed);
+  const one = await BackedUpDisk.start(scratch, { sizeBytes: 16 * MIB, chance });
+  await using otherScratch = await Scratch.create();
+  const options = { sizeBytes: 16 * MIB, chance, target: one.target };
+  const other = await BackedUpDisk.start(otherScratch, options);
+  await one.change(100);
+  await one.backUp();
+  let isOver = false;
+  const prune = async (): Promise<number> => {
+    let count = 0;
+    for (; !isOver; count += 1) {
+      // Several may be at work at once; who loses every race says so, and tries again.
+      const words = ["prune", one.target, "--keep-last", "2", "--max-unused", "10%"];
+      await run(VARVE, words, { accept: [0, 12] });
+    }
+    return count;
+  };
+  const backUp = async (disk: BackedUpDisk): Promise<void> => {
+    for (let round = 0; round < 4; round += 1) {
+      await disk.change(40);
+      await disk.backUp();
+    }
+  };
+  const pruned = prune();
+  await Promise.all([backUp(one), backUp(other)]).finally(() => {
+    isOver = true;
+  });
+  ok((await pruned) > 0);
+  ok((await verify(one.target)).isSound);
+  // Both are called db: the newest point of a name is the one that it means, so the name of the pool's own is looked for.
+  const { stdout } = await run(VARVE, ["backups", one.target, "--json"]);
+  const { points } = JSON.parse(stdout) as {
+    points: { id: string; name: string; poolId: string }[];
+  };
+  for (const disk of [one, other]) {
+    const pool = await disk.varve(["info", "--json"]);
+    const { id: poolId } = JSON.parse(pool.stdout) as { id: string };
+    const own = points.filter((point) => point.poolId === poolId);
+    ok(own.length >= 2, `${own.length} points are left`);
+    for (const { id, name } of own) {
+      const made = disk.points.find((point) => point.name === name);
+      equal(await disk.digestOf(id), made?.digest, `${name} of ${poolId}`);
+    }
+  }
+});
