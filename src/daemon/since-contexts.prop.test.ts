@@ -4,10 +4,11 @@
 // written, and of views; since any moment, on either side of rewinds; whole, in parts, and extent by extent; while
 // checkpoints are taken, garbage is collected, and history is let go.
 
-import { deepEqual, equal, ok } from "node:assert/strict";
+import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { BLOCK, PoolRig } from "../../test/crash/memory-rig.ts";
+import { hasCode } from "../base/errors.ts";
 import type { OpenContext } from "../nbd/block-device.ts";
 import { Prng } from "../sim/prng.ts";
 import { VolumeCatalog } from "./catalog.ts";
@@ -156,6 +157,37 @@ async function run(seed: number): Promise<void> {
   deepEqual(rig.catalog.viewCount, 0);
   await pool.close();
 }
+
+test("an open context keeps its moment from going, and one that went is refused", async () => {
+  const pool = await PoolRig.create({ segmentBytes: 65536 });
+  await pool.pool.setPolicy({ retention: NOTHING });
+  await pool.pool.createVolume("db", BLOCKS * BLOCK);
+  const rig = new Rig(1, pool);
+  const write = (block: number, byte: number): Promise<number> =>
+    pool.write("db", block * BLOCK, new Uint8Array(BLOCK).fill(byte));
+  for (const block of [1, 3]) equal(await write(block, 1), 0);
+  const [named] = await pool.pool.snapshot([{ volume: "db", name: "v1" }]);
+  const db = await rig.catalog.find("db");
+  const context = await (await db.findContext(`${SINCE}v1`))?.open();
+  ok(context !== undefined && named !== undefined);
+  await pool.pool.removeSnapshot({ volume: "db", name: "v1" });
+  for (let count = 0; count < 3; count++) {
+    for (const block of [1, 2]) equal(await write(block, 2 + count), 0);
+    await pool.pool.checkpoint();
+    await pool.pool.collect({ isDryRun: false });
+  }
+  const expected = [
+    { count: 1, isDirty: false },
+    { count: 2, isDirty: true },
+    { count: 7, isDirty: false },
+  ];
+  deepEqual(await ask(context, 0, 10, 10), expected);
+  context.close();
+  equal(await write(5, 1), 0);
+  await pool.pool.checkpoint();
+  await rejects(db.findContext(`${SINCE}#${named.lsn}`), (error) => hasCode(error, "MOMENT_GONE"));
+  await pool.close();
+});
 
 test("the map of what changed is the model's, to the block, whoever asks for it how", async () => {
   await fc.assert(fc.asyncProperty(fc.integer({ min: 0, max: 2 ** 31 }), run), {

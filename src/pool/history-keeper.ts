@@ -97,11 +97,17 @@ export class HistoryKeeper implements HistoryPolicy {
     return lsns.length === 0 ? undefined : Math.min(...lsns);
   }
 
+  isRead(branch: number, lsn: number): boolean {
+    for (const reader of this.#readers)
+      if (reader.branch === branch && reader.lsn === lsn) return true;
+    return false;
+  }
+
   readers(): readonly KeptMoment[] {
     return [...this.#readers];
   }
 
-  /** Until the returned function is called the moment stays: somebody reads it. It is reachable now. */
+  /** Until the returned function is called the moment stays: somebody reads it. It is readable now. */
   pin(moment: KeptMoment): () => void {
     const pinned = { ...moment };
     this.#readers.add(pinned);

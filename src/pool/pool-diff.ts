@@ -95,7 +95,7 @@ export class PoolDiff {
   #pin(moment: DiffMoment): () => void {
     const { reached, keeper } = this.#options;
     const { branch, lsn, sizeBytes } = moment;
-    if (!reached.isReachable(branch, lsn)) throw viewGone(moment, reached);
+    if (!reached.isReadable(branch, lsn)) throw viewGone(moment, reached);
     return keeper.pin({ branch, lsn, chunkCount: chunkCountOf(sizeBytes) });
   }
 }

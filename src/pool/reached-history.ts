@@ -34,6 +34,12 @@ export class ReachedHistory implements ReachableHistory {
     return volume !== undefined && keeper.isKept(volume, lsn) && past.reaches(lsn);
   }
 
+  /** The same, or somebody reads it: then it stays for as long as he does, and others may read it, too. */
+  isReadable(branch: number, lsn: number): boolean {
+    const { keeper, past } = this.#options;
+    return this.isReachable(branch, lsn) || (keeper.isRead(branch, lsn) && past.reaches(lsn));
+  }
+
   kept(is: (place: RecordPlace) => boolean): RecordPlace | undefined {
     const { catalog, state } = this.#options;
     for (const { lsn, timeMicros } of catalog().moments.all())
