@@ -52,6 +52,18 @@ export function noSuchVolume(name: string, catalog: Catalog): StorageError {
 }
 
 /** The name belonged to no volume at that moment. */
+/** A range of moments that ends before it begins. */
+export function rangeBackwards(
+  volume: string,
+  { from, to }: { readonly from: Moment; readonly to: Moment },
+): StorageError {
+  const what = `"${formatMoment(from)}" comes behind "${formatMoment(to)}"`;
+  return new StorageError("MOMENT_INVALID", `volume "${volume}": not looked up: ${what}`, {
+    hint: "give the earlier moment first: --since, then --until",
+    data: { volume },
+  });
+}
+
 export function notThen(asked: AskedMoment, lsn: number, catalog: Catalog): StorageError {
   const { volume } = asked;
   const holdings = holdingsOf(catalog, volume);

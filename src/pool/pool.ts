@@ -71,7 +71,7 @@ import {
   readIdentity,
   writeIdentity,
 } from "./identity.ts";
-import { noSuchVolume } from "./missing-moment.ts";
+import { noSuchVolume, rangeBackwards } from "./missing-moment.ts";
 import { PastView } from "./past-view.ts";
 import { PoolContent } from "./pool-content.ts";
 import { PoolDiff } from "./pool-diff.ts";
@@ -390,6 +390,7 @@ export class Pool {
     find();
     const fromMicros = await this.#moments.timeOf(name, asked.from);
     const toMicros = await this.#moments.timeOf(name, asked.to);
+    if (fromMicros > toMicros) throw rangeBackwards(name, asked);
     const { timeline } = this.#content.activity;
     const sources = { catalog: this.#catalog, timeline, reached: this.#reached };
     return historyOfVolume(sources, find(), { ...asked, fromMicros, toMicros });
@@ -399,6 +400,7 @@ export class Pool {
   async changes(name: string, asked: ChangesAsked): Promise<VolumeChanges> {
     const fromLsn = (await this.#lsnOf(name, asked.from)) + 1;
     const endLsn = (await this.#lsnOf(name, asked.to)) + 1;
+    if (fromLsn > endLsn) throw rangeBackwards(name, asked);
     const { memory, index } = this;
     const volume = this.#catalog.lastNamed(name);
     if (volume === undefined) throw noSuchVolume(name, this.#catalog);

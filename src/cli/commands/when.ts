@@ -3,6 +3,7 @@
 // `varve when`: the moments at which a range of a volume changed, newest first. Each is printed as it is typed elsewhere,
 // db@#123: the disk right after that change; #122 is the one before it.
 
+import { StorageError } from "../../base/errors.ts";
 import { formatMoment, parsePastMoment } from "../../base/moment.ts";
 import { formatSize } from "../../base/units.ts";
 import { type CommandContext, required } from "../command.ts";
@@ -13,7 +14,12 @@ const LIMIT_STANDARD = 20;
 export async function run(context: CommandContext): Promise<undefined> {
   const { output } = context;
   const volume = required(context, "VOLUME");
-  const { offsetBytes, lengthBytes } = extentOf(context.option("extent") ?? "");
+  const extent = context.option("extent");
+  if (extent === undefined)
+    throw new StorageError("USAGE", 'option "--extent": missing', {
+      hint: `write "varve when ${volume} --extent OFFSET:LENGTH", like 1M:64K`,
+    });
+  const { offsetBytes, lengthBytes } = extentOf(extent);
   const [since, until] = [context.option("since"), context.option("until")];
   const limit = countOf("limit", context.option("limit") ?? String(LIMIT_STANDARD));
   const found = await (await context.daemon()).call("getChanges", {
