@@ -736,10 +736,14 @@ export class Pool {
     if (beyondMicros === 0) return false;
     const reachMicros = historyFloorMicros + beyondMicros;
     const before = this.#history.standing;
-    const toMicros = Math.max(historyFloorMicros, Math.floor(reachMicros / 2));
-    this.#history.shortenedMicros = toMicros;
+    let toMicros = reachMicros;
     try {
-      await this.#takeCheckpoint();
+      // Where no checkpoint stands between there is nothing to begin from; the next half may have one.
+      while (this.#history.standing === before && toMicros > historyFloorMicros) {
+        toMicros = Math.max(historyFloorMicros, Math.floor(toMicros / 2));
+        this.#history.shortenedMicros = toMicros;
+        await this.#takeCheckpoint();
+      }
     } catch (error) {
       // No room to write down what could go: then it can't.
       if (hasCode(error, "DISK_FULL")) return false;
@@ -747,8 +751,7 @@ export class Pool {
     } finally {
       this.#history.shortenedMicros = undefined;
     }
-    // Where no checkpoint stands between there is nothing to begin from; the next half may have one.
-    if (this.#history.standing === before && toMicros === historyFloorMicros) return false;
+    if (this.#history.standing === before) return false;
     this.#tell("warn", "history.shortened", {
       fromMicros: reachMicros,
       toMicros,
