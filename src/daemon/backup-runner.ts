@@ -172,7 +172,10 @@ function rulesOf({ withinMicros, ...keep }: ScheduleKeep): string[] {
 
 function problemOf({ status, problem }: Answer): Problem {
   if (problem !== undefined) return problem;
-  const how = status === undefined ? "it was killed" : `it ended with exit code ${status}`;
+  const how =
+    status === undefined
+      ? "it was killed, or couldn't be started"
+      : `it ended with exit code ${status}`;
   return { code: "COMMAND_FAILED", message: `backup: failed: ${how}, without a word` };
 }
 

@@ -4,7 +4,7 @@
 // outlives us: its standard input is a pipe that we hold and nobody writes to, which the kernel closes when we end, however
 // that comes about; `--exit-with-parent` makes the command end with it. No pid is looked up that could be another's by then.
 
-import { spawn } from "node:child_process";
+import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { setPriority } from "node:os";
 import { fileURLToPath } from "node:url";
 
@@ -35,10 +35,13 @@ const MAIN = fileURLToPath(
 );
 
 export const startOwnProgram: StartOwnProgram = (words, { onOutput, onErrorLine }) => {
-  const child = spawn(process.execPath, [MAIN, ...words], {
-    stdio: ["pipe", "pipe", "pipe"],
-    env: process.env,
-  });
+  const child = startChild(words);
+  // Without descriptors or processes to spare there is no child, or one without pipes.
+  if (child?.stdin === undefined || child.stdout === undefined || child.stderr === undefined) {
+    child?.once("error", () => {});
+    const nothing = (): void => {};
+    return { ended: Promise.resolve({ status: undefined }), end: nothing, kill: nothing };
+  }
   const ended = new Promise<{ readonly status: number | undefined }>((resolve) => {
     child.once("error", () => resolve({ status: undefined }));
     child.once("close", (code) => resolve({ status: code ?? undefined }));
@@ -54,6 +57,18 @@ export const startOwnProgram: StartOwnProgram = (words, { onOutput, onErrorLine 
     kill: () => void child.kill("SIGKILL"),
   };
 };
+
+type Child = Omit<ChildProcess, "stdin" | "stdout" | "stderr"> &
+  Partial<Pick<ChildProcessWithoutNullStreams, "stdin" | "stdout" | "stderr">>;
+
+function startChild(words: readonly string[]): Child | undefined {
+  try {
+    const stdio: ["pipe", "pipe", "pipe"] = ["pipe", "pipe", "pipe"];
+    return spawn(process.execPath, [MAIN, ...words], { stdio, env: process.env });
+  } catch {
+    return undefined;
+  }
+}
 
 /** Ends this process as SIGTERM does once standard input ends: whoever started it has gone. */
 export function endWithParent(): void {
