@@ -7,7 +7,7 @@
 // Until the last step nothing refers to what was sent, so a crash at any time leaves the target's points as they were,
 // and a session that the next backup of the same volumes takes over (session-progress.ts).
 
-import { assert } from "../base/assert.ts";
+import { assert, must } from "../base/assert.ts";
 import { hasCode } from "../base/errors.ts";
 import type { Zstd } from "../host/ports.ts";
 import { type BackupStack, buildStack, type StackBase, type StackLayer } from "./backup-stack.ts";
@@ -15,6 +15,7 @@ import type { BlockSource } from "./block-source.ts";
 import type { CatalogState, PointEntry, SessionEntry } from "./catalog-state.ts";
 import { ContentIndex } from "./content-index.ts";
 import { sealDocument } from "./document.ts";
+import { HistoryBackup, type VolumeHistory } from "./history-backup.ts";
 import {
   encodeManifest,
   type ManifestMoment,
@@ -49,6 +50,8 @@ export interface BackupVolume {
   readonly sizeBytes: number;
   readonly moment: ManifestMoment;
   readonly source: BlockSource;
+  /** Moments before this one that go with the point. */
+  readonly history?: VolumeHistory | undefined;
   /** Words for a moment of the same volume, for BlockSource.changedSince; undefined: history has let it go. */
   baseOf(moment: ManifestMoment): Promise<string | undefined>;
 }
@@ -364,10 +367,46 @@ class BackupRun {
       const own: Run[] = parts.length === 0 ? [] : [{ parts }];
       const runs = await this.#merge([...own, ...stack.runsBelow]);
       const { name: volumeName, volumeId, sizeBytes, moment } = volume;
-      volumes.push({ name: volumeName, volumeId, sizeBytes, moment, runs });
+      const history = await this.#sendHistory(volume, runs);
+      volumes.push({ name: volumeName, volumeId, sizeBytes, moment, runs, ...history });
     }
     const createdMicros = target.clock.wallMicros();
     return { id: newId(target.random), name, createdMicros, poolId, volumes };
+  }
+
+  /** What the volume was when the window began, and what happened since. */
+  async #sendHistory(
+    { history, sizeBytes }: BackupVolume,
+    runs: readonly Run[],
+  ): Promise<Pick<ManifestVolume, "history">> {
+    if (history === undefined) return {};
+    const { target, pace, signal } = this.#options;
+    const { store, sealer, random } = target;
+    const known = must(this.#known, "the index is open by then");
+    const { segments } = buildStack({
+      moment: history.from,
+      sizeBytes: history.sizeBytes,
+      layers: [],
+      // The moment doesn't matter, for there is nothing to go on with.
+      parent: { moment: history.from, sizeBytes, base: history.pointWords, runs },
+    });
+    const begin = new VolumeBackup({
+      ...{ source: history.source, segments, hidesOlder: true, sealer, known, pace, signal },
+      packs: this.#packs,
+      run: this.#newRun(),
+      onProgress: () => this.#tell(),
+      whenBetween: () => Promise.resolve(),
+    });
+    await begin.run();
+    const { parts } = await begin.save();
+    const own: Run[] = parts.length === 0 ? [] : [{ parts }];
+    const packs = this.#reader.packTable;
+    const backup = new HistoryBackup({ store, sealer, random, packs, blocks: this.#packs, known });
+    const historyParts = await backup.run(history);
+    for (const part of [...parts, ...historyParts]) this.#storedBytes += part.sizeBytes;
+    const { from, sizeBytes: fromBytes } = history;
+    const fromRuns = await this.#merge([...own, ...runs]);
+    return { history: { from, sizeBytes: fromBytes, runs: fromRuns, parts: historyParts } };
   }
 
   /** So few runs as a reader can do with. */

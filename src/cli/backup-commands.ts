@@ -70,6 +70,7 @@ export const BACKUP_COMMANDS: readonly CommandRow[] = [
       { name: "encrypt", help: "Make the target encrypted, if it isn't there yet" },
       ...KEY_OPTIONS,
       { name: "limit-rate", value: "SIZE", help: "Read no more than this a second: 50M" },
+      { name: "history", value: "TIME", help: "The moments of this time before go with it: 24h" },
       { name: "full", help: "Read everything again; only what the target lacks is sent" },
       { name: "max-behind", value: "TIME", help: "Let the moment go after this time: 7d" },
       { name: "existing", help: "Fail where the target isn't there, instead of making it" },
@@ -94,6 +95,7 @@ export const BACKUP_COMMANDS: readonly CommandRow[] = [
     description: [
       "Writes what a point holds of a volume into a new volume, an existing one, or with --to an image. Without a point it is the newest one that has the volume. Of an existing volume that isn't blank only what differs is written, and only with --force; a snapshot of it before is a way back.",
       "A point is named by its name, its time or the beginning of its id; of several with one name it is the newest. Targets on a read-only file system can be restored from, too.",
+      "A point that was made with --history has moments before it, too: a new or blank volume gets them all, in their order, with their names. Their times can't be taken over; --moments writes down which moment of the volume each of them became.",
       "Damaged parts of the target end the restore with the bytes they cost. With --skip-damaged the rest is restored, and each range that is lost is listed.",
     ],
     arguments: [
@@ -125,6 +127,12 @@ export const BACKUP_COMMANDS: readonly CommandRow[] = [
         choices: ["raw", "qcow2"],
       },
       { name: "force", help: "Overwrite a volume that holds data, a file, or a device" },
+      { name: "no-history", help: "Only the disk, though the backup has its past moments too" },
+      {
+        name: "moments",
+        value: "FILE",
+        help: "Write a table: which moment each of the past ones became",
+      },
       {
         name: "skip-damaged",
         help: "Go on where the target is damaged: zeros in its place, each range listed, exit code 13",

@@ -21,7 +21,19 @@ import { checkPlaceFor, opening } from "./named-file.ts";
 
 const TITLES = ["time", "moment", "record", "change", "offset", "bytes"];
 
-export class MomentsFile {
+export interface MomentRow {
+  readonly timeMicros: number;
+  readonly lsn: number;
+  readonly place: string;
+  readonly what: string;
+}
+
+/** What a table of moments takes. */
+export interface MomentsTable {
+  addRow(row: MomentRow): Promise<void>;
+}
+
+export class MomentsFile implements MomentsTable {
   readonly #directory: Directory;
   readonly #file: DiskFile;
   readonly #name: string;
@@ -64,6 +76,14 @@ export class MomentsFile {
         String(change.lengthBytes),
       ]),
     );
+  }
+
+  /** A moment of a backup that was made anew. */
+  addRow(row: MomentRow): Promise<void> {
+    const { timeMicros, lsn, place, what } = row;
+    return this.#append([
+      [formatTime(timeMicros), stableName(this.#volume, lsn), place, what, "-", "-"],
+    ]);
   }
 
   async close(): Promise<void> {

@@ -298,3 +298,53 @@ test("prunes beside backups of two pools take nothing that a point needs", {
     }
   }
 });
+
+test("a restored volume has the moments of the window, with their names, and ends as the point", {
+  skip,
+}, async (context) => {
+  context.diagnostic(`SEED=${seed}`);
+  await using scratch = await Scratch.create();
+  const disk = await BackedUpDisk.start(scratch, { sizeBytes: 16 * MIB, chance: new Chance(seed) });
+  const moments: { name: string; digest: string }[] = [];
+  const remember = async (): Promise<() => Promise<void>> => {
+    const goBack = await disk.snapshot();
+    moments.push({ name: `s${moments.length + 1}`, digest: sha256(disk.content) });
+    return goBack;
+  };
+  await disk.change(60);
+  const goBack = await remember();
+  await disk.change(30);
+  await disk.backUp(["--history", "24h"]);
+  await disk.resize(20 * MIB);
+  await disk.change(30);
+  await remember();
+  await disk.change(10);
+  await disk.backUp(["--history", "24h"]);
+  const table = scratch.path("moments.tsv");
+  const restore = ["restore", `${disk.target}@p1`, "back", "--volume", "db"];
+  await disk.varve([...restore, "--moments", table]);
+  const digestOf = async (name: string): Promise<string> => {
+    const file = scratch.path("moment.raw");
+    await disk.varve(["export", name, file, "--force"]);
+    return sha256(await readFile(file));
+  };
+  equal(await digestOf("back"), disk.points[1]?.digest);
+  // The new volume has its last size from the first moment on: what was smaller is followed by zeros.
+  for (const { name, digest } of moments) {
+    const file = scratch.path("moment.raw");
+    await disk.varve(["export", `back@${name}`, file, "--force"]);
+    const bytes = await readFile(file);
+    const length = name === "s1" ? 16 * MIB : bytes.length;
+    equal(sha256(bytes.subarray(0, length)), digest, name);
+    ok(bytes.subarray(length).every((byte) => byte === 0));
+  }
+  const rows = (await readFile(table, "utf8")).trim().split("\n");
+  ok(rows.length > 60, `${rows.length} moments are in the table`);
+  // What a rewind left behind isn't on the way to the point: its history begins with the rewind.
+  await goBack();
+  await disk.change(10);
+  await disk.backUp(["--history", "24h"]);
+  await disk.varve(["restore", `${disk.target}@p2`, "again", "--volume", "db"]);
+  equal(await digestOf("again"), disk.points[2]?.digest);
+  ok((await verify(disk.target)).isSound);
+});

@@ -72,6 +72,9 @@ const FILE_MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // Images are copied as any client would: through the NBD door.
   "src/cli/volume-image.ts": ["nbd"],
   "src/cli/backup-source.ts": ["nbd"],
+  "src/cli/commands/restore.ts": ["nbd"],
+  "src/cli/history-restore.ts": ["nbd"],
+  "src/cli/backup-history.ts": ["log", "pool", "reduce"],
   "src/cli/differing-sink.ts": ["nbd"],
   // What nbd-server logs is what went over the wire: the protocol's own numbers.
   "src/image/transaction-log.ts": ["nbd"],

@@ -23,6 +23,7 @@ import { lockFile, type PoolLock } from "../../host/node/pool-lock.ts";
 import { onStopSignal } from "../../host/node/signals.ts";
 import { makePrivateDirectory } from "../../host/node/text-file.ts";
 import { createParallelZstd } from "../../host/node/zstd.ts";
+import { openHistory } from "../backup-history.ts";
 import { findMoment, forgetFormerPins, microsOf, newPinName, tidyPins } from "../backup-pins.ts";
 import { MomentSource } from "../backup-source.ts";
 import { openOrMakeTargetOf, openTargetOf } from "../backup-target.ts";
@@ -50,6 +51,9 @@ export async function run(context: CommandContext): Promise<undefined> {
   const path = required(context, "TARGET");
   const name = pointNameOf(context);
   const pace = paceOf(context);
+  const window = context.option("history");
+  const windowMicros =
+    window === undefined ? undefined : keepOf('option "--history"', window) * 1000;
   const daemon = await context.daemon();
   const wishes = await wishesOf(daemon, context.variadic("VOLUME[@MOMENT]"));
   // A disk that isn't mounted must not become a directory under its mount point.
@@ -57,7 +61,7 @@ export async function run(context: CommandContext): Promise<undefined> {
   const target = await open(context, path);
   const targetId = target.descriptor.repositoryId;
   const locks = await lockVolumes(daemon, { path, targetId, wishes });
-  const sources: MomentSource[] = [];
+  const sources: { close(): Promise<void> }[] = [];
   try {
     const before = await target.catalog.read();
     const { id: poolId } = await daemon.call("getPool", {});
@@ -71,7 +75,14 @@ export async function run(context: CommandContext): Promise<undefined> {
     for (const snapshot of pinned) {
       const source = await MomentSource.open(daemon, `${snapshot.volume}@${pin}`);
       sources.push(source);
-      volumes.push(await describe(daemon, { snapshot, pin, source }));
+      const volume = await describe(daemon, { snapshot, pin, source });
+      if (windowMicros === undefined) volumes.push(volume);
+      else {
+        const pinned = `${volume.name}@${pin}`;
+        const opened = await openHistory(context, daemon, { volume, pinned, windowMicros });
+        sources.push(opened);
+        volumes.push({ ...volume, history: opened.history });
+      }
     }
     const pointName = name ?? nameOf(wishes, volumes);
     const result = await send(context, { target, poolId, volumes, pointName, path, pace });

@@ -5,19 +5,26 @@
 
 import type { ManifestVolume, PointManifest } from "../../backup/manifest.ts";
 import { PointImage } from "../../backup/point-image.ts";
+import type { TargetReader } from "../../backup/target-reader.ts";
+import { must } from "../../base/assert.ts";
 import { StorageError } from "../../base/errors.ts";
 import { checkName } from "../../base/names.ts";
 import { formatSize } from "../../base/units.ts";
+import { onStopSignal } from "../../host/node/signals.ts";
 import type { CopyResult } from "../../image/copy.ts";
+import type { NbdClient } from "../../nbd/client.ts";
 import { parseTargetPoint, ReadTarget, volumeOf } from "../backup-point.ts";
 import { type CommandContext, required } from "../command.ts";
 import { runCopy } from "../copy-run.ts";
 import type { DaemonClient } from "../daemon-client.ts";
 import { DifferingSink } from "../differing-sink.ts";
+import { replayHistory } from "../history-restore.ts";
 import { imageFormatOf, writeImage } from "../image-file.ts";
 import { discard, findVolume, notOverwritten } from "../import-volume.ts";
-import { PointSource } from "../point-source.ts";
+import { MomentsFile } from "../moments-file.ts";
+import { PointSource, type PointSourceOptions } from "../point-source.ts";
 import type { ProgressStyle } from "../progress.ts";
+import { counted } from "../values.ts";
 import { isBlank, openVolume, VolumeSink } from "../volume-image.ts";
 
 interface Restore {
@@ -25,6 +32,8 @@ interface Restore {
   readonly point: PointManifest;
   readonly volume: ManifestVolume;
   readonly source: PointSource;
+  readonly reader: TargetReader;
+  readonly reading: PointSourceOptions;
 }
 
 export async function run(context: CommandContext): Promise<undefined> {
@@ -37,11 +46,11 @@ export async function run(context: CommandContext): Promise<undefined> {
   const likely = asked ?? likelyVolume(target, name);
   const point = await target.manifest(target.find(pointName, likely));
   const volume = volumeOf(point, { asked, likely });
-  const source = new PointSource(new PointImage(target.reader, volume), {
-    isDamageSkipped: context.flag("skip-damaged"),
-    check: () => target.check(),
-  });
-  const restore = { target: path, point, volume, source };
+  const { reader } = target;
+  const isDamageSkipped = context.flag("skip-damaged");
+  const reading = { isDamageSkipped, check: () => target.check() };
+  const source = new PointSource(new PointImage(reader, volume), reading);
+  const restore = { target: path, point, volume, source, reader, reading };
   const result =
     image === undefined
       ? await intoVolume(context, restore, name ?? "")
@@ -123,7 +132,10 @@ async function fill(
   const { source } = restore;
   const client = await openVolume(daemon, name);
   try {
-    if (isNew || (await isBlank(client)))
+    const isEmpty = isNew || (await isBlank(client));
+    if (isEmpty && restore.volume.history !== undefined && !context.flag("no-history"))
+      return await fillWithHistory(context, daemon, { restore, name, client });
+    if (isEmpty)
       return await runCopy(context, name, {
         source,
         sink: new VolumeSink(client, { isBlank: true }),
@@ -140,6 +152,42 @@ async function fill(
   } finally {
     await client.close();
   }
+}
+
+/** The disk when the window began, each change since, and at last what the point says, whatever the history said. */
+async function fillWithHistory(
+  context: CommandContext,
+  daemon: DaemonClient,
+  { restore, name, client }: { restore: Restore; name: string; client: NbdClient },
+): Promise<CopyResult> {
+  const { reader, source, volume } = restore;
+  const history = must(volume.history, "who restores a history has one");
+  const begin = { ...volume, sizeBytes: Math.min(history.sizeBytes, client.sizeBytes) };
+  const image = new PointImage(reader, { ...begin, runs: history.runs });
+  const style = styleOf(context);
+  const sink = new VolumeSink(client, { isBlank: true });
+  await runCopy(context, name, { source: new PointSource(image, restore.reading), sink, style });
+  const path = context.option("moments");
+  const table = path === undefined ? undefined : await MomentsFile.create(path, name);
+  const abort = new AbortController();
+  const ignoreSignals = onStopSignal((signal) =>
+    abort.abort(new StorageError("INTERRUPTED", `volume "${name}": ended by ${signal}`)),
+  );
+  try {
+    const signal = abort.signal;
+    const onProgress = restore.reading.check;
+    const replay = { reader, history, daemon, volume: name, client, table, signal, onProgress };
+    const entryCount = await replayHistory(replay);
+    await table?.close();
+    context.output.note(`volume "${name}": ${counted(entryCount, "change")} of its past made anew`);
+  } catch (error) {
+    await table?.discard();
+    throw error;
+  } finally {
+    ignoreSignals();
+  }
+  const rest = new DifferingSink(client);
+  return runCopy(context, name, { source, sink: rest, style });
 }
 
 function tell(
