@@ -21,6 +21,8 @@ const DAY_MICROS = 86_400_000_000;
 const START_MICROS = 20_000 * DAY_MICROS;
 const has = (code: ErrorCode) => (error: unknown) => hasCode(error, code);
 
+const POOL_ID = "ab".repeat(16);
+
 /** A target whose points are lists of packs. */
 class Rig {
   readonly bucket = new MemoryBucket();
@@ -46,10 +48,15 @@ class Rig {
   }
 
   /** A point of `packs`, which are put where they aren't there yet. */
-  async backUp(name: string, packs: readonly string[], volumeId = 1): Promise<void> {
+  async backUp(
+    name: string,
+    packs: readonly string[],
+    volumeId = 1,
+    poolId: string = POOL_ID,
+  ): Promise<void> {
     const { target } = this;
     const volumes = [{ name: `v${volumeId}`, volumeId }];
-    const wish = { purpose: "backup", poolId: "ab".repeat(16), volumes, host: "" } as const;
+    const wish = { purpose: "backup", poolId, volumes, host: "" } as const;
     const { session } = await beginSession(target.catalog, { ...target, wish });
     for (const pack of packs) await this.put(`packs/${pack}`);
     const id = newId(random);
@@ -223,6 +230,23 @@ test("with a volume only its points are looked at", async () => {
     ["four", "two"],
   );
   deepEqual(await rig.points(), ["one", "three", "four"]);
+});
+
+test("with a point that others are to be like, only those of its volumes in its pool are looked at", async () => {
+  const rig = await Rig.make();
+  const other = "cd".repeat(16);
+  for (const name of ["a1", "a2"]) await rig.backUp(name, ["a"]);
+  for (const name of ["b1", "b2"]) await rig.backUp(name, ["b"], 2);
+  for (const name of ["c1", "c2"]) await rig.backUp(name, ["c"], 1, other);
+  const { decisions } = await rig.prune({ rules: { last: 1 }, like: "a1" });
+  deepEqual(
+    decisions.map(({ point, isKept }) => [point.name, isKept]),
+    [
+      ["a2", true],
+      ["a1", false],
+    ],
+  );
+  await rejects(rig.prune({ rules: { last: 1 }, like: "a1" }), has("POINT_NOT_FOUND"));
 });
 
 test("old generations of the catalog go, and it is found without them", async () => {
