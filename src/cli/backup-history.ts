@@ -2,7 +2,8 @@
 //
 // The moments of a window before a backup's: what the volume was when it began, over the NBD door, and what happened since,
 // out of the pool's own files, which can be read beside the daemon. A volume that is younger than the window, or went back
-// in time within it, has less: from when it was made, or from its last rewind on.
+// in time within it, has less: from when it was made, or from its last rewind on; and so has one whose writes aren't kept
+// that long.
 
 import type { BackupVolume } from "../backup/backup-run.ts";
 import type { HistoryEvent, VolumeHistory } from "../backup/history-backup.ts";
@@ -42,8 +43,14 @@ export async function openHistory(
   const to = await past.resolve(name, { kind: "lsn", lsn: moment.lsn }, nowMicros);
   const begin = lineBegin(to.volume.states, moment.lsn);
   const wanted = await lsnAt(daemon, name, moment.timeMicros - windowMicros);
-  const fromLsn = Math.min(moment.lsn, Math.max(begin, wanted));
+  const { everyWriteFrom } = await daemon.call("getHistory", { volume: name });
+  const kept = everyWriteFrom?.lsn ?? moment.lsn;
+  const fromLsn = Math.min(moment.lsn, Math.max(begin, wanted, kept));
   const found = await daemon.call("resolveMoment", { volume: name, moment: `#${fromLsn}` });
+  if (fromLsn === kept && kept > Math.max(begin, wanted))
+    context.output.note(
+      `volume "${name}": its writes are kept from ${found.at} on: so the history of the backup begins there`,
+    );
   const from = { lsn: found.lsn, branch: found.branch, timeMicros: microsOf(found.at) };
   const { snapshots } = await daemon.call("listSnapshots", { volume: name });
   // The pool's own names are of no use in another one.

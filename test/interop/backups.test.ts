@@ -346,5 +346,36 @@ test("a restored volume has the moments of the window, with their names, and end
   await disk.backUp(["--history", "24h"]);
   await disk.varve(["restore", `${disk.target}@p2`, "again", "--volume", "db"]);
   equal(await digestOf("again"), disk.points[2]?.digest);
+  // Where nothing of the past is kept, the point has none, and is whole.
+  await disk.varve(["retention", "--none"]);
+  await disk.change(10);
+  await disk.backUp(["--history", "24h"]);
+  await disk.varve(["restore", `${disk.target}@p3`, "last", "--volume", "db"]);
+  equal(await digestOf("last"), disk.points[3]?.digest);
   ok((await verify(disk.target)).isSound);
+});
+
+test("volumes of one command are of one moment, and a clone is stored once with what it was cloned from", {
+  skip,
+}, async () => {
+  await using scratch = await Scratch.create();
+  const disk = await BackedUpDisk.start(scratch, { sizeBytes: 16 * MIB, chance: new Chance(11) });
+  await disk.change(200);
+  const first = await disk.backUp();
+  await disk.varve(["clone", "db", "copy"]);
+  await disk.change(5);
+  const words = ["backup", "db", "copy", disk.target, "--json", "--name", "both"];
+  const { stdout } = await disk.varve(words);
+  const answer = JSON.parse(stdout) as {
+    volumes: { lsn: number }[];
+    newBytes: number;
+    knownBytes: number;
+  };
+  equal(answer.volumes[0]?.lsn, answer.volumes[1]?.lsn);
+  ok(answer.knownBytes >= first.newBytes, `${answer.knownBytes} bytes were known`);
+  ok(answer.newBytes < first.newBytes / 2, `${answer.newBytes} bytes were sent`);
+  equal(await disk.digestOf("both"), sha256(disk.content));
+  const file = scratch.path("copy.raw");
+  await disk.varve(["restore", `${disk.target}@both`, "--volume", "copy", "--to", file]);
+  equal(sha256(await readFile(file)), disk.points[0]?.digest);
 });
