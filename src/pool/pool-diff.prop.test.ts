@@ -460,3 +460,5 @@ test("the difference of any two moments is the model's, to the block", async () 
     endOnFailure: true,
   });
 });
+
+test("marks of a clone count from moments of the volume that it was made from", () => run(31));

@@ -436,7 +436,10 @@ export class Pool {
     await this.#record(() => {
       const volume = this.#catalog.volumeNamed(name);
       checkMarks(volume, extents);
-      const keptLsn = Math.max(0, this.#history.oldestOf(volume) ?? this.log.nextLsn - 1);
+      // Any moment of the line that a branch begins from lies before all that was marked on it.
+      const isBegun = this.#catalog.branches.get(volume.branch)?.parent !== 0;
+      const oldestLsn = isBegun ? 0 : this.#history.oldestOf(volume);
+      const keptLsn = Math.max(0, oldestLsn ?? this.log.nextLsn - 1);
       return { kind: RECORD_KIND.VOLUME_MARKED, body: { id: volume.id, extents, keptLsn } };
     });
     const markedBytes = extents.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
