@@ -156,6 +156,7 @@ class World {
       pace: undefined,
       saving: { micros: 0, bytes: 7 * BLOCK_BYTES },
       signal: new AbortController().signal,
+      onMissing: () => undefined,
       onBegin: () => undefined,
       onProgress: () => undefined,
     });
@@ -325,4 +326,16 @@ test("a full backup reads everything and sends nothing that is there", async () 
   const { readBytes, newBytes, knownBytes } = await world.backUp(2, { isFull: true });
   deepEqual([readBytes, newBytes, knownBytes], [100 * BLOCK_BYTES, 0, 100 * BLOCK_BYTES]);
   await world.check();
+});
+
+test("packs that are gone are sent again, and nothing is built on points that need them", async () => {
+  const world = new World();
+  world.past.change(fillAll);
+  await world.backUp(2);
+  for (const name of [...world.bucket.objects.keys()])
+    if (name.startsWith("packs/")) world.bucket.remove(name);
+  const healed = await world.backUp(2);
+  deepEqual([healed.volumes[0]!.parent, healed.newBytes], [undefined, 100 * BLOCK_BYTES]);
+  const again = await world.backUp(2);
+  deepEqual([again.volumes[0]!.parent, again.newBytes], ["p2", 0]);
 });

@@ -9,6 +9,7 @@
 
 import { assert, must } from "../base/assert.ts";
 import { hasCode } from "../base/errors.ts";
+import type { ObjectStore } from "../host/object-store.ts";
 import type { Zstd } from "../host/ports.ts";
 import { type BackupStack, buildStack, type StackBase, type StackLayer } from "./backup-stack.ts";
 import type { BlockSource } from "./block-source.ts";
@@ -29,6 +30,7 @@ import { BLOCK_BYTES } from "./place.ts";
 import { Reachable } from "./reachable.ts";
 import { mergedCount, mergeRuns } from "./run-merge.ts";
 import { type Run, type RunPart, RunWriter } from "./run-writer.ts";
+import { objectPath } from "./sealed-object.ts";
 import {
   NO_PROGRESS,
   type ProgressLayer,
@@ -71,6 +73,8 @@ export interface BackupOptions {
   /** When to make durable what was sent; undefined: now and then. */
   readonly saving?: SavePace | undefined;
   readonly signal: AbortSignal;
+  /** So many packs that points need aren't in the target any more. */
+  readonly onMissing: (packCount: number) => void;
   /** Before anything is read. */
   readonly onBegin: (volumes: readonly VolumeResult[]) => void;
   readonly onProgress: (progress: BackupProgress) => void;
@@ -248,11 +252,27 @@ class BackupRun {
       unlessDamaged(error);
       this.#found = NO_PROGRESS;
     }
+    const missing = await missingPacks(store, reachable.packNames());
+    if (missing.size > 0) await this.#avoid(missing);
     return ContentIndex.open({
       reader: this.#reader,
-      packNames: reachable.packNames(),
+      packNames: [...reachable.packNames()].filter((name) => !missing.has(name)),
       memoryBytes: INDEX_MEMORY_BYTES,
     });
+  }
+
+  /** Packs are gone: what needs them is nothing to build on, so what they held is sent again. */
+  async #avoid(missing: ReadonlySet<string>): Promise<void> {
+    const { target, onMissing } = this.#options;
+    onMissing(missing.size);
+    for (const { id, manifest } of this.#state.points) {
+      if (this.#damaged.has(id)) continue;
+      const own = new Reachable(target.store, target.sealer);
+      await own.add(manifest);
+      for (const name of own.packNames()) if (missing.has(name)) this.#damaged.add(id);
+    }
+    // Whether a layer needs them isn't worth finding out.
+    this.#found = NO_PROGRESS;
   }
 
   async #begin(volume: BackupVolume, known: ContentIndex): Promise<VolumeWork> {
@@ -499,6 +519,18 @@ interface Parent {
 }
 
 const NO_PARENT: Parent = { point: undefined, stack: undefined, lost: undefined };
+
+/** Of the packs that are needed, those that are gone. A listing alone proves nothing. */
+async function missingPacks(store: ObjectStore, needed: Iterable<string>): Promise<Set<string>> {
+  const listed = new Set<string>();
+  for await (const { name } of store.list("packs/")) listed.add(name);
+  const missing = new Set<string>();
+  for (const name of needed) {
+    const object = objectPath("pack", name);
+    if (!listed.has(object) && (await store.sizeOf(object)) === undefined) missing.add(name);
+  }
+  return missing;
+}
 
 function partsOf({ parts }: ProgressLayer): readonly RunPart[] {
   return parts;

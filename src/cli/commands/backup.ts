@@ -280,6 +280,10 @@ async function send(
       isFull: context.flag("full"),
       pace: limit === undefined ? undefined : (bytes) => limit.take(bytes),
       signal: abort.signal,
+      onMissing: (packCount) =>
+        context.output.note(
+          `target "${path}": ${counted(packCount, "pack")} of it ${packCount === 1 ? "is" : "are"} gone, and with them a part of its points: what they held is read and sent again; "varve verify ${path}" says what is lost`,
+        ),
       onBegin: (begun) => {
         for (const { name, lostParent, isResumed } of begun) {
           if (isResumed) context.output.note(`volume "${name}": goes on where a backup ended`);
