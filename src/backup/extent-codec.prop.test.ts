@@ -75,5 +75,5 @@ test("whatever numbers there are, extents keep to the volume and to packs that a
     }),
     { numRuns: 3000 },
   );
-  ok(readCount > 1000, "some of it makes sense");
+  ok(readCount > 100, `some of it makes sense: ${readCount} extents`);
 });

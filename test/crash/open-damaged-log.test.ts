@@ -193,7 +193,7 @@ suite("a damaged log", () => {
     return new Map([[name, (log.files.get(name) as Uint8Array).slice(0, end)]]);
   }
 
-  /** Batches of the first segment: their headers claim LSN 4 from the fourth on. */
+  /** Batches of the first segment: their headers claim LSN 5 from the fourth on. */
   function batchAt(index: number): {
     start: number;
     end: number;
@@ -241,8 +241,8 @@ suite("a damaged log", () => {
 
   test("a wrong bit in a record of a durable batch refuses the log, where a later batch says that it was durable", async () => {
     outcomes = new Map();
-    // The batch with LSN 5 claims 4; one of the next round claims 11.
-    const [damaged, vouching] = [batchAt(4), batchAt(9)];
+    // The batch with LSN 7 claims 5; one of the next round claims 12.
+    const [damaged, vouching] = [batchAt(5), batchAt(10)];
     const records = damaged.start + 128 + damaged.frameBytes;
     const result = await judge(damage(firstSegment(vouching.end), records), "durable");
     ok(hasCode(result.error, "LOG_CORRUPT"));
@@ -254,7 +254,7 @@ suite("a damaged log", () => {
 
   test("a wrong bit in a frame of a durable batch loses that block alone, where a later batch says that it was durable", async () => {
     outcomes = new Map();
-    const [damaged, vouching] = [batchAt(4), batchAt(9)];
+    const [damaged, vouching] = [batchAt(5), batchAt(10)];
     const result = await judge(damage(firstSegment(vouching.end), damaged.start + 2000), "durable");
     equal(result.error, undefined);
     ok(result.nextLsn > vouching.firstLsn);
