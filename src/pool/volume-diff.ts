@@ -38,7 +38,7 @@ export interface DiffAsked extends DiffRange {
 }
 
 /** Blocks whose content is compared at once, at most: they take 45 bytes each. */
-const ENTRIES_MAX: number = 1 << 18;
+const ENTRIES_MAX: number = 1 << 19;
 
 /** Everything that is read is pinned by the caller. */
 export async function diffMoments(
